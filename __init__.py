@@ -1,0 +1,18 @@
+"""ComfyUI-BlockLoRA: concepts in row blocks of the weights, trained and merged inside ComfyUI."""
+
+from comfy_api.latest import ComfyExtension
+from typing_extensions import override
+
+from .nodes import NODES
+
+WEB_DIRECTORY = "./web"
+
+
+class BlockLoRAExtension(ComfyExtension):
+    @override
+    async def get_node_list(self):
+        return NODES
+
+
+async def comfy_entrypoint() -> BlockLoRAExtension:
+    return BlockLoRAExtension()

@@ -1,0 +1,70 @@
+"""What a file's tensors are, told by their names alone: the wrong file is refused before it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from . import keys
+from .metadata import GRAMS_TENSOR, bundled
+
+STOCK = "ComfyUI's own Load LoRA node may be able to use it."
+
+# Start of a tensor name -> what a file with such tensors is.
+_NOT_LORAS: Mapping[str, str] = {
+    "model.diffusion_model.": "a checkpoint (load it with Load Checkpoint)",
+    "first_stage_model.": "a checkpoint (load it with Load Checkpoint)",
+    "cond_stage_model.": "a checkpoint (load it with Load Checkpoint)",
+    "conditioner.": "a checkpoint (load it with Load Checkpoint)",
+    "diffusion_model.": "a diffusion model (load it with Load Diffusion Model)",
+    "double_blocks.": "a diffusion model (load it with Load Diffusion Model)",
+    "down_blocks.": "a diffusion model (load it with Load Diffusion Model)",
+    "text_model.": "a text encoder (load it with Load CLIP)",
+    "control_model.": "a ControlNet (load it with Load ControlNet Model)",
+    "encoder.": "a VAE (load it with Load VAE)",
+    "decoder.": "a VAE (load it with Load VAE)",
+    "emb_params": "a textual inversion embedding (name it in the prompt)",
+    "clip_l": "a textual inversion embedding (name it in the prompt)",
+    "clip_g": "a textual inversion embedding (name it in the prompt)",
+}
+
+Parts = dict[str, dict[keys.Role, str]]
+"""Layer stem -> role -> tensor name."""
+
+
+def sort_tensors(names: Iterable[str]) -> Parts:
+    """Tensor names by layer and role; ValueError when something is no part of a LoRA that we can read."""
+    parts: Parts = {}
+    unknown: list[str] = []
+    for name in names:
+        if name == GRAMS_TENSOR or bundled(name):
+            continue
+        stem, role = keys.parse(name) or ("", None)
+        if role is None:
+            unknown.append(name)
+        elif role in parts.setdefault(stem, {}):
+            raise ValueError(f"{stem}: expected one {role}, got {parts[stem][role]} and {name}. Remove one.")
+        else:
+            parts[stem][role] = name
+    _refuse_other_kinds(parts, unknown)
+    return parts
+
+
+def _refuse_other_kinds(parts: Parts, unknown: list[str]) -> None:
+    names = [name for roles in parts.values() for name in roles.values()]
+    if not any({"up", "down"} & set(roles) for roles in parts.values()):
+        what = next((kind for start, kind in _NOT_LORAS.items() if _starts(unknown, start)), None)
+        if what:
+            raise ValueError(f"Expected a LoRA, got what looks like {what}.")
+    kinds = {kind for name in names if (kind := keys.foreign_kind(name))}
+    kinds |= {"DoRA" for roles in parts.values() if "dora_scale" in roles}
+    kinds |= {"LoCon with Tucker decomposition" for roles in parts.values() if "mid" in roles}
+    if kinds:
+        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(sorted(kinds))}. {STOCK}")
+    if unknown:
+        raise ValueError(
+            f"Expected a LoRA, got the unknown tensor {unknown[0]} ({len(unknown)} such). {STOCK}"
+        )
+
+
+def _starts(names: Iterable[str], start: str) -> bool:
+    return any(name.startswith(start) for name in names)

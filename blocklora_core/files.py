@@ -1,0 +1,322 @@
+"""Safetensors in and out: an ordinary LoRA file that also carries its row block.
+
+A saved file is what every stock loader reads, kohya's tensor names with zero rows outside the block, plus
+one JSON record in the metadata (see metadata.py). Reading gives back exactly the block. A file that is not
+what it should be is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from . import grams as grams_module
+from . import keys, metadata
+from .contents import STOCK, Parts, sort_tensors
+from .lora import BlockLoRA, Concept, Layer
+from .metadata import GRAMS_TENSOR, Record
+from .rows import Rows, describe, index
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+_METADATA = "__metadata__"
+_MAX_HEADER = 100_000_000  # the safetensors library's own limit, in bytes
+_PREFIX = struct.Struct("<Q")
+
+
+class FileError(ValueError):
+    """A file cannot be read or written; says what was expected, what came and what to do."""
+
+
+def save(
+    path: str | os.PathLike[str],
+    lora: BlockLoRA,
+    *,
+    dtype: torch.dtype = torch.float16,
+    overwrite: bool = False,
+) -> Path:
+    """Writes `lora` to `path` (.safetensors) in `dtype`, and gives the path.
+
+    Atomic: the file is complete or not there. The same value gives the same bytes. Strengths are not stored.
+    Folders are made. FileError when the file exists and not `overwrite`, or when the value cannot be stored.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise FileError(f"{path}: expected a name that ends in .safetensors. Rename it.")
+    if path.exists() and not overwrite:
+        raise FileError(
+            f"{path}: expected a new file, got one that exists. Choose another name or overwrite."
+        )
+    try:
+        data = encode(lora, dtype)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
+    write_atomic(path, data)
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> BlockLoRA:
+    """Reads a BlockLoRA, exactly the block that was saved, or a plain LoRA, whose scheme and slot are None.
+
+    Tensors keep their dtype and come on the CPU. FileError for any file that is not a sound LoRA.
+    """
+    path = Path(path)
+    header = read_header(path)
+    entries = header.pop(_METADATA, {})
+    try:
+        record = metadata.read(entries)
+        parts = sort_tensors(header)
+        tensors = safetensors.torch.load_file(path)
+        if record is None:
+            return _plain(path, entries, parts, tensors)
+        return _block(path, entries, record, parts, tensors)
+    except (ValueError, SafetensorError) as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The safetensors header, without reading any tensor: name -> {dtype, shape, data_offsets},
+    `__metadata__`.
+
+    FileError when the file is missing, is no safetensors file or is not complete.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size - _PREFIX.size
+            prefix = file.read(_PREFIX.size)
+            length = _PREFIX.unpack(prefix)[0] if len(prefix) == _PREFIX.size else 0
+            text = file.read(length) if 0 < length <= min(size, _MAX_HEADER) else b""
+    except FileNotFoundError as error:
+        raise FileError(f"{path}: expected a file, got none. Check the name and the folder.") from error
+    except OSError as error:
+        raise FileError(f"{path}: expected a readable file, got: {error.strerror}.") from error
+    header = _parse_header(path, text)
+    end = max((entry["data_offsets"][1] for entry in _entries(header)), default=0)
+    if length + end != size:
+        raise FileError(
+            f"{path}: expected {length + end + _PREFIX.size} bytes, got {size + _PREFIX.size}. "
+            "The file is truncated or damaged: download or copy it again."
+        )
+    return header
+
+
+def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
+    """The bytes of a file that holds `lora`. ValueError when it cannot be stored."""
+    if dtype not in DTYPES:
+        raise ValueError(f"Expected float16, bfloat16 or float32 to save in, got {dtype}.")
+    if not lora.layers and not lora.embeddings:
+        raise ValueError(f"{lora.concept.name}: expected layers to save, got none. Train the concept first.")
+    tensors: dict[str, Tensor] = {}
+    for stem, layer in lora.layers.items():
+        _check_rows(lora, stem, layer)
+        tensors[f"{stem}.lora_up.weight"] = _fit(stem, layer.full_up(), dtype)
+        tensors[f"{stem}.lora_down.weight"] = _fit(stem, layer.down, dtype)
+        tensors[f"{stem}.alpha"] = torch.tensor(layer.scale * layer.rank, dtype=torch.float32)
+    for encoder, name in metadata.embedding_names(lora).items():
+        tensors[name] = _fit(f"{encoder} embedding", lora.embeddings[encoder], dtype)
+    index = None
+    if lora.grams is not None:
+        tensors[GRAMS_TENSOR], index = grams_module.pack(lora.grams)
+    return _serialise(tensors, metadata.write(lora, index))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes `data` beside `path` and moves it there, so that no half-written file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> bytes:
+    # The library writes metadata in no fixed order, so its header is replaced by one with sorted keys.
+    data = safetensors.torch.save(dict(sorted(tensors.items())), dict(entries))
+    (length,) = _PREFIX.unpack_from(data)
+    body = _PREFIX.size + length
+    header = json.loads(data[_PREFIX.size : body])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return _PREFIX.pack(len(text)) + text + data[body:]
+
+
+def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+    if bool(cast.isfinite().all()):
+        return cast
+    if bool(tensor.isfinite().all()):
+        raise ValueError(f"{what}: expected values that fit {dtype}, got larger ones. Save in float32.")
+    raise ValueError(f"{what}: expected finite values, got NaN or infinity. Train at a lower learning rate.")
+
+
+def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
+    rows = metadata.rows_of(stem, layer.out_features, lora.scheme, lora.slot)
+    if layer.rows != rows:
+        owner = "a plain LoRA" if lora.slot is None else f"slot {lora.slot}"
+        raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")
+
+
+def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    problem = (
+        "expected a safetensors file, got something else or a damaged file. Download it again or convert it."
+    )
+    try:
+        header = json.loads(text)
+    except ValueError as error:
+        raise FileError(f"{path}: {problem}") from error
+    if not isinstance(header, dict) or not all(map(_is_entry, _entries(header))):
+        raise FileError(f"{path}: {problem}")
+    if not _is_metadata(header.get(_METADATA, {})):
+        raise FileError(f"{path}: {problem}")
+    return header
+
+
+def _entries(header: Mapping[str, Any]) -> list[Any]:
+    return [entry for name, entry in header.items() if name != _METADATA]
+
+
+def _is_entry(entry: object) -> bool:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    return isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(at, int) for at in offsets)
+
+
+def _is_metadata(entries: object) -> bool:
+    return isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
+
+
+def _plain(path: Path, entries: Mapping[str, str], parts: Parts, tensors: Mapping[str, Tensor]) -> BlockLoRA:
+    if not parts:
+        raise ValueError(f"Expected LoRA layers, got none among {len(tensors)} tensors.")
+    layers = {stem: _layer(stem, roles, tensors, None) for stem, roles in sorted(parts.items())}
+    concept, embeddings = _plain_embeddings(tensors)
+    return BlockLoRA(
+        concept=concept or metadata.foreign_concept(entries, path),
+        layers=layers,
+        base=metadata.foreign_base(entries),
+        embeddings=embeddings,
+        metadata=dict(entries),
+        source=str(path),
+    )
+
+
+def _plain_embeddings(tensors: Mapping[str, Tensor]) -> tuple[Concept | None, dict[str, Tensor]]:
+    found = {name: bundle for name in sorted(tensors) if (bundle := metadata.bundled(name))}
+    concepts = sorted({concept for concept, _ in found.values()})
+    if len(concepts) > 1:
+        raise ValueError(
+            f"Expected the embedding of one concept, got those of {', '.join(concepts)}. {STOCK}"
+        )
+    embeddings = {encoder: _embedding(name, tensors) for name, (_, encoder) in found.items()}
+    return (Concept(concepts[0]) if concepts else None), embeddings
+
+
+def _block(
+    path: Path, entries: Mapping[str, str], record: Record, parts: Parts, tensors: Mapping[str, Tensor]
+) -> BlockLoRA:
+    _check_complete(record, parts, tensors)
+    layers = {
+        stem: _layer(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())
+    }
+    lora = BlockLoRA(
+        concept=record.concept,
+        layers=layers,
+        scheme=record.scheme,
+        slot=record.slot,
+        base=record.base,
+        embeddings={encoder: _embedding(name, tensors) for encoder, name in record.embeddings.items()},
+        grams=None if record.grams is None else grams_module.unpack(tensors[GRAMS_TENSOR], record.grams),
+        training=record.training,
+        source=str(path),
+    )
+    # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
+    own = {metadata.KEY: entries[metadata.KEY], **metadata.shown_fields(lora)}
+    return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
+
+
+def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor]) -> None:
+    listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
+    stored = {name for name in tensors if name == GRAMS_TENSOR or metadata.bundled(name)}
+    odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
+    if odd:
+        where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"
+        raise ValueError(
+            f"Expected metadata and tensors to agree, got {odd[0]} in the {where}. Save the file again."
+        )
+
+
+def _layer(
+    stem: str, roles: Mapping[keys.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None
+) -> Layer:
+    missing = next((role for role in ("up", "down") if role not in roles), None)
+    if missing:
+        raise ValueError(
+            f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA."
+        )
+    up, down = _floats(roles["up"], tensors), _floats(roles["down"], tensors)
+    if up.ndim < 2 or down.ndim < 2:
+        raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
+    out, rows = block or (up.shape[0], metadata.rows_of(stem, up.shape[0], None, None))
+    if up.shape[0] != out:
+        raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
+    try:
+        alpha = _alpha(tensors[roles["alpha"]]) if "alpha" in roles else down.shape[0]
+        return Layer(_cut(up, rows), down, rows, out, alpha / max(down.shape[0], 1))
+    except ValueError as error:
+        raise ValueError(f"{stem}: {error}") from error
+
+
+def _cut(up: Tensor, rows: Rows) -> Tensor:
+    held = index(rows)
+    outside = torch.ones(up.shape[0], dtype=torch.bool)
+    outside[held] = False
+    if bool(up[outside].any()):
+        row = int((up.flatten(1).ne(0).any(1) & outside).nonzero()[0])
+        raise ValueError(
+            f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again."
+        )
+    return up[held]
+
+
+def _alpha(alpha: Tensor) -> float:
+    if alpha.numel() != 1:
+        raise ValueError(f"expected one number for alpha, got shape {tuple(alpha.shape)}.")
+    value = float(alpha.item())
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite alpha, got {value}.")
+    return value
+
+
+def _embedding(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    value = _floats(name, tensors)
+    if value.ndim != 2:
+        raise ValueError(f"{name}: expected (tokens, width), got {tuple(value.shape)}.")
+    return value
+
+
+def _floats(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    value = tensors[name]
+    if value.dtype not in (*DTYPES, torch.float64):
+        raise ValueError(
+            f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}"
+        )
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity. The training diverged.")
+    return value

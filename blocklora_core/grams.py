@@ -1,0 +1,281 @@
+"""Grams: the fingerprint of the inputs that a concept's layers see, and its packed form in a file.
+
+The Gram of an input is G = X X^T / columns, (n, n), for the input features X of that layer. The `fused`
+merge solves with the sum of all concepts' Grams, so each file carries its own: the leading eigenpairs plus
+the exact diagonal of the rest. The rest must stay, or the inverse blows up where the sum has lost its energy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EIGENPAIRS = 48
+PACK_VERSION = 1
+
+# Eigenvectors have entries within [-1, 1], where float16 is safe; whatever has a scale stays float32.
+_SCALES = torch.float32
+_VECTORS = {"float16": torch.float16, "float32": torch.float32}
+_VECTOR_NAMES = {dtype: name for name, dtype in _VECTORS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """G ~= vectors @ diag(values) @ vectors.T + diag(diagonal): (n, n), positive semi-definite.
+
+    vectors (n, k), orthonormal columns; values (k,) and diagonal (n,), not negative. Raises ValueError
+    otherwise.
+    """
+
+    vectors: Tensor
+    values: Tensor
+    diagonal: Tensor
+
+    def __post_init__(self) -> None:
+        n, k = self.vectors.shape if self.vectors.ndim == 2 else (-1, -1)
+        if tuple(self.values.shape) != (k,) or tuple(self.diagonal.shape) != (n,):
+            shapes = [tuple(t.shape) for t in (self.vectors, self.values, self.diagonal)]
+            raise ValueError(f"Gram: expected shapes (n, k), (k,) and (n,), got {shapes}.")
+        if not all(bool(t.isfinite().all()) for t in (self.vectors, self.values, self.diagonal)):
+            raise ValueError("Gram: expected finite numbers, got NaN or infinity.")
+        if bool((self.values < 0).any()) or bool((self.diagonal < 0).any()):
+            raise ValueError("Gram: expected no negative energy, got some.")
+
+    @classmethod
+    def compress(cls, full: Tensor, k: int = EIGENPAIRS) -> Gram:
+        """The top `k` eigenpairs of `full` (n, n) and the diagonal of the remainder; exact when k >= n.
+
+        Trace and diagonal of `full` are kept. The Gram comes on the CPU. ValueError unless `full` is
+        symmetric and finite.
+        """
+        full = _symmetric(full)
+        k = min(max(k, 0), full.shape[0])
+        values, vectors = torch.linalg.eigh(full)
+        values, vectors = values[-k:].flip(0).clamp(min=0), vectors[:, -k:].flip(1)
+        if k == 0:
+            values, vectors = values[:0], vectors[:, :0]
+        # Rounded before the remainder is taken, so that the remainder makes up for the rounding.
+        vectors = vectors.to(torch.float32 if k == full.shape[0] else torch.float16)
+        kept = (vectors.double().square() * values).sum(1)
+        rest = (full.diagonal() - kept).clamp(min=0)
+        return cls(vectors, values.to(_SCALES), rest.to(_SCALES))
+
+    @property
+    def size(self) -> int:
+        """n."""
+        return self.vectors.shape[0]
+
+    @property
+    def trace(self) -> float:
+        """Energy of the input: the mean of |x|^2."""
+        norms = self.vectors.double().square().sum(0)
+        return float((norms * self.values.double()).sum() + self.diagonal.double().sum())
+
+    def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The (n, n) matrix."""
+        vectors = self.vectors.to(dtype)
+        return (vectors * self.values.to(dtype)) @ vectors.T + self.diagonal.to(dtype).diag()
+
+
+class GramAccumulator:
+    """Collects the mean Gram of an input of `size` features, in float32."""
+
+    def __init__(self, size: int, device: torch.device | str | None = None) -> None:
+        self.total = torch.zeros(size, size, dtype=torch.float32, device=device)
+        self.rows = 0
+
+    def add(self, x: Tensor) -> None:
+        """Adds every vector of `x` (..., n). ValueError when n is another."""
+        if x.ndim < 1 or x.shape[-1] != self.total.shape[0]:
+            raise ValueError(
+                f"Gram: expected inputs of {self.total.shape[0]} features, got {tuple(x.shape)}."
+            )
+        flat = x.detach().reshape(-1, x.shape[-1]).to(self.total)
+        self.total += flat.T @ flat
+        self.rows += flat.shape[0]
+
+    def mean(self) -> Tensor:
+        """X^T X / rows: (n, n) float32. ValueError before any input came."""
+        if self.rows == 0:
+            raise ValueError("Gram: expected at least one input, got none. Run the model before asking.")
+        return self.total / self.rows
+
+
+@dataclass(frozen=True, eq=False)
+class Grams:
+    """A concept's Grams.
+
+    inputs: by input id. input_of: layer name -> input id; layers that read the same input share one Gram
+        (q, k, v).
+    projected: layer name -> A @ G, (r, n), with the exact G, for each layer in input_of.
+    Raises ValueError when these disagree.
+    """
+
+    inputs: Mapping[str, Gram]
+    input_of: Mapping[str, str]
+    projected: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if set(self.input_of) != set(self.projected):
+            odd = sorted(set(self.input_of) ^ set(self.projected))
+            raise ValueError(
+                f"Grams: expected an input and a projection for each layer, got one for {odd[0]}."
+            )
+        for name, key in self.input_of.items():
+            if key not in self.inputs:
+                raise ValueError(f"Grams: expected a Gram for the input {key!r} of {name}, got none.")
+            shape = tuple(self.projected[name].shape)
+            if len(shape) != 2 or shape[1] != self.inputs[key].size:
+                raise ValueError(f"Grams: expected (r, {self.inputs[key].size}) for {name}, got {shape}.")
+
+    @classmethod
+    def from_full(
+        cls,
+        full: Mapping[str, Tensor],
+        input_of: Mapping[str, str],
+        downs: Mapping[str, Tensor],
+        k: int = EIGENPAIRS,
+    ) -> Grams:
+        """From full Grams by input id, (n, n), and each layer's down, (r, n[, kh, kw]).
+
+        Layers of `input_of` without a down, and inputs that no layer is left to read, are dropped.
+        """
+        kept = {name: key for name, key in input_of.items() if name in downs}
+        projected = {name: _project(downs[name], full[key]) for name, key in kept.items()}
+        return cls({key: Gram.compress(full[key], k) for key in sorted(set(kept.values()))}, kept, projected)
+
+    def covers(self, names: Iterable[str]) -> bool:
+        """Whether every layer in `names` has its Gram."""
+        return all(name in self.input_of for name in names)
+
+    def of(self, name: str) -> Gram:
+        """The Gram of the input of layer `name`; KeyError when it has none."""
+        return self.inputs[self.input_of[name]]
+
+    def renamed(self, names: Mapping[str, str]) -> Grams:
+        """The same Grams for layers renamed old -> new; names that `names` leaves out stay."""
+        input_of = {names.get(name, name): key for name, key in self.input_of.items()}
+        projected = {names.get(name, name): value for name, value in self.projected.items()}
+        return Grams(self.inputs, input_of, projected)
+
+
+def pack(grams: Grams) -> tuple[Tensor, dict[str, Any]]:
+    """All Grams as one uint8 tensor (bytes,) and the JSON-able index that `unpack` needs.
+
+    One tensor, because stock loaders complain about every tensor they do not know. Deterministic.
+    """
+    chunks: list[Tensor] = []
+    inputs: dict[str, Any] = {}
+    projected: dict[str, Any] = {}
+    for key in sorted(grams.inputs):
+        gram = grams.inputs[key]
+        vectors = gram.vectors if gram.vectors.dtype in _VECTOR_NAMES else gram.vectors.float()
+        inputs[key] = {"n": gram.size, "k": gram.values.shape[0], "vectors": _VECTOR_NAMES[vectors.dtype]}
+        chunks += [gram.values.to(_SCALES), gram.diagonal.to(_SCALES), vectors]
+    for name in sorted(grams.projected):
+        projected[name] = {"input": grams.input_of[name], "rank": grams.projected[name].shape[0]}
+        chunks.append(grams.projected[name].to(_SCALES))
+    index = {"version": PACK_VERSION, "inputs": inputs, "layers": projected}
+    return torch.cat([_to_bytes(chunk) for chunk in chunks] or [torch.empty(0, dtype=torch.uint8)]), index
+
+
+def unpack(packed: Tensor, index: Mapping[str, Any]) -> Grams:
+    """Inverse of `pack`. ValueError when tensor and index do not belong together."""
+    if index.get("version") != PACK_VERSION:
+        raise ValueError(
+            f"Grams: expected version {PACK_VERSION}, got {index.get('version')!r}. Update the pack."
+        )
+    if packed.dtype != torch.uint8 or packed.ndim != 1:
+        raise ValueError(f"Grams: expected one row of uint8, got {packed.dtype} {tuple(packed.shape)}.")
+    entries, layers = _read_index(index)
+    reader = _Reader(packed)
+    inputs = {key: entry.read(reader) for key, entry in sorted(entries.items())}
+    projected = {
+        name: reader.take((rank, entries[key].n), _SCALES) for name, (key, rank) in sorted(layers.items())
+    }
+    reader.finish()
+    if not all(bool(value.isfinite().all()) for value in projected.values()):
+        raise ValueError("Grams: expected finite numbers, got NaN or infinity. The file is damaged.")
+    return Grams(inputs, {name: key for name, (key, _) in layers.items()}, projected)
+
+
+class _Reader:
+    """Takes tensors one after the other from a row of bytes."""
+
+    def __init__(self, packed: Tensor) -> None:
+        self.packed = packed.contiguous()
+        self.at = 0
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        if self.at + size > self.packed.numel():
+            raise ValueError(f"Grams: expected more than {self.packed.numel()} bytes. The file is damaged.")
+        chunk = self.packed[self.at : self.at + size].clone()
+        self.at += size
+        return chunk.view(dtype).reshape(shape)
+
+    def finish(self) -> None:
+        if self.at != self.packed.numel():
+            raise ValueError(
+                f"Grams: expected {self.at} bytes, got {self.packed.numel()}. The file is damaged."
+            )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One Gram in the index: its sizes and the dtype of its vectors."""
+
+    n: int
+    k: int
+    vectors: str
+
+    def __post_init__(self) -> None:
+        if not (_is_size(self.n) and _is_size(self.k) and self.vectors in _VECTORS):
+            raise ValueError(f"expected sizes and a known dtype, got {self}")
+
+    def read(self, reader: _Reader) -> Gram:
+        values, diagonal = reader.take((self.k,), _SCALES), reader.take((self.n,), _SCALES)
+        return Gram(reader.take((self.n, self.k), _VECTORS[self.vectors]), values, diagonal)
+
+
+def _read_index(index: Mapping[str, Any]) -> tuple[dict[str, _Entry], dict[str, tuple[str, int]]]:
+    try:
+        entries = {key: _Entry(**entry) for key, entry in index["inputs"].items()}
+        layers = {name: (entry["input"], entry["rank"]) for name, entry in index["layers"].items()}
+        sound = all(key in entries and _is_size(rank) for key, rank in layers.values())
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"Grams: expected an index of inputs and layers, got a damaged one: {error}."
+        ) from error
+    if not sound:
+        raise ValueError("Grams: expected ranks and known inputs in the index, got a damaged one.")
+    return entries, layers
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _project(down: Tensor, full: Tensor) -> Tensor:
+    return (down.detach().flatten(1).float() @ full.detach().float()).cpu()
+
+
+def _to_bytes(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+
+
+def _symmetric(full: Tensor) -> Tensor:
+    if full.ndim != 2 or full.shape[0] != full.shape[1] or full.shape[0] == 0:
+        raise ValueError(f"Gram: expected a square matrix, got {tuple(full.shape)}.")
+    full = full.detach().to("cpu", torch.float64)
+    if not bool(full.isfinite().all()):
+        raise ValueError("Gram: expected finite numbers, got NaN or infinity. Did the training diverge?")
+    tolerance = 1e-4 * float(full.abs().max())
+    if not torch.allclose(full, full.T, rtol=1e-3, atol=tolerance):
+        raise ValueError("Gram: expected a symmetric matrix, got another.")
+    return (full + full.T) / 2

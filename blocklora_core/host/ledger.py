@@ -1,0 +1,55 @@
+"""Which slot a new concept gets: its own from before, else the lowest that nobody holds."""
+
+from __future__ import annotations
+
+import threading
+
+import folder_paths
+
+from ..files import read_header
+from ..lora import Concept
+from ..metadata import read
+from ..rows import Scheme
+from ..slots import occupied_slots
+
+# Slots given to concepts of this session that may not be saved yet: (base, scheme, concept name) -> slot.
+_given: dict[tuple[str, Scheme, str], int] = {}
+_lock = threading.Lock()
+
+
+def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> int | None:
+    own = sorted(slot for slot, names in taken.items() if names == {name})
+    if own:
+        return own[0]
+    return next((slot for slot in range(scheme.slots) if not taken.get(slot)), None)
+
+
+def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
+    taken: dict[int, set[str]] = {}
+    for slot, files in occupied_slots(folder_paths.get_folder_paths("loras"), base, scheme).items():
+        for file in files:
+            record = read(read_header(file).get("__metadata__", {}))
+            taken.setdefault(slot, set()).add(record.concept.name if record else file.name)
+    for (other_base, other_scheme, name), slot in _given.items():
+        if (other_base, other_scheme) == (base, scheme):
+            taken.setdefault(slot, set()).add(name)
+    return taken
+
+
+def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
+    """The slot for `concept` on `base`: where a file in the loras folders or a training of this session already holds one
+    under its name, that one; else the lowest free. ValueError when all are taken, with the remedy.
+    """
+    with _lock:
+        key = (base, scheme, concept.name)
+        taken = _taken(base, scheme)
+        slot = _given.get(key, _own_or_free(taken, scheme, concept.name))
+        if slot is None:
+            holders = sorted({name for names in taken.values() for name in names})
+            raise ValueError(
+                f"Slot: expected a free one among {scheme.slots} for {base}, all are held: {', '.join(holders[:6])}"
+                f"{' and others' if len(holders) > 6 else ''}. Move concepts that you will not merge with this one out of the "
+                "loras folder, or set the slot of one of them by hand."
+            )
+        _given[key] = slot
+        return slot

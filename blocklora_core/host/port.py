@@ -1,0 +1,122 @@
+"""ComfyUI's MODEL and CLIP as the training loop sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import comfy.model_management
+import comfy.model_sampling
+import torch
+from torch import Tensor, nn
+
+from ..training.port import AdaptedLayer, Conditioning, Embeddings
+from .base import base_name
+from .names import model_stems, preferred_stems
+from .text import class_embeddings, with_concepts
+from .weights import leave_inference_mode, norms_keep_inputs
+
+ATTENTION = (".attn1.", ".attn2.", ".attn.", "_attn.", ".attention.")
+
+
+def is_attention(weight_name: str) -> bool:
+    """Whether a weight belongs to an attention block: the layers that all methods of the field adapt."""
+    return any(part in weight_name for part in ATTENTION)
+
+
+def _epsilon(sigma: Tensor, _data: float) -> Tensor:
+    return 1 / sigma
+
+
+def _velocity(sigma: Tensor, data: float) -> Tensor:
+    return (sigma**2 + data**2).sqrt() / (sigma * data)
+
+
+def _clean(sigma: Tensor, _data: float) -> Tensor:
+    return torch.ones_like(sigma)
+
+
+# denoised = x - sigma * eps, x * (...) - v * sigma * data / sqrt(sigma^2 + data^2), or x - sigma * v for flow: the factor
+# turns an error of the clean estimate into one of the network's own output. The first class that matches counts.
+_LOSS_SCALES: tuple[tuple[type, Callable[[Tensor, float], Tensor]], ...] = (
+    (comfy.model_sampling.X0, _clean),
+    (comfy.model_sampling.V_PREDICTION, _velocity),
+    (comfy.model_sampling.EPS, _epsilon),
+    (comfy.model_sampling.CONST, _epsilon),
+)
+
+
+class ComfyPort:
+    """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
+
+    def __init__(self, model, clip, choose: Callable[[str], bool] = is_attention):
+        self.model, self.clip = model, clip
+        comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+        leave_inference_mode(model.model)
+        leave_inference_mode(clip.cond_stage_model)
+        model.model.requires_grad_(False)
+        clip.cond_stage_model.requires_grad_(False)
+        self.device = model.load_device
+        self.base = base_name(model)
+        self._layers = self._find_layers(choose)
+        self.sampling = model.model.model_sampling
+        self.scale = next((scale for kind, scale in _LOSS_SCALES if isinstance(self.sampling, kind)), _clean)
+
+    def _find_layers(self, choose: Callable[[str], bool]) -> dict[str, AdaptedLayer]:
+        stems, found = preferred_stems(model_stems(self.model)), {}
+        for name, module in self.model.model.named_modules():
+            weight = f"{name}.weight"
+            if isinstance(module, nn.Linear) and weight in stems and choose(weight):
+                out_features, in_features = module.weight.shape
+                found[stems[weight]] = AdaptedLayer(module, out_features, in_features)
+        if not found:
+            raise ValueError(f"Expected attention Linears in the model, {self.base} has none that can be adapted.")
+        return found
+
+    @property
+    def layers(self) -> Mapping[str, AdaptedLayer]:
+        return self._layers
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.sampling.sigmas
+
+    def encode(self, prompt: str, concept: str, embeddings: Embeddings) -> Conditioning:
+        clip = with_concepts(self.clip, {concept: embeddings}) if embeddings else self.clip
+        # The clip's own encode_from_tokens would load the model anew each time; it is loaded already.
+        self.clip.cond_stage_model.reset_clip_options()
+        if self.clip.layer_idx is not None:
+            self.clip.cond_stage_model.set_clip_options({"layer": self.clip.layer_idx})
+        with norms_keep_inputs(self.clip.cond_stage_model):
+            cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(clip.tokenize(prompt))
+        return Conditioning(cross.to(self.device), None if pooled is None else pooled.to(self.device))
+
+    def class_embeddings(self, class_word: str) -> Embeddings:
+        return class_embeddings(self.clip, class_word)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return self.sampling.noise_scaling(sigma, noise.clone(), latents)
+
+    def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        batch, height, width = noisy.shape[0], noisy.shape[-2] * 8, noisy.shape[-1] * 8
+        conds = self.model.model.extra_conds(
+            noise=noisy, device=self.device, cross_attn=conditioning.cross, pooled_output=conditioning.pooled,
+            width=width, height=height, prompt_type="positive",
+        )  # fmt: skip
+        ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
+        return self.model.model.apply_model(noisy, sigma, **ready)
+
+    def loss_scale(self, sigma: Tensor) -> Tensor:
+        return self.scale(sigma, float(getattr(self.sampling, "sigma_data", 1.0)))
+
+
+@torch.no_grad()
+def encode_images(vae, model, images: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3) in [0, 1] -> latents (B, C, h, w) in the model's own units, on the CPU."""
+    latents = vae.encode(images[..., :3])
+    return model.model.process_latent_in(latents).float().cpu().clone()
+
+
+@torch.no_grad()
+def decode_latents(vae, model, latents: Tensor) -> Tensor:
+    """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]."""
+    return vae.decode(model.model.process_latent_out(latents))

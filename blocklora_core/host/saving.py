@@ -1,0 +1,50 @@
+"""Where concepts are saved."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import folder_paths
+
+from ..files import save
+from ..lora import Concept, Stack
+
+
+def safe_name(concept: Concept) -> str:
+    """The concept's name as a file name."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in concept.bare)
+
+
+def loras_folder() -> Path:
+    """The folder that new LoRA files go to."""
+    return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def _target(prefix: str, concept: Concept) -> Path:
+    root = loras_folder().resolve()
+    path = (root / f"{prefix}{safe_name(concept)}.safetensors").resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"Prefix: expected a place inside the loras folder, got {prefix!r}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _free(path: Path) -> Path:
+    candidate, number = path, 2
+    while candidate.exists():
+        candidate = path.with_stem(f"{path.stem}_{number:02d}")
+        number += 1
+    return candidate
+
+
+def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[Path]]:
+    """Save each concept to `prefix` + its name; returns the stack with its sources, and the files written."""
+    saved, paths = [], []
+    for lora in stack:
+        target = _target(prefix, lora.concept)
+        path = target if overwrite else _free(target)
+        save(path, lora)
+        saved.append(dataclasses.replace(lora, source=path.name))
+        paths.append(path)
+    return tuple(saved), paths

@@ -1,0 +1,88 @@
+"""Concept tokens in ComfyUI's text side: prompts that contain a concept's name, stock "CLIP Text Encode" included."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping
+
+from comfy.sd1_clip import SDTokenizer
+from torch import Tensor
+
+TokenTable = Mapping[str, Mapping[str, Tensor]]
+"""Concept name -> text encoder ("clip_l") -> (tokens, width)."""
+
+
+class _KnowsConcepts:
+    """Mixed into a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands in a prompt."""
+
+    concept_vectors: dict[str, Tensor]
+
+    def tokenize_with_weights(self, text: str, *args, **kwargs):
+        # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
+        names = sorted(self.concept_vectors, key=len, reverse=True)
+        pattern = "|".join(rf"(?<!embedding:){re.escape(name)}" for name in names)
+        text = re.sub(pattern, lambda found: f" {self.embedding_identifier}{found[0]} ", text)
+        return super().tokenize_with_weights(text, *args, **kwargs)
+
+    def _try_get_embedding(self, embedding_name: str):
+        first, *rest = embedding_name.split()
+        if first in self.concept_vectors:
+            return self.concept_vectors[first], " ".join(rest)
+        if not self.user_embeddings:
+            return None, " ".join(rest)
+        return super()._try_get_embedding(embedding_name)
+
+
+def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokenizer:
+    known = copy.copy(tokenizer)
+    if not isinstance(tokenizer, _KnowsConcepts):
+        known.__class__ = type("ConceptTokenizer", (_KnowsConcepts, type(tokenizer)), {})
+        known.user_embeddings = tokenizer.embedding_directory is not None
+        known.embedding_directory = tokenizer.embedding_directory if known.user_embeddings else []
+    known.concept_vectors = {**getattr(tokenizer, "concept_vectors", {}), **vectors}
+    return known
+
+
+def encoder_tokenizers(clip) -> dict[str, tuple[str, SDTokenizer]]:
+    """Text encoder ("clip_l") -> (attribute of the clip's tokenizer, SDTokenizer)."""
+    parts = vars(clip.tokenizer).items()
+    return {part.embedding_key: (name, part) for name, part in parts if isinstance(part, SDTokenizer)}
+
+
+def with_concepts(clip, table: TokenTable):
+    """A clone of CLIP whose prompts understand the concepts' names. The clip given is not touched.
+
+    Raises ValueError when an embedding's width is not the text encoder's.
+    """
+    known = clip.clone()
+    known.tokenizer = copy.copy(clip.tokenizer)
+    for encoder, (attribute, tokenizer) in encoder_tokenizers(clip).items():
+        vectors = {name: parts[encoder] for name, parts in table.items() if encoder in parts}
+        for name, vector in vectors.items():
+            _check_width(name, encoder, vector, tokenizer.embedding_size)
+        if vectors:
+            setattr(known.tokenizer, attribute, _knowing(tokenizer, vectors))
+    return known
+
+
+def _check_width(name: str, encoder: str, vector: Tensor, width: int) -> None:
+    if vector.shape[-1] != width:
+        raise ValueError(
+            f"Concept token {name} for {encoder}: expected vectors of {width} numbers, got {vector.shape[-1]}. "
+            "The file was trained on another text encoder: connect the CLIP of its base model."
+        )
+
+
+def class_embeddings(clip, class_word: str) -> dict[str, Tensor]:
+    """The class word's token embedding, the mean over its tokens, per text encoder: (1, width)."""
+    found = {}
+    for encoder, (_, tokenizer) in encoder_tokenizers(clip).items():
+        part = getattr(clip.cond_stage_model, encoder, None)
+        if part is None or not hasattr(part.transformer, "get_input_embeddings"):
+            continue
+        table = part.transformer.get_input_embeddings().weight
+        end = -1 if tokenizer.tokenizer_adds_end_token else None
+        ids = tokenizer.tokenizer(class_word or "object")["input_ids"][tokenizer.tokens_start : end]
+        found[encoder] = table[ids].float().mean(0, keepdim=True).detach().clone()
+    return found

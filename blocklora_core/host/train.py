@@ -1,0 +1,111 @@
+"""One training run inside ComfyUI, from MODEL, CLIP, VAE and pictures to a BlockLoRA."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import comfy.model_management
+import torch
+from PIL import Image
+
+from ..files import save
+from ..lora import BlockLoRA, Concept
+from ..training import Dataset, TrainConfig, Trainer
+from .base import base_name
+from .ledger import choose_slot
+from .pictures import make_dataset
+from .port import ComfyPort, decode_latents
+from .progress import NodeProgress
+from .saving import loras_folder, safe_name
+from .weights import training_mode
+
+AUTO_SLOT = -1
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What the Train node was given. slot AUTO_SLOT picks one; resolution 0 keeps the pictures' size."""
+
+    concept: Concept
+    images: Sequence[torch.Tensor]
+    captions: Sequence[str]
+    config: TrainConfig
+    slot: int = AUTO_SLOT
+    resolution: int = 512
+    node_id: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    lora: BlockLoRA
+    losses: list[float]
+    niche_losses: list[float]
+    samples: list[Image.Image]
+    seconds: float
+    gram_seconds: float
+    pictures: int
+    layers: int
+
+
+def kept_path(concept: Concept, step: int) -> Path:
+    """Where what an interrupted training learnt is saved."""
+    folder = loras_folder() / "blocklora" / "interrupted"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{safe_name(concept)}_step{step}.safetensors"
+
+
+def _keep(trainer: Trainer, why: str) -> None:
+    if not trainer.losses:
+        return
+    path = kept_path(trainer.concept, len(trainer.losses))
+    save(path, trainer.result())
+    logging.warning("BlockLoRA: training of %s %s; what it learnt is in %s", trainer.concept.name, why, path)
+
+
+def _run(trainer: Trainer, progress: NodeProgress) -> tuple[float, float]:
+    """Seconds of training, and of collecting Grams after it."""
+    started, last = time.perf_counter(), [time.perf_counter()]
+
+    def report(state) -> None:
+        progress(state)
+        last[0] = time.perf_counter()
+
+    try:
+        trainer.run(report)
+    except comfy.model_management.InterruptProcessingException:
+        _keep(trainer, "was cancelled")
+        raise
+    except (ValueError, RuntimeError) as error:
+        _keep(trainer, f"stopped ({error})")
+        raise
+    return last[0] - started, time.perf_counter() - last[0]
+
+
+def train_concept(model, clip, vae, job: TrainJob) -> TrainResult:
+    """Train `job` on frozen MODEL and CLIP. What was learnt is saved when the user cancels or an error ends the run."""
+    slot = job.slot if job.slot != AUTO_SLOT else choose_slot(base_name(model), job.config.scheme, job.concept)
+    config = replace(job.config, slot=slot)
+    with training_mode():
+        images = [image.clone() if image.is_inference() else image for image in job.images]
+        dataset = make_dataset(
+            vae, model, images, job.captions, job.concept.name, job.concept.class_word, job.resolution
+        )
+        progress = NodeProgress(
+            job.node_id, config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
+        )
+        trainer = Trainer(ComfyPort(model, clip), dataset, job.concept, config)
+        seconds, gram_seconds = _run(trainer, progress)
+    return _result(trainer, dataset, progress, seconds, gram_seconds)
+
+
+def _result(
+    trainer: Trainer, dataset: Dataset, progress: NodeProgress, seconds: float, gram_seconds: float
+) -> TrainResult:
+    return TrainResult(
+        trainer.result(), trainer.losses, trainer.niche_losses, progress.samples, seconds, gram_seconds,
+        len(dataset), len(trainer.adapters.adapters),
+    )  # fmt: skip

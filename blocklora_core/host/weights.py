@@ -1,0 +1,60 @@
+"""Makes weights that ComfyUI loaded under inference mode fit for autograd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import torch
+from torch import Tensor, nn
+
+
+def leave_inference_mode(module: nn.Module) -> None:
+    """Replace every inference tensor among the weights by an equal ordinary one, one at a time.
+
+    Autograd refuses inference tensors. Values, devices and dtypes stay; tied weights stay tied; nothing is left over.
+    """
+    fresh: dict[int, Tensor] = {}
+
+    def ordinary(tensor: Tensor, parameter: bool) -> Tensor:
+        if id(tensor) not in fresh:
+            clone = tensor.detach().clone()
+            fresh[id(tensor)] = nn.Parameter(clone, requires_grad=False) if parameter else clone
+        return fresh[id(tensor)]
+
+    for child in module.modules():
+        for table, parameter in ((child._parameters, True), (child._buffers, False)):
+            for name, tensor in table.items():
+                if tensor is not None and tensor.is_inference():
+                    table[name] = ordinary(tensor, parameter)
+
+
+@contextmanager
+def norms_keep_inputs(module: nn.Module) -> Iterator[None]:
+    """Let gradients through ComfyUI's CLIP, whose layers add in place to what their norms still need for them."""
+    handles = []
+    try:
+        for child in module.modules():
+            if isinstance(child, nn.LayerNorm):
+                handles.append(child.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:])))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def training_mode() -> Iterator[None]:
+    """Autograd on, and newer hosts told that a training runs so that they keep weights where they are."""
+    management = comfy.model_management
+    told = hasattr(management, "in_training")
+    before = getattr(management, "in_training", False)
+    if told:
+        management.in_training = True
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        if told:
+            management.in_training = before

@@ -1,0 +1,147 @@
+"""Dialects of LoRA tensor names. Pure string work; no tensor is touched.
+
+A tensor name is a stem, which names the layer, and a suffix, which names the role. Trainers differ in both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+Role = Literal["down", "up", "alpha", "mid", "dora_scale", "foreign"]
+"""Part of an adapter; "foreign" is a part of an adapter that is not a LoRA (see `foreign_kind`)."""
+
+# Suffix -> role, tried in this order. Kohya; PEFT with and without an adapter name; Mochi; diffusers;
+# Mix-of-Show (old ED-LoRA files write `to_q_lora.down.weight`, newer ones use kohya's suffix on a dotted
+# stem).
+_SUFFIXES: tuple[tuple[str, Role], ...] = (
+    (".lora_down.weight", "down"),
+    (".lora_up.weight", "up"),
+    (".lora_mid.weight", "mid"),
+    (".alpha", "alpha"),
+    (".dora_scale", "dora_scale"),
+    (".lora_A.default.weight", "down"),
+    (".lora_B.default.weight", "up"),
+    (".lora_A.weight", "down"),
+    (".lora_B.weight", "up"),
+    (".lora_A", "down"),
+    (".lora_B", "up"),
+    (".lora_magnitude_vector.default.weight", "dora_scale"),
+    (".lora_magnitude_vector.weight", "dora_scale"),
+    (".lora_magnitude_vector", "dora_scale"),
+    (".lora_linear_layer.down.weight", "down"),
+    (".lora_linear_layer.up.weight", "up"),
+    (".lora.down.weight", "down"),
+    (".lora.up.weight", "up"),
+    ("_lora.down.weight", "down"),
+    ("_lora.up.weight", "up"),
+)
+
+# Last words of tensors that belong to other adapters -> what to call them.
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    (r"hada_(w|t)\w*", "LoHa"),
+    (r"lokr_\w+", "LoKr"),
+    (r"oft_\w+|boft_\w+", "OFT"),
+    (r"(a|b)[12]\.weight|glora_\w+", "GLoRA"),
+    (r"lora_B\.bias|lora_up\.bias", "LoRA with biases"),
+    (r"reshape_weight", "reshaping LoRA"),
+    (r"diff|diff_b|set_weight|w_norm|b_norm", "full weight difference"),
+)
+_FOREIGN_PATTERNS = tuple((re.compile(rf"(.+)\.(?:{words})"), kind) for words, kind in _FOREIGN)
+
+_TEXT_PREFIXES = ("lora_te", "lora_prior_te", "text_encoder", "text_model.", "clip_", "t5xxl.", "hydit_clip.")
+
+# Which of the stems that a host accepts for one weight is written to a file: the first pattern that matches.
+_PREFERENCE = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"lora_unet_(down_blocks|mid_block|up_blocks)_",
+        r"lora_unet_(conv_in|conv_out|time_embedding|add_embedding|conv_norm_out)(_|$)",
+        r"lora_te_",
+        r"lora_te1_",
+        r"lora_te\d+_",
+        r"lora_unet_(input_blocks|middle_block|output_blocks)_",
+        r"diffusion_model\.",
+        r"text_encoders\.",
+    )
+)
+
+_GEGLU = re.compile(r"(^|[._])ff[._]net[._]0[._]proj(\.weight)?$")
+
+# Dotted diffusers or Mix-of-Show prefix -> kohya prefix.
+_KOHYA_PREFIXES = (
+    ("base_model.model.", ""),
+    ("text_encoder_2.", "lora_te2_"),
+    ("text_encoder.", "lora_te_"),
+    ("text_model.", "lora_te_text_model."),
+    ("unet.", "lora_unet_"),
+    ("down_blocks.", "lora_unet_down_blocks."),
+    ("mid_block.", "lora_unet_mid_block."),
+    ("up_blocks.", "lora_unet_up_blocks."),
+)
+
+
+def parse(name: str) -> tuple[str, Role] | None:
+    """(stem, role) of a tensor name, or None when it belongs to no adapter that we know."""
+    for suffix, role in _SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], role
+    for pattern, _ in _FOREIGN_PATTERNS:
+        if match := pattern.fullmatch(name):
+            return match[1], "foreign"
+    return None
+
+
+def foreign_kind(name: str) -> str | None:
+    """What kind of adapter other than LoRA the tensor `name` belongs to, for messages; None when to none."""
+    found = (kind for pattern, kind in _FOREIGN_PATTERNS if pattern.fullmatch(name))
+    return next(found, None)
+
+
+def preferred(candidates: Iterable[str]) -> str:
+    """The stem to write, among all that a host accepts for one weight.
+
+    Kohya's with diffusers block names (`lora_unet_down_blocks_...`, `lora_te_...`) because every loader
+    reads them; kohya's with the original block names only if there is no other; else ComfyUI's generic name
+    (`diffusion_model.x.y`). ValueError when there is no candidate.
+    """
+    names = sorted(set(candidates))
+    if not names:
+        raise ValueError("Expected at least one name for the weight, got none. The host cannot patch it.")
+    return min(names, key=_preference)
+
+
+def to_kohya(stem: str) -> str | None:
+    """Kohya's stem for a dotted diffusers, PEFT or Mix-of-Show stem; None when `stem` is none of these.
+
+    `unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor.to_out` becomes
+    `lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0`.
+    """
+    name = stem.replace(".processor.", ".")
+    for prefix, replacement in _KOHYA_PREFIXES:
+        if name.startswith(prefix):
+            name = replacement + name[len(prefix) :]
+    if not name.startswith(("lora_unet_", "lora_te")) or "." not in name:
+        return None
+    return re.sub(r"\.to_out$", ".to_out.0", name).replace(".", "_")
+
+
+def is_text(name: str) -> bool:
+    """Whether a stem or a ComfyUI weight name belongs to a text encoder."""
+    return name.startswith(_TEXT_PREFIXES)
+
+
+def is_geglu(name: str) -> bool:
+    """Whether a stem or weight name is a feed-forward's first projection: values, then as many gates."""
+    return _GEGLU.search(name) is not None
+
+
+def halves(name: str) -> int:
+    """Parts of the weight's rows that rows.py deals out separately: 2 for a GEGLU projection, else 1."""
+    return 2 if is_geglu(name) else 1
+
+
+def _preference(name: str) -> tuple[int, str]:
+    found = (rank for rank, pattern in enumerate(_PREFERENCE) if pattern.match(name))
+    return next(found, len(_PREFERENCE)), name

@@ -1,0 +1,127 @@
+"""One merge: check the stack, settle overlaps, apply a method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+from ..lora import BlockLoRA, Stack
+from .overlap import Overlap, Settled, settle
+from .registry import AUTO, METHODS
+from .sums import strength_of
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """A finished merge.
+
+    method: the name of the method that was applied. members: their plain sum is the merge, strengths
+        folded in.
+    shared_rows: rows, over all layers, that several members held. notes: what the user should know.
+    """
+
+    method: str
+    members: Stack
+    shared_rows: int
+    notes: tuple[str, ...]
+
+
+def merge(stack: Iterable[BlockLoRA], method: str = AUTO, overlap: Overlap = "error") -> Merged:
+    """Merges any number of concepts.
+
+    method: a key of METHODS, or "auto": `fused` where every member has Grams for its layers, else `per_row`.
+    overlap: see overlap.settle. A layer at strength 0 takes no part at all: it holds no rows and weighs in
+    no sum. Raises ValueError for an empty stack, concepts of one name, different base models, and what the
+    method needs.
+    """
+    stack = tuple(stack)
+    _check(stack)
+    active = tuple(lora for member in stack if (lora := _active(member)))
+    chosen = _resolve(active, method)
+    settled = settle(active, overlap)
+    members = METHODS[chosen].apply(settled.members)
+    return Merged(
+        chosen, members, settled.shared_rows, tuple(_notes(stack, active, method, chosen, settled, overlap))
+    )
+
+
+def _active(lora: BlockLoRA) -> BlockLoRA | None:
+    if lora.strength == 0.0 and lora.effective_strength_clip == 0.0:
+        return None
+    layers = {name: layer for name, layer in lora.layers.items() if strength_of(lora, name) != 0.0}
+    return lora.with_layers(layers)
+
+
+def _check(stack: Stack) -> None:
+    if not stack:
+        raise ValueError(
+            "Merge: expected at least one concept, got an empty stack. Connect a Load or Train node."
+        )
+    for a, b in combinations(stack, 2):
+        # Prompts do not tell upper from lower case: CLIP's tokenizer folds it.
+        if a.concept.name.casefold() == b.concept.name.casefold():
+            raise ValueError(
+                f"Merge: expected concepts with names of their own, got {a.label} and {b.label}. "
+                "Remove one, or rename its concept when loading."
+            )
+    _check_bases(stack)
+    _check_shapes(stack)
+
+
+def _check_bases(stack: Stack) -> None:
+    known = [lora for lora in stack if lora.base]
+    for a, b in combinations(known, 2):
+        if a.base != b.base:
+            raise ValueError(
+                f"Merge: expected concepts of one base architecture, got {a.label} for {a.base} and "
+                f"{b.label} for {b.base}. Merge them separately."
+            )
+
+
+def _check_shapes(stack: Stack) -> None:
+    first: dict[str, BlockLoRA] = {}
+    for lora in stack:
+        for name, layer in lora.layers.items():
+            other = first.setdefault(name, lora)
+            expected = other.layers[name].weight_shape
+            if layer.weight_shape != expected:
+                raise ValueError(
+                    f"Merge: expected {expected} for {name}, as in {other.label}, got "
+                    f"{layer.weight_shape} in {lora.label}. They were trained on different base models."
+                )
+
+
+def _without_grams(stack: Stack) -> list[str]:
+    return [lora.label for lora in stack if lora.grams is None or not lora.grams.covers(lora.layers)]
+
+
+def _resolve(stack: Stack, method: str) -> str:
+    lacking = _without_grams(stack)
+    if method == AUTO:
+        return "per_row" if lacking else "fused"
+    if method not in METHODS:
+        raise ValueError(f"Merge method: expected {AUTO} or one of {', '.join(METHODS)}, got {method!r}.")
+    if METHODS[method].needs_grams and lacking and len(stack) > 1:
+        raise ValueError(
+            f"{method}: expected every file to carry its Grams, got none, or not for all layers, in "
+            f"{', '.join(lacking)}. Train them with this pack, or choose per_row."
+        )
+    return method
+
+
+def _notes(
+    stack: Stack, active: Stack, method: str, chosen: str, settled: Settled, overlap: Overlap
+) -> Iterable[str]:
+    kept = {lora.concept.name for lora in active}
+    for lora in stack:
+        if lora.concept.name not in kept:
+            yield f"{lora.label} has strength 0 and takes no part."
+    lacking = _without_grams(active)
+    if method == AUTO and chosen != "fused" and len(active) > 1:
+        yield f"auto chose {chosen}: {', '.join(lacking)} carries no Grams for its layers."
+    if settled.shared_rows:
+        yield (
+            f"{settled.shared_rows} rows in {settled.shared_layers} layers are held by several concepts; "
+            f"policy: {overlap}."
+        )

@@ -1,0 +1,99 @@
+"""Fused BlockLoRA: the closed form of gradient fusion (Mix-of-Show, arXiv 2305.18292), solved per row block.
+
+For the rows R_i of concept i, argmin_D |(Delta W_i - D) X_i|^2 + sum_{j != i} |D X_j|^2 is B_i A_i' with
+A_i' = A_i G_i (sum_j G_j + delta I)^-1 and G_i = X_i X_i^T. B and rows stay, so the result is again row
+blocks of the same rank, each deaf to the other concepts' inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..grams import Gram, Grams
+from ..lora import BlockLoRA, Layer, Stack
+from .sums import per_row
+
+DAMPING = 1e-4
+"""delta as a share of the mean energy per input feature, tr(sum G) / n."""
+
+
+def fused(stack: Stack, damping: float = DAMPING) -> Stack:
+    """The stack with every down solved against the inputs of all concepts that adapt that layer; strengths
+    multiply.
+
+    A layer that only one concept adapts stays as it is: nobody else's input is known there. Downs come
+    out in at least float32, solved in float64. ValueError when a member lacks a Gram that is needed.
+    """
+    solved: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
+    for group in _groups(stack):
+        factor = _factor(group.grams, damping)
+        for name in group.layers:
+            for layers, lora in zip(solved, stack, strict=True):
+                if name in layers:
+                    layers[name] = _solve(layers[name], _need(lora).projected[name], factor)
+    return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, solved, strict=True)))
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Layers that read the same input in all concepts, and so share one factorisation."""
+
+    grams: tuple[Gram, ...]
+    layers: list[str]
+
+
+def _groups(stack: Stack) -> list[_Group]:
+    # Summed in the order of the names, so that the order of the stack does not even change the rounding.
+    ordered = sorted(stack, key=lambda lora: lora.concept.name)
+    groups: dict[tuple[int, ...], _Group] = {}
+    for name in sorted({name for lora in stack for name in lora.layers}):
+        readers = [lora for lora in ordered if name in lora.layers]
+        if len(readers) > 1:
+            grams = tuple(_gram(lora, name) for lora in readers)
+            groups.setdefault(tuple(map(id, grams)), _Group(grams, [])).layers.append(name)
+    return list(groups.values())
+
+
+def _need(lora: BlockLoRA) -> Grams:
+    if lora.grams is None:
+        raise ValueError(f"fused: expected the Grams of {lora.label}, got none. Merge with per_row instead.")
+    return lora.grams
+
+
+def _gram(lora: BlockLoRA, name: str) -> Gram:
+    grams = _need(lora)
+    if not grams.covers([name]):
+        raise ValueError(
+            f"fused: expected a Gram of {lora.label} for {name}, got none. Merge with per_row instead."
+        )
+    gram, size = grams.of(name), lora.layers[name].down[0].numel()
+    if gram.size != size or grams.projected[name].shape[0] != lora.layers[name].rank:
+        raise ValueError(
+            f"fused: expected a Gram of {size} features for {name} of {lora.label}, got {gram.size}."
+        )
+    return gram
+
+
+def _factor(grams: tuple[Gram, ...], damping: float) -> Tensor:
+    total = grams[0].dense()
+    for gram in grams[1:]:
+        total += gram.dense().to(total.device)
+    energy = float(total.diagonal().mean())
+    # Without any energy every solution is as good: the identity keeps the solve defined and the downs at 0.
+    total.diagonal().add_(damping * energy if energy > 0.0 else 1.0)
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(total)
+    if int(failed):
+        raise ValueError(
+            f"fused: expected a positive definite sum of Grams, got another at damping {damping}."
+        )
+    return factor
+
+
+def _solve(layer: Layer, projected: Tensor, factor: Tensor) -> Layer:
+    down = torch.cholesky_solve(projected.to(factor).T, factor).T
+    dtype = torch.promote_types(layer.down.dtype, torch.float32)
+    return layer.with_down(down.reshape(layer.down.shape).to(layer.down.device, dtype))

@@ -1,0 +1,108 @@
+"""What to do when concepts hold the same rows. Row index sets decide, never slot numbers.
+
+A plain LoRA holds every row, so it overlaps whatever else adapts its layers. It is treated like any other:
+`error` stops, because a sum on shared rows is just the mixing that row blocks exist to prevent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..lora import BlockLoRA, Layer, Stack
+from ..rows import count, describe, index, overlap
+
+Overlap = Literal["error", "share", "priority"]
+
+OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A stack after the policy; rows that several members held, and layers where they did."""
+
+    members: Stack
+    shared_rows: int
+    shared_layers: int
+
+
+def settle(stack: Stack, policy: Overlap) -> Settled:
+    """Applies the overlap policy to `stack`.
+
+    error: ValueError that names two concepts, their layers and rows. share: a row held by k members is
+    scaled by 1/k in each. priority: the member that is earlier in the stack keeps the row, it is zero in
+    later ones.
+    """
+    if policy not in OVERLAPS:
+        raise ValueError(f"Overlap policy: expected one of {', '.join(OVERLAPS)}, got {policy!r}.")
+    holders = _holders(stack)
+    shared = {name: number for name, held in holders.items() if (number := int((held > 1).sum()))}
+    if not shared:
+        return Settled(stack, 0, 0)
+    if policy == "error":
+        raise ValueError(_complaint(stack))
+    members = _RULES[policy](stack, holders)
+    return Settled(members, sum(shared.values()), len(shared))
+
+
+def _holders(stack: Stack) -> dict[str, Tensor]:
+    """Layer name -> how many members hold each row, int64 (m,)."""
+    held: dict[str, Tensor] = {}
+    for lora in stack:
+        for name, layer in lora.layers.items():
+            counts = held.setdefault(name, torch.zeros(layer.out_features, dtype=torch.long))
+            counts[index(layer.rows)] += 1
+    return held
+
+
+def _share(stack: Stack, holders: dict[str, Tensor]) -> Stack:
+    return tuple(_weigh_rows(lora, lambda name, rows: 1.0 / holders[name][rows]) for lora in stack)
+
+
+def _priority(stack: Stack, holders: dict[str, Tensor]) -> Stack:
+    free = {name: torch.ones_like(held, dtype=torch.bool) for name, held in holders.items()}
+
+    def claim(name: str, rows: Tensor) -> Tensor:
+        mine = free[name][rows]
+        free[name][rows] = False
+        return mine.to(torch.float32)
+
+    return tuple(_weigh_rows(lora, claim) for lora in stack)
+
+
+_RULES: dict[str, Callable[[Stack, dict[str, Tensor]], Stack]] = {"share": _share, "priority": _priority}
+
+
+def _weigh_rows(lora: BlockLoRA, weigh: Callable[[str, Tensor], Tensor]) -> BlockLoRA:
+    layers = {name: _weigh(layer, weigh(name, index(layer.rows))) for name, layer in lora.layers.items()}
+    return lora.with_layers(layers)
+
+
+def _weigh(layer: Layer, factors: Tensor) -> Layer:
+    if bool((factors == 1).all()):
+        return layer
+    column = factors.reshape(-1, *[1] * (layer.up.ndim - 1))
+    return layer.with_up(layer.up * column.to(layer.up))
+
+
+def _complaint(stack: Stack) -> str:
+    a, b, names = next(found for pair in combinations(stack, 2) if (found := _clash(*pair))[2])
+    rows = overlap(a.layers[names[0]].rows, b.layers[names[0]].rows)
+    plain = " and ".join(lora.concept.name for lora in (a, b) if lora.scheme is None)
+    note = f" ({plain}: a plain LoRA holds every row.)" if plain else ""
+    return (
+        f"Expected concepts with rows of their own, but {a.label} and {b.label} share rows in "
+        f"{len(names)} layers, such as {describe(rows)} ({count(rows)} in all) of {names[0]}.{note} "
+        "Train one of them again in a free slot, or set overlap to share (each gets its part of the shared "
+        "rows) or to priority (the first in the stack keeps them)."
+    )
+
+
+def _clash(a: BlockLoRA, b: BlockLoRA) -> tuple[BlockLoRA, BlockLoRA, list[str]]:
+    both = [name for name in a.layers if name in b.layers]
+    return a, b, [name for name in both if overlap(a.layers[name].rows, b.layers[name].rows)]

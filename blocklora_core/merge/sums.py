@@ -1,0 +1,48 @@
+"""Merge methods that only weigh: W = W0 + sum_i alpha_i Delta W_i (BlockLoRA, arXiv 2503.08575)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from .. import keys
+from ..lora import BlockLoRA, Stack
+
+Weigh = Callable[[str], float]
+"""Layer name -> factor."""
+
+
+def strength_of(lora: BlockLoRA, name: str) -> float:
+    """Strength at which `lora` is asked to apply the layer `name`."""
+    return lora.effective_strength_clip if keys.is_text(name) else lora.strength
+
+
+def fold(lora: BlockLoRA, weigh: Weigh) -> BlockLoRA:
+    """`lora` at strength 1, with the factors that `weigh` gives folded into its layers."""
+    layers = {name: layer.scaled(weigh(name)) for name, layer in lora.layers.items()}
+    return lora.with_layers(layers).with_strength(1.0)
+
+
+def per_row(stack: Stack) -> Stack:
+    """alpha_i = s_i: each concept at its own strength.
+
+    On disjoint rows no two terms compete, so the paper's sum of alpha = 1, taken row by row, is alpha_i = 1.
+    """
+    return tuple(fold(lora, partial(strength_of, lora)) for lora in stack)
+
+
+def affine(stack: Stack) -> Stack:
+    """alpha_i = s_i / sum(s), the paper's literal sum of alpha = 1; ValueError when the sum is 0."""
+    total = math.fsum(lora.strength for lora in stack)
+    total_clip = math.fsum(lora.effective_strength_clip for lora in stack)
+
+    def weight(lora: BlockLoRA, name: str) -> float:
+        whole = total_clip if keys.is_text(name) else total
+        if whole == 0.0:
+            raise ValueError(
+                f"affine: expected strengths that do not sum to 0, got 0 for {name}. Change one."
+            )
+        return strength_of(lora, name) / whole
+
+    return tuple(fold(lora, partial(weight, lora)) for lora in stack)

@@ -1,0 +1,8 @@
+"""Training of one concept into its row block, on any model that a `Port` can speak for."""
+
+from .config import TrainConfig
+from .data import Dataset, Example
+from .loop import Progress, Trainer
+from .port import AdaptedLayer, Conditioning, Port
+
+__all__ = ["AdaptedLayer", "Conditioning", "Dataset", "Example", "Port", "Progress", "TrainConfig", "Trainer"]

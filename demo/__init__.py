@@ -1,0 +1,1 @@
+"""The embedded default: a small base model, its recipe and the concepts it is taught."""

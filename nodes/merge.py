@@ -1,0 +1,76 @@
+"""The merge node."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..blocklora_core.host.patching import Applied, apply_merge
+from ..blocklora_core.lora import Stack
+from ..blocklora_core.merge import METHODS
+from ..blocklora_core.rows import describe
+from .schema import StackType, schema
+
+
+def _line(lora: Any) -> str:
+    held = f"slot {lora.slot}" if lora.slot is not None else "all rows"
+    example = next(iter(lora.layers.items()), None)
+    rows = f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
+    return f"  {lora.concept.name}: {held}{rows}, {len(lora.layers)} layers"
+
+
+def _report(applied: Applied, seconds: float) -> str:
+    merged = applied.merged
+    lines = [
+        f"{len(merged.members)} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
+        f"MODEL, {applied.clip_layers} on CLIP",
+        *map(_line, merged.members),
+        f"Names that prompts understand: {', '.join(applied.tokens) or 'none'}",
+        *merged.notes,
+    ]
+    for label, stems in applied.unused.items():
+        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+    return "\n".join(lines)
+
+
+class BlockLoRAMerge(io.ComfyNode):
+    """Merges any number of concepts into MODEL and CLIP."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BlockLoRAMerge",
+            "BlockLoRA Merge",
+            description="Merges any number of concepts in an instant. Stock nodes work with what comes out; prompts understand each name.",
+            search_aliases=["apply lora", "load lora", "combine"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base model the concepts were trained on."),
+                io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
+                StackType.Input("stack", tooltip="The concepts to merge."),
+                io.Combo.Input(
+                    "method", options=["auto", *METHODS], default="auto",
+                    tooltip="auto takes fused when every file carries its Grams, else per_row. See the help page.",
+                ),
+                io.Combo.Input(
+                    "overlap", options=["error", "share", "priority"], default="error",
+                    tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The merged model."),
+                io.Clip.Output(display_name="CLIP", tooltip="The text encoder that understands the names."),
+                io.String.Output(display_name="report", tooltip="What was merged, and how."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model: Any, clip: Any, stack: Stack, method: str, overlap: str) -> io.NodeOutput:
+        started = time.perf_counter()
+        applied = apply_merge(stack, model, clip, method, overlap)
+        report = _report(applied, time.perf_counter() - started)
+        return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
+
+
+NODES = [BlockLoRAMerge]

@@ -1,0 +1,28 @@
+"""One schema for old and new hosts: keyword arguments that the host does not know are left out."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from comfy_api.latest import io
+
+CATEGORY = "BlockLoRA"
+
+StackType = io.Custom("BLOCK_LORA_STACK")
+
+
+def known(function: Any, **arguments: Any) -> dict[str, Any]:
+    """The arguments among `arguments` that `function` takes."""
+    accepted = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in accepted}
+
+
+def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
+    fields = {"category": CATEGORY, **fields}
+    return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
+
+
+def advanced(kind: Any, name: str, **fields: Any) -> Any:
+    """An input that newer hosts fold away."""
+    return kind.Input(name, **known(kind.Input.__init__, **{**fields, "advanced": True}))

@@ -1,0 +1,120 @@
+"""The training node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..blocklora_core.curves import loss_curve
+from ..blocklora_core.erasure import Erasure
+from ..blocklora_core.host.progress import to_image
+from ..blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
+from ..blocklora_core.lora import Concept
+from ..blocklora_core.training import TrainConfig
+from .schema import StackType, advanced, schema
+
+DEFAULTS = TrainConfig()
+
+
+def _report(result: TrainResult) -> str:
+    lora, done = result.lora, len(result.losses)
+    tail = result.losses[-20:]
+    lines = [
+        f"{lora.concept.name} ({lora.concept.class_word or 'no class word'}) on {lora.base}: slot {lora.slot} of "
+        f"{lora.scheme.slots if lora.scheme else 0}",
+        f"{done} steps on {result.pictures} pictures in {result.seconds:.0f} s ({result.seconds / max(done, 1):.2f} s a step)",
+        f"{result.layers} layers adapted; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
+        f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
+    ]
+    if any(result.niche_losses):
+        niche = result.niche_losses[-20:]
+        lines.append(f"niche: distance from the base on other prompts {sum(niche) / len(niche):.5f}")
+    return "\n".join(lines)
+
+
+class BlockLoRATrain(io.ComfyNode):
+    """Trains one concept into its own row block."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BlockLoRATrain",
+            "BlockLoRA Train",
+            description="Teaches the model one concept in its own row block of the weights, so that it merges with others.",
+            search_aliases=["train lora", "dreambooth", "row block"],
+            is_input_list=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The base model. It stays frozen."),
+                io.Clip.Input("clip", tooltip="The base model's text encoder. It stays frozen; only the concept's token is learnt."),
+                io.Vae.Input("vae", tooltip="The base model's VAE, to encode the pictures once."),
+                io.Image.Input("images", tooltip="Pictures of the concept; about 10 to 25 are enough. Sizes may differ."),
+                io.String.Input("captions", force_input=True, tooltip="One caption for each picture, or one for all."),
+                io.String.Input("concept", default="<hero>", tooltip="The name you will write in prompts. Brackets keep it apart from words."),
+                io.String.Input("class_word", default="person", tooltip="The ordinary word for what the concept is: man, dog, house."),
+                io.Int.Input(
+                    "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=DEFAULTS.scheme.slots - 1,
+                    tooltip="Which row block to train into. -1 takes the lowest that no file in your loras folder holds for this base.",
+                ),
+                io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Training steps."),
+                io.Int.Input("batch_size", default=DEFAULTS.batch_size, min=1, max=64, tooltip="Pictures a step. Lower it when memory runs out."),
+                io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=256, tooltip="Rank of the change. 4 is the papers' choice."),
+                io.Float.Input(
+                    "learning_rate", default=DEFAULTS.learning_rate, min=0.0, max=1.0, step=0.00001, round=False,
+                    tooltip="Learning rate of the row block; falls to zero over the steps.",
+                ),
+                io.Float.Input(
+                    "erasure", default=DEFAULTS.erasure.probability, min=0.0, max=0.95, step=0.05,
+                    tooltip="Randomized Output Erasure: share of the block's outputs erased at each step. 0 turns it off.",
+                ),
+                io.Float.Input(
+                    "niche", default=DEFAULTS.niche_weight, min=0.0, max=10.0, step=0.1,
+                    tooltip="Niche regularisation: keeps the block silent for prompts that do not name the concept. 0 turns it off.",
+                ),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Same inputs and seed, same file."),
+                advanced(
+                    io.Float, "embedding_learning_rate", default=DEFAULTS.embedding_learning_rate, min=0.0, max=1.0, step=0.00001,
+                    round=False, optional=True, tooltip="Learning rate of the concept's token.",
+                ),
+                advanced(
+                    io.Int, "resolution", default=512, min=0, max=4096, step=8, optional=True,
+                    tooltip="Larger pictures are scaled down to about this many pixels squared. 0 leaves every size.",
+                ),
+                advanced(
+                    io.Int, "preview_every", default=DEFAULTS.preview_every, min=0, max=100000, optional=True,
+                    tooltip="A sample picture every this many steps. 0 for none.",
+                ),
+            ],
+            outputs=[
+                StackType.Output(display_name="stack", tooltip="The trained concept, a stack of one: save it, join it, merge it."),
+                io.String.Output(display_name="report", tooltip="What was trained, how long it took, how it ended."),
+                io.Image.Output(display_name="curve", tooltip="The loss curve with the last sample."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, images: list[Any], captions: list[str], **inputs: Any) -> io.NodeOutput:
+        one = {name: value[0] for name, value in inputs.items()}
+        config = TrainConfig(
+            steps=one["steps"],
+            batch_size=one["batch_size"],
+            rank=one["rank"],
+            learning_rate=one["learning_rate"],
+            embedding_learning_rate=one.get("embedding_learning_rate", DEFAULTS.embedding_learning_rate),
+            erasure=Erasure(one["erasure"]),
+            niche_weight=one["niche"],
+            preview_every=one.get("preview_every", DEFAULTS.preview_every),
+            seed=one["seed"],
+        )
+        job = TrainJob(
+            Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, config, one["slot"],
+            one.get("resolution", 512), cls.hidden.unique_id,
+        )  # fmt: skip
+        result = train_concept(one["model"], one["clip"], one["vae"], job)
+        report = _report(result)
+        curve = loss_curve(result.losses, config.steps, job.concept.name, result.samples[-1] if result.samples else None)
+        return io.NodeOutput((result.lora,), report, to_image(curve), ui=ui.PreviewText(report))
+
+
+NODES = [BlockLoRATrain]

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Everything from one place: `python run.py demo | test | serve | bench NAME`.
+
+Needs Python 3.10 or newer and nothing else. It keeps what it makes in .comfyui/ beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from launcher.checks import bench, test
+from launcher.demo import WORKFLOW, demo
+from launcher.environment import chosen_comfyui, prepare
+from launcher.errors import LauncherError
+from launcher.host import Host
+from launcher.layout import PACK_NAME, Layout
+from launcher.server import ADDRESS, free_port, serve
+
+LAYOUT = Layout(Path(__file__).resolve().parent)
+PORT = 8188
+
+
+def _prepared(options: argparse.Namespace, extra: str | None = None) -> Host:
+    return prepare(LAYOUT, chosen_comfyui(options.comfyui), options.python, extra)
+
+
+def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
+    started = time.monotonic()
+    host = _prepared(options)
+    return demo(LAYOUT, host, time.monotonic() - started)
+
+
+def _serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    host = _prepared(options)
+    port = free_port(options.port)
+    print(
+        f"ComfyUI will be at http://{ADDRESS}:{port} in a few seconds. The graph: Workflow -> Browse "
+        f"Templates -> {PACK_NAME} -> {WORKFLOW.stem}. Ctrl-C stops it.",
+        flush=True,
+    )
+    return serve(host, port, rest)
+
+
+def _test(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    return test(LAYOUT, _prepared(options, "dev"), rest)
+
+
+def _bench(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    known = sorted(path.stem for path in (LAYOUT.root / "benchmarks").glob("[!_]*.py"))
+    if options.name not in known:
+        raise LauncherError(f"there is no benchmark {options.name}; there are: {', '.join(known) or 'none'}")
+    return bench(LAYOUT, _prepared(options, "bench"), options.name, rest)
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Sequence[str]], int], str]] = {
+    "demo": (_demo, "train two concepts, merge them and sample, in a real ComfyUI"),
+    "test": (_test, "linters, type checker and tests; further arguments go to pytest"),
+    "serve": (_serve, "ComfyUI in the browser; further arguments go to ComfyUI"),
+    "bench": (_bench, "run benchmarks/NAME.py; further arguments go to it"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="run.py", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_run, summary) in COMMANDS.items():
+        # Without abbreviations, an argument meant for pytest or ComfyUI is never taken for one of ours.
+        command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        command.add_argument("--comfyui", type=Path, help="a ComfyUI of your own (also: COMFYUI_PATH)")
+        command.add_argument("--python", type=Path, help="the Python of that ComfyUI, if it is not found")
+        if name == "serve":
+            command.add_argument("--port", type=int, default=PORT, help="port, or the next free one")
+        if name == "bench":
+            command.add_argument("name", metavar="NAME")
+    return parser
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """Runs one command and returns the exit status."""
+    options, rest = _parser().parse_known_args()
+    # Ends like Ctrl-C, so that the server is stopped on the way out.
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        return COMMANDS[options.command][0](options, [part for part in rest if part != "--"])
+    except LauncherError as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

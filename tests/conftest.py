@@ -1,0 +1,40 @@
+"""What all tests share: the repository on the path, and the ComfyUI they run against."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+NO_COMFYUI = (
+    "BLOCKLORA_COMFYUI is not set: it names the ComfyUI folder that these tests need. "
+    "`python run.py test` makes one and sets it; `pytest tests/core` needs none."
+)
+
+
+def comfyui_folder() -> Path:
+    """The ComfyUI to test against; a usage error, never a skip, when there is none."""
+    named = os.environ.get("BLOCKLORA_COMFYUI")
+    if not named:
+        raise pytest.UsageError(NO_COMFYUI)
+    folder = Path(named).resolve()
+    if not (folder / "main.py").is_file():
+        raise pytest.UsageError(f"BLOCKLORA_COMFYUI is {folder}, which holds no main.py")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of this repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def comfyui_root() -> Path:
+    """The ComfyUI to test against."""
+    return comfyui_folder()

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blocklora_core import rows as ownership
+from blocklora_core.rows import LAYOUTS, Rows, Scheme
+
+schemes = st.builds(Scheme, slots=st.integers(1, 40), layout=st.sampled_from(LAYOUTS))
+weights = st.tuples(st.integers(0, 400), st.sampled_from([1, 2])).map(lambda p: (p[0] * p[1], p[1]))
+
+
+@st.composite
+def any_rows(draw: st.DrawFn) -> Rows:
+    scheme, (m, halves) = draw(schemes), draw(weights)
+    return scheme.rows(draw(st.integers(0, scheme.slots - 1)), m, halves)
+
+
+def numbers(rows: Rows) -> list[int]:
+    return [row for part in rows for row in part]
+
+
+@given(schemes, weights)
+def test_slots_are_disjoint_and_cover_every_row(scheme: Scheme, weight: tuple[int, int]) -> None:
+    m, halves = weight
+    held = [numbers(scheme.rows(slot, m, halves)) for slot in range(scheme.slots)]
+    assert sorted(row for rows in held for row in rows) == list(range(m))
+
+
+@given(schemes, weights)
+def test_slots_are_balanced_within_one_row_per_half(scheme: Scheme, weight: tuple[int, int]) -> None:
+    m, halves = weight
+    for half in range(halves):
+        part = range(half * m // halves, (half + 1) * m // halves)
+        sizes = [sum(row in part for row in numbers(scheme.rows(s, m, halves))) for s in range(scheme.slots)]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@given(any_rows())
+def test_rows_are_ascending_and_canonical(rows: Rows) -> None:
+    assert numbers(rows) == sorted(set(numbers(rows)))
+    assert ownership.tidy(rows) == rows
+    assert ownership.count(rows) == len(numbers(rows))
+    assert ownership.index(rows).tolist() == numbers(rows)
+    assert ownership.index(rows).dtype == torch.long
+
+
+@given(any_rows())
+def test_segments_list_the_same_rows(rows: Rows) -> None:
+    listed = [row for start, length in ownership.segments(rows) for row in range(start, start + length)]
+    assert listed == numbers(rows)
+
+
+@given(any_rows(), any_rows())
+def test_overlap_is_the_intersection_of_row_numbers(a: Rows, b: Rows) -> None:
+    shared = sorted(set(numbers(a)) & set(numbers(b)))
+    assert numbers(ownership.overlap(a, b)) == shared
+    assert ownership.overlap(b, a) == ownership.overlap(a, b) or numbers(ownership.overlap(b, a)) == shared
+    assert [numbers(a)[at] for at in ownership.positions(a, b)] == shared
+
+
+@given(any_rows(), st.integers(0, 800))
+def test_contains(rows: Rows, row: int) -> None:
+    assert ownership.contains(rows, row) == (row in numbers(rows))
+
+
+@pytest.mark.parametrize(("m", "size"), [(320, 20), (640, 40), (768, 48), (1280, 80)])
+def test_default_scheme_is_stable(m: int, size: int) -> None:
+    assert [Scheme().rows(slot, m) for slot in range(16)] == [
+        (range(slot * size, (slot + 1) * size),) for slot in range(16)
+    ]
+
+
+GOLDEN = [
+    (Scheme(slots=15), 1, 320, 1, (range(21, 42),)),
+    (Scheme(slots=15), 14, 640, 1, (range(597, 640),)),
+    (Scheme(slots=32), 31, 1280, 1, (range(1240, 1280),)),
+    (Scheme(), 0, 2560, 2, (range(80), range(1280, 1360))),
+    (Scheme(), 15, 2560, 2, (range(1200, 1280), range(2480, 2560))),
+    (Scheme(slots=1), 0, 64, 2, (range(64),)),
+    (Scheme(), 0, 4, 1, ()),
+    (Scheme(), 3, 4, 1, (range(1),)),
+    (Scheme(layout="interleaved"), 2, 40, 1, (range(2, 35, 16),)),
+    (Scheme(layout="interleaved"), 3, 4, 1, (range(3, 4),)),
+    (Scheme(layout="interleaved"), 4, 4, 1, ()),
+    (Scheme(layout="interleaved"), 1, 64, 2, (range(1, 18, 16), range(33, 50, 16))),
+]
+
+
+@pytest.mark.parametrize(("scheme", "slot", "m", "halves", "expected"), GOLDEN)
+def test_rule_never_changes(scheme: Scheme, slot: int, m: int, halves: int, expected: Rows) -> None:
+    assert scheme.rows(slot, m, halves) == expected
+
+
+def test_schemes_of_different_size_overlap_by_rows_not_by_slot_number() -> None:
+    a, b = Scheme(slots=16), Scheme(slots=32)
+    assert ownership.overlap(a.rows(1, 320), b.rows(2, 320)) == (range(20, 30),)
+    assert ownership.overlap(a.rows(1, 320), b.rows(1, 320)) == ()
+
+
+@given(schemes, weights)
+def test_no_two_slots_overlap(scheme: Scheme, weight: tuple[int, int]) -> None:
+    held = [scheme.rows(slot, *weight) for slot in range(min(scheme.slots, 6))]
+    assert not any(ownership.overlap(a, b) for a, b in combinations(held, 2))
+
+
+def test_dict_round_trip() -> None:
+    scheme = Scheme(slots=15, layout="interleaved")
+    assert Scheme.from_dict(scheme.to_dict()) == scheme
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"version": 2, "slots": 16, "layout": "contiguous"}, "Row scheme version: expected 1, got 2"),
+        ({"version": 1, "slots": 0, "layout": "contiguous"}, "Number of slots: expected"),
+        ({"version": 1, "slots": True, "layout": "contiguous"}, "Number of slots: expected"),
+        ({"version": 1, "slots": 16, "layout": "spiral"}, "expected one of contiguous, interleaved"),
+        ({"version": 1, "slots": 16}, "expected the fields layout, slots, version"),
+    ],
+)
+def test_unknown_schemes_are_refused(data: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Scheme.from_dict(data)
+
+
+@pytest.mark.parametrize("slot", [-1, 16, True])
+def test_impossible_slots_are_refused(slot: int) -> None:
+    with pytest.raises(ValueError, match="from 0 to 15"):
+        Scheme().rows(slot, 320)
+
+
+def test_odd_halves_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 equal parts"):
+        Scheme().rows(0, 321, 2)
+
+
+def test_overlapping_segments_are_refused() -> None:
+    with pytest.raises(ValueError, match="disjoint"):
+        ownership.tidy([range(10), range(5, 15)])
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ((), "no rows"),
+        ((range(7, 8),), "row 7"),
+        ((range(20, 40),), "rows 20-39"),
+        ((range(4), range(8, 12)), "rows 0-3, 8-11"),
+        ((range(3, 52, 16),), "rows 3-51 in steps of 16"),
+    ],
+)
+def test_describe(rows: Rows, text: str) -> None:
+    assert ownership.describe(rows) == text
+
+
+def test_strided() -> None:
+    assert ownership.is_strided(Scheme(layout="interleaved").rows(0, 64))
+    assert not ownership.is_strided(Scheme().rows(0, 64, 2))

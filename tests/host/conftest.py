@@ -1,0 +1,61 @@
+"""ComfyUI in process, on the CPU. Set up on import, so that test modules may import comfy at their top."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import ROOT, comfyui_folder
+
+
+def _import_comfy() -> None:
+    # Ahead of this repository, whose nodes/ would hide ComfyUI's nodes.py.
+    sys.path.insert(0, str(comfyui_folder()))
+    from comfy import options
+
+    options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    # The device is chosen when comfy.model_management is imported, so this comes first.
+    args.cpu = True
+
+
+_import_comfy()
+
+
+@pytest.fixture(scope="session")
+def pack(comfyui_root: Path) -> ModuleType:
+    """The pack as ComfyUI imports it: a package of its own, `blocklora`, with relative imports inside.
+
+    Its classes are not those of a plain `import blocklora_core`: take both from here when they meet.
+    """
+    assert str(comfyui_root) in sys.path
+    location = {"submodule_search_locations": [str(ROOT)]}
+    spec = importlib.util.spec_from_file_location("blocklora", ROOT / "__init__.py", **location)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["blocklora"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A scratch folder in place of ComfyUI's output, input, temp, user and models/loras folders."""
+    import folder_paths
+
+    for name in ("output", "input", "temp", "user"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    loras = tmp_path / "models" / "loras"
+    loras.mkdir(parents=True)
+    extensions = folder_paths.folder_names_and_paths["loras"][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], extensions))
+    folder_paths.filename_list_cache.clear()
+    yield tmp_path
+    folder_paths.filename_list_cache.clear()

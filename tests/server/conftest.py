@@ -1,0 +1,93 @@
+"""A real ComfyUI server with this pack, for as long as the tests run."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.host import Host
+from launcher.layout import Layout
+from launcher.link import link_pack
+from launcher.server import Server, running
+from launcher.workflow import Picture, apply, execute, pictures, to_api
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a prompt left behind: its history entry, the pictures it saved and the .safetensors in `loras`."""
+
+    history: dict[str, Any]
+    pictures: list[Path]
+    loras: list[Path]
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """The running server and its scratch folders; `loras` is where the pack saves by default."""
+
+    server: Server
+    output: Path
+    loras: Path
+
+    def run_workflow(
+        self, path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, timeout: float = 900.0
+    ) -> Outcome:
+        """Runs a workflow file (UI or API form) through /prompt to its end.
+
+        `overrides` replaces inputs: {node id, title or class: {input: value}}. LauncherError carries the
+        error of a node that fails.
+        """
+        return self.run_graph(apply(to_api(self.server, path), overrides or {}), timeout)
+
+    def run_graph(self, graph: dict[str, Any], timeout: float = 900.0) -> Outcome:
+        """Runs a graph in API form through /prompt to its end."""
+        history = execute(self.server, graph, timeout)
+        found: list[Picture] = pictures(self.server, str(history["prompt"][1]))
+        saved = [picture.path(self.output) for picture in found if picture.kind == "output"]
+        return Outcome(history, saved, sorted(self.loras.rglob("*.safetensors")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With xdist's --dist loadgroup all of these run in one worker: there is one server for them all."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("server"))
+
+
+def _host(comfyui_root: Path, repository: Path) -> Host:
+    tools = Path(os.environ.get("BLOCKLORA_TOOLS") or sys.executable)
+    ours = bool(os.environ.get("BLOCKLORA_OURS"))
+    return Host(comfyui_root, Path(sys.executable), tools, Layout(repository).cli_home, ours)
+
+
+@pytest.fixture(scope="session")
+def comfyui(
+    comfyui_root: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyUI]:
+    """A server that reads the models and inputs of its ComfyUI and writes only into scratch folders."""
+    scratch = tmp_path_factory.mktemp("comfyui")
+    for name in ("output", "user", "loras"):
+        (scratch / name).mkdir()
+    paths = scratch / "model_paths.yaml"
+    # The first folder of a kind is the one that is written to, and is_default puts this one first.
+    paths.write_text(f"tests:\n  base_path: {scratch}\n  is_default: true\n  loras: loras\n", "utf-8")
+    arguments = ["--output-directory", str(scratch / "output"), "--temp-directory", str(scratch)]
+    arguments += ["--user-directory", str(scratch / "user"), "--database-url", f"sqlite:///{scratch / 'db'}"]
+    arguments += ["--extra-model-paths-config", str(paths)]
+    link_pack(repository, comfyui_root)
+    with running(_host(comfyui_root, repository), scratch / "comfyui.log", arguments) as server:
+        yield ComfyUI(server, scratch / "output", scratch / "loras")
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: ComfyUI) -> Server:
+    """The server alone, for tests that speak to its API."""
+    return comfyui.server
