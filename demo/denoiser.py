@@ -21,12 +21,12 @@ from demo.text_encoder import FastTextEncoder
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
-    steps: int = 4500
+    steps: int = 2700
     batch: int = 16
-    learning_rate: float = 4e-4
+    learning_rate: float = 5e-4
     warmup: int = 200
-    scenes: int = 9000
-    pairs: float = 0.25
+    scenes: int = 5000
+    pairs: float = 0.15
     unconditional: float = 0.1
     min_snr: float = 5.0
     ema: float = 0.999
@@ -35,7 +35,7 @@ class DenoiserRecipe:
 
 @dataclass
 class SceneBank:
-    """Cached training data: latents (N, 4, 8, 8) as the UNet sees them, token ids (N, 77)."""
+    """Cached training data: latents (N, 4, SIZE / 8, SIZE / 8) as the UNet sees them, token ids (N, 77)."""
 
     latents: torch.Tensor
     ids: torch.Tensor
@@ -72,9 +72,11 @@ def build_bank(
             with torch.autocast(device, torch.bfloat16):
                 latents.append(vae.encode(pixels).float().cpu() * 0.18215)
             chunk = []
-            if number % 2000 < 100:
-                print(f"scenes {number}/{recipe.scenes}", flush=True)
-    return SceneBank(torch.cat(latents), torch.tensor(ids))
+            if number % 1000 > 899:
+                print(f"scenes {number + 1}/{recipe.scenes}", flush=True)
+    bank = SceneBank(torch.cat(latents), torch.tensor(ids))
+    print(f"latents: mean {bank.latents.mean():.3f}, std {bank.latents.std():.3f}", flush=True)
+    return bank
 
 
 def alphas_cumprod() -> torch.Tensor:

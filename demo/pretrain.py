@@ -16,7 +16,7 @@ import torch
 from comfy.sd1_clip import SDTokenizer
 from comfy.taesd.taesd import TAESD
 
-from demo.art import BACKGROUNDS, Sprites
+from demo.art import BACKGROUNDS, SIZE, Sprites
 from demo.autoencoder import AutoencoderRecipe, train_autoencoder
 from demo.base import UNET, VAE, WEIGHTS, write_weights
 from demo.denoiser import DenoiserRecipe, alphas_cumprod, build_bank, train_denoiser
@@ -25,7 +25,7 @@ from demo.text_encoder import FastTextEncoder, text_encoder_state
 ART = {"google": "emoji-datasource-google@16.0.0", "twitter": "emoji-datasource-twitter@16.0.0"}
 SAMPLE_PROMPTS = [f"a {word} on a {ground} background" for word, ground in zip(
     ("cat", "tiger", "panda", "penguin", "man", "princess", "santa", "robot", "policeman", "apple", "pizza",
-     "sunflower", "house", "rocket", "snowman", "guitar"), tuple(BACKGROUNDS) * 2, strict=False)]  # fmt: skip
+     "sunflower", "house", "rocket", "snowman", "heart"), tuple(BACKGROUNDS) * 4, strict=False)]  # fmt: skip
 
 
 def fetch_art(folder: Path) -> Path:
@@ -54,10 +54,10 @@ class Tokenizer:
 
 @torch.no_grad()
 def sample(unet, text: FastTextEncoder, ids: torch.Tensor, empty: list[int], steps: int = 20, cfg: float = 4.0, seed: int = 0):
-    """Deterministic DDIM from pure noise; latents (B, 4, 8, 8)."""
+    """Deterministic DDIM from pure noise; latents (B, 4, SIZE / 8, SIZE / 8)."""
     alphas = alphas_cumprod()
     times = torch.linspace(999, 0, steps + 1).long()[:-1].tolist() + [-1]
-    x = torch.randn(len(ids), 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+    x = torch.randn(len(ids), 4, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(seed))
     context = torch.cat([text(ids), text(torch.tensor([empty])).expand(len(ids), -1, -1)])
     for now, after in zip(times[:-1], times[1:], strict=True):
         a, b = alphas[now], alphas[after] if after >= 0 else torch.tensor(1.0)

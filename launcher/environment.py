@@ -6,12 +6,21 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .errors import LauncherError
 from .extras import read_extra
-from .host import Host, can_import, find_python, own_host, require_version
+from .host import (
+    Host,
+    can_import,
+    damaged,
+    find_python,
+    has_accelerator,
+    own_host,
+    package_name,
+    require_version,
+)
 from .layout import ART_WHEEL, COMFY_CLI, COMFYUI_VERSION, COMFYUI_WHEEL, Layout, venv_python
 from .link import link_pack
 from .lock import exclusive
@@ -24,7 +33,6 @@ from .unpack import MARKER, remove_tree, unpack_comfyui
 # without it ComfyUI only logs a warning. requests is imported by ComfyUI and listed nowhere.
 DROPPED = ("torchaudio",)
 ADDED = ("requests", COMFY_CLI)
-PROBED = ("torch", "torchvision", "safetensors", "aiohttp", "comfy_cli")
 PYTEST_PARTS = ("pytest", "hypothesis")
 
 
@@ -74,35 +82,45 @@ def comfyui_requirements(text: str) -> list[str]:
     return [line for line in lines if line and line not in DROPPED] + list(ADDED)
 
 
-def _packages_stage(layout: Layout) -> Stage:
-    python = venv_python(layout.venv)
+def _install_stage(
+    title: str, what: str, python: Path, stamp: Path, wanted: Callable[[], Sequence[str]]
+) -> Stage:
+    """Installs requirements into the environment of `python`, and mends packages that are not whole."""
 
+    def broken() -> list[str]:
+        return damaged(python, map(package_name, wanted()))
+
+    def make(show: Activity) -> None:
+        pip(python, ["install", *wanted()], what, show)
+        again = broken()
+        if again:
+            # pip takes a package whose files are gone for installed; this puts it there anew.
+            pip(python, ["install", "--no-deps", "--ignore-installed", *again], what, show)
+
+    return Stage(title, stamp, lambda: content_key(*wanted()), make, lambda: not broken())
+
+
+def _packages_stage(layout: Layout) -> Stage:
     def wanted() -> list[str]:
         return comfyui_requirements((layout.comfyui / "requirements.txt").read_text(encoding="utf-8"))
 
-    def make(show: Activity) -> None:
-        pip(python, ["install", *wanted()], "the packages ComfyUI needs", show)
-
-    return Stage(
+    return _install_stage(
         "installing ComfyUI's packages (about 6 GB on Linux)",
+        "the packages ComfyUI needs",
+        venv_python(layout.venv),
         layout.venv / ".packages.json",
-        lambda: content_key(*wanted()),
-        make,
-        lambda: can_import(python, PROBED),
+        wanted,
     )
 
 
-def _extra_stage(layout: Layout, name: str, python: Path, stamps: Path) -> Stage:
-    """Installs one extra of pyproject.toml into the environment of `python`."""
-
-    def wanted() -> tuple[str, ...]:
-        return read_extra(layout.pyproject, name, python)
-
-    def make(show: Activity) -> None:
-        pip(python, ["install", *wanted()], f"the packages for `{name}`", show)
-
-    title = f"installing the packages for `{name}`"
-    return Stage(title, stamps / f".extra-{name}.json", lambda: content_key(*wanted()), make)
+def _extra_stage(layout: Layout, name: str, venv: Path) -> Stage:
+    """Installs one extra of pyproject.toml into a virtual environment of ours."""
+    python = venv_python(venv)
+    what = f"the packages for `{name}`"
+    stamp = venv / f".extra-{name}.json"
+    return _install_stage(
+        f"installing {what}", what, python, stamp, lambda: read_extra(layout.pyproject, name, python)
+    )
 
 
 def _art_stage(layout: Layout, python: Path) -> Stage:
@@ -131,7 +149,7 @@ def own_stages(layout: Layout, extra: str | None) -> list[Stage]:
         _art_stage(layout, venv_python(layout.venv)),
     ]
     if extra:
-        stages.append(_extra_stage(layout, extra, venv_python(layout.venv), layout.venv))
+        stages.append(_extra_stage(layout, extra, layout.venv))
     return stages
 
 
@@ -167,18 +185,18 @@ def guest_stages(layout: Layout, host: Host, extra: str | None) -> list[Stage]:
     tools = venv_python(layout.tools)
     stages = [
         _venv_stage("making a virtual environment for the tools", layout.tools),
-        Stage(
+        _install_stage(
             "installing comfy-cli",
+            "comfy-cli",
+            tools,
             layout.tools / ".cli.json",
-            lambda: content_key(COMFY_CLI),
             # `pip --python` exists from 22.3 on.
-            lambda show: pip(tools, ["install", "pip>=22.3", COMFY_CLI], "comfy-cli", show),
-            lambda: can_import(tools, ("comfy_cli",)),
+            lambda: ("pip>=22.3", COMFY_CLI),
         ),
         _art_stage(layout, tools),
     ]
     if extra == "dev":
-        stages.append(_extra_stage(layout, extra, tools, layout.tools))
+        stages.append(_extra_stage(layout, extra, layout.tools))
         stages.append(_target_stage(layout, extra, layout.test_tools, host, _is_pytest_part))
     if extra == "bench":
         stages.append(_target_stage(layout, extra, layout.bench_tools, host, _is_not_in_comfyui))
@@ -193,6 +211,20 @@ def _guest_host(layout: Layout, root: Path, python: Path | None, extra: str | No
     found = find_python(root, python, Path(sys.executable))
     path = (getattr(layout, EXTRA_FOLDERS[extra]),) if extra else ()
     return Host(root, found, venv_python(layout.tools), layout.cli_home, ours=False, path=path)
+
+
+def _make_own(layout: Layout, extra: str | None) -> Host:
+    """Our own environment, complete; made anew when it looks whole and yet torch cannot be imported."""
+    host = own_host(layout.comfyui, layout.venv, layout.cli_home)
+    complete(own_stages(layout, extra))
+    try:
+        has_accelerator(host)
+    except LauncherError as error:
+        print(f"{error}\nThe environment is broken; it is made anew.", flush=True)
+        remove_tree(layout.venv)
+        complete(own_stages(layout, extra))
+        has_accelerator(host)
+    return host
 
 
 def _prepare_demo(layout: Layout, host: Host) -> None:
@@ -224,8 +256,7 @@ def prepare(layout: Layout, comfyui: Path | None, python: Path | None, extra: st
             host = _guest_host(layout, comfyui, python, extra)
             complete(guest_stages(layout, host, extra))
         else:
-            host = own_host(layout.comfyui, layout.venv, layout.cli_home)
-            complete(own_stages(layout, extra))
+            host = _make_own(layout, extra)
         link_pack(layout.root, host.root)
         _prepare_demo(layout, host)
         return host

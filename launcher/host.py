@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from .errors import LauncherError
@@ -15,7 +16,7 @@ from .layout import COMFYUI_VERSION, venv_python
 from .pip import isolated
 
 ACCELERATOR = """
-import torch
+import torch, torchvision
 mps = getattr(torch.backends, "mps", None)
 xpu = getattr(torch, "xpu", None)
 print(torch.cuda.is_available() or bool(mps and mps.is_available()) or bool(xpu and xpu.is_available()))
@@ -68,18 +69,18 @@ class Host:
         (self.cli_home / CONFIGURATION.get(sys.platform, ".config")).mkdir(parents=True, exist_ok=True)
         return [str(self.tools), "-m", "comfy_cli", "--skip-prompt", "--where", "local", *arguments]
 
-    def has_accelerator(self) -> bool:
-        """Whether the torch of `python` sees a GPU; importing torch takes a few seconds."""
-        done = subprocess.run(
-            [str(self.python), "-c", ACCELERATOR],
-            capture_output=True,
-            text=True,
-            env=self.environment(),
-            check=False,
-        )
-        if done.returncode != 0:
-            raise LauncherError(f"{self.python} cannot import torch:\n{done.stderr[-2000:]}")
-        return done.stdout.split()[-1] == "True"
+
+@cache
+def has_accelerator(host: Host) -> bool:
+    """Whether the host's torch sees a GPU. It imports torch, which takes a few seconds, once.
+
+    LauncherError if torch cannot be imported.
+    """
+    line = [str(host.python), "-c", ACCELERATOR]
+    done = subprocess.run(line, capture_output=True, text=True, env=host.environment(), check=False)
+    if done.returncode != 0:
+        raise LauncherError(f"{host.python} cannot import torch and torchvision:\n{done.stderr[-2000:]}")
+    return done.stdout.split()[-1] == "True"
 
 
 def can_import(python: Path, modules: Iterable[str]) -> bool:
@@ -96,6 +97,20 @@ def can_import(python: Path, modules: Iterable[str]) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def damaged(python: Path, required: Iterable[str]) -> list[str]:
+    """The packages of `python` that are missing or not whole, as requirements: see probe.py."""
+    line = [str(python), str(Path(__file__).with_name("probe.py")), *required]
+    done = subprocess.run(line, capture_output=True, text=True, env=isolated(), check=False)
+    if done.returncode != 0:
+        raise LauncherError(f"{python} could not list its packages:\n{done.stderr[-2000:]}")
+    return done.stdout.split()
+
+
+def package_name(requirement: str) -> str:
+    """`comfy-cli` of `comfy-cli>=1.23,<2`."""
+    return re.split(r"[\s<>=!~;\[(@]", requirement.strip(), maxsplit=1)[0]
 
 
 def comfyui_version(root: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import LauncherError
-from .host import Host
+from .host import Host, has_accelerator
 from .terminal import Activity, activity
 
 ADDRESS = "127.0.0.1"
@@ -99,7 +99,7 @@ def command(host: Host, arguments: Sequence[str]) -> tuple[list[str], dict[str, 
 
 def arguments(host: Host, port: int, extra: Sequence[str] = ()) -> list[str]:
     """ComfyUI's arguments: the port, no browser, the CPU where torch sees nothing else."""
-    cpu = [] if "--cpu" in extra or host.has_accelerator() else ["--cpu"]
+    cpu = [] if "--cpu" in extra or has_accelerator(host) else ["--cpu"]
     return ["--port", str(port), "--disable-auto-launch", *cpu, *extra]
 
 

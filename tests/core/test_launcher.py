@@ -16,7 +16,7 @@ import pytest
 from launcher.environment import comfyui_requirements
 from launcher.errors import LauncherError
 from launcher.extras import read_extra
-from launcher.host import can_import
+from launcher.host import can_import, package_name
 from launcher.layout import Layout
 from launcher.lock import exclusive
 from launcher.pip import explain, pip
@@ -284,3 +284,35 @@ def test_every_path_lies_in_the_ignored_folder(tmp_path: Path) -> None:
     made = (layout.venv, layout.comfyui, layout.art, layout.tools, layout.test_tools, layout.logs)
     assert all(layout.home in path.parents for path in made)
     assert "/.comfyui/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+
+def _installed(folder: Path, name: str, files: dict[str, str]) -> None:
+    """A package as pip leaves it: its files, its metadata, and RECORD with every file's length."""
+    info = folder / f"{name}-1.0.dist-info"
+    write_atomically(info / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    for path, text in files.items():
+        write_atomically(folder / path, text)
+    lines = [f"{path},sha256=x,{len(text)}" for path, text in files.items()]
+    write_atomically(info / "RECORD", "\n".join([*lines, f"{info.name}/RECORD,,"]) + "\n")
+
+
+def _damaged(folder: Path, *required: str) -> list[str]:
+    line = [sys.executable, "-S", str(ROOT / "launcher" / "probe.py"), *required]
+    variables = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(line, env=variables, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_the_probe_finds_missing_torn_and_absent_packages(tmp_path: Path) -> None:
+    for name in ("whole", "torn", "gone"):
+        _installed(tmp_path, name, {f"{name}/__init__.py": "text = 1\n", f"{name}/more.py": ""})
+    assert _damaged(tmp_path, "whole", "torn", "gone") == []
+    (tmp_path / "torn" / "__init__.py").write_text("te", encoding="utf-8")
+    (tmp_path / "gone" / "more.py").unlink()
+    assert sorted(_damaged(tmp_path, "whole", "absent")) == ["absent", "gone==1.0", "torn==1.0"]
+
+
+@pytest.mark.parametrize(
+    "line", ["comfy-cli>=1.23,<2", "comfy-cli ; python_version > '3'", "comfy-cli[x]==1"]
+)
+def test_a_requirement_has_a_name(line: str) -> None:
+    assert package_name(line) == "comfy-cli"

@@ -35,8 +35,8 @@ def pack(comfyui_root: Path) -> ModuleType:
     Its classes are not those of a plain `import blocklora_core`: take both from here when they meet.
     """
     assert str(comfyui_root) in sys.path
-    location = {"submodule_search_locations": [str(ROOT)]}
-    spec = importlib.util.spec_from_file_location("blocklora", ROOT / "__init__.py", **location)
+    start = ROOT / "__init__.py"
+    spec = importlib.util.spec_from_file_location("blocklora", start, submodule_search_locations=[str(ROOT)])
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules["blocklora"] = module

@@ -18,7 +18,7 @@ def test_comfyui_runs_on_the_cpu() -> None:
 
 def test_nodes_is_comfyui_s_module(comfyui_root: Path) -> None:
     assert Path(nodes.__file__) == comfyui_root / "nodes.py"
-    assert "CheckpointLoaderSimple" in nodes.NODE_CLASS_MAPPINGS
+    assert hasattr(nodes, "NODE_CLASS_MAPPINGS")
 
 
 def test_scratch_folders_replace_comfyui_s(folders: Path) -> None:

@@ -1,0 +1,75 @@
+"""Sets up the demo inside a ComfyUI: the base checkpoint, and the training pictures of the concepts.
+
+Quick when everything is there already. Run as `python demo/prepare.py --comfyui PATH --art PATH`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from demo.base import WEIGHTS, write_checkpoint  # noqa: E402  (the path comes first)
+from demo.concepts import CONCEPTS, write_concept  # noqa: E402
+
+CHECKPOINT = "blocklora_demo.safetensors"
+FOLDER = "blocklora_demo"
+
+
+def _key(*files: Path) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _done(stamp: Path, key: str, product: Path) -> bool:
+    return product.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key
+
+
+def _stamp(stamp: Path, key: str) -> None:
+    partial = stamp.with_suffix(".part")
+    partial.write_text(key, encoding="utf-8")
+    os.replace(partial, stamp)
+
+
+def prepare_checkpoint(comfyui: Path) -> None:
+    here = Path(__file__).parent
+    target = comfyui / "models" / "checkpoints" / CHECKPOINT
+    stamp, key = target.with_suffix(".stamp"), _key(WEIGHTS, here / "text_encoder.py", here / "base.py")
+    if _done(stamp, key, target):
+        print(f"Base model is ready: {target.name}")
+        return
+    print(f"Writing the base model {target.name}", flush=True)
+    write_checkpoint(target)
+    _stamp(stamp, key)
+
+
+def prepare_pictures(comfyui: Path, art: Path) -> None:
+    here = Path(__file__).parent
+    root = comfyui / "input" / FOLDER
+    stamp, key = comfyui / "input" / f"{FOLDER}.stamp", _key(here / "concepts.py", here / "art.py")
+    if _done(stamp, key, root):
+        print(f"Training pictures are ready: input/{FOLDER}")
+        return
+    for concept in CONCEPTS:
+        count = write_concept(art, concept, root / concept.name.strip("<>"))
+        print(f"{concept.name}: {count} training pictures", flush=True)
+    _stamp(stamp, key)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comfyui", type=Path, required=True, help="ComfyUI's folder")
+    parser.add_argument("--art", type=Path, required=True, help="folder that holds the unpacked arcade package")
+    options = parser.parse_args()
+    prepare_checkpoint(options.comfyui)
+    prepare_pictures(options.comfyui, options.art)
+
+
+if __name__ == "__main__":
+    main()
