@@ -61,9 +61,7 @@ def _refuse_other_kinds(parts: Parts, unknown: list[str]) -> None:
     if kinds:
         raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(sorted(kinds))}. {STOCK}")
     if unknown:
-        raise ValueError(
-            f"Expected a LoRA, got the unknown tensor {unknown[0]} ({len(unknown)} such). {STOCK}"
-        )
+        raise ValueError(f"Expected a LoRA, got the unknown tensor {unknown[0]} ({len(unknown)} such). {STOCK}")
 
 
 def _starts(names: Iterable[str], start: str) -> bool:

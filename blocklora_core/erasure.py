@@ -64,9 +64,7 @@ class Erasure:
             raise ValueError(f"Erasure: expected a channel dim within {len(shape)} dims, got {channel_dim}.")
         channel = channel_dim % len(shape)
         if self.per_sample and channel == 0:
-            raise ValueError(
-                f"Erasure per sample: expected a batch before the rows, got shape {tuple(shape)}."
-            )
+            raise ValueError(f"Erasure per sample: expected a batch before the rows, got shape {tuple(shape)}.")
         kept = [1] * len(shape)
         kept[channel] = shape[channel]
         if self.per_sample:

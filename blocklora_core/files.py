@@ -55,9 +55,7 @@ def save(
     if path.suffix != ".safetensors":
         raise FileError(f"{path}: expected a name that ends in .safetensors. Rename it.")
     if path.exists() and not overwrite:
-        raise FileError(
-            f"{path}: expected a new file, got one that exists. Choose another name or overwrite."
-        )
+        raise FileError(f"{path}: expected a new file, got one that exists. Choose another name or overwrite.")
     try:
         data = encode(lora, dtype)
     except ValueError as error:
@@ -175,9 +173,7 @@ def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
 
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
-    problem = (
-        "expected a safetensors file, got something else or a damaged file. Download it again or convert it."
-    )
+    problem = "expected a safetensors file, got something else or a damaged file. Download it again or convert it."
     try:
         header = json.loads(text)
     except ValueError as error:
@@ -221,9 +217,7 @@ def _plain_embeddings(tensors: Mapping[str, Tensor]) -> tuple[Concept | None, di
     found = {name: bundle for name in sorted(tensors) if (bundle := metadata.bundled(name))}
     concepts = sorted({concept for concept, _ in found.values()})
     if len(concepts) > 1:
-        raise ValueError(
-            f"Expected the embedding of one concept, got those of {', '.join(concepts)}. {STOCK}"
-        )
+        raise ValueError(f"Expected the embedding of one concept, got those of {', '.join(concepts)}. {STOCK}")
     embeddings = {encoder: _embedding(name, tensors) for name, (_, encoder) in found.items()}
     return (Concept(concepts[0]) if concepts else None), embeddings
 
@@ -232,9 +226,7 @@ def _block(
     path: Path, entries: Mapping[str, str], record: Record, parts: Parts, tensors: Mapping[str, Tensor]
 ) -> BlockLoRA:
     _check_complete(record, parts, tensors)
-    layers = {
-        stem: _layer(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())
-    }
+    layers = {stem: _layer(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
     lora = BlockLoRA(
         concept=record.concept,
         layers=layers,
@@ -257,9 +249,7 @@ def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor])
     odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
     if odd:
         where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"
-        raise ValueError(
-            f"Expected metadata and tensors to agree, got {odd[0]} in the {where}. Save the file again."
-        )
+        raise ValueError(f"Expected metadata and tensors to agree, got {odd[0]} in the {where}. Save the file again.")
 
 
 def _layer(
@@ -267,9 +257,7 @@ def _layer(
 ) -> Layer:
     missing = next((role for role in ("up", "down") if role not in roles), None)
     if missing:
-        raise ValueError(
-            f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA."
-        )
+        raise ValueError(f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA.")
     up, down = _floats(roles["up"], tensors), _floats(roles["down"], tensors)
     if up.ndim < 2 or down.ndim < 2:
         raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
@@ -289,9 +277,7 @@ def _cut(up: Tensor, rows: Rows) -> Tensor:
     outside[held] = False
     if bool(up[outside].any()):
         row = int((up.flatten(1).ne(0).any(1) & outside).nonzero()[0])
-        raise ValueError(
-            f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again."
-        )
+        raise ValueError(f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again.")
     return up[held]
 
 
@@ -314,9 +300,7 @@ def _embedding(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
 def _floats(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     value = tensors[name]
     if value.dtype not in (*DTYPES, torch.float64):
-        raise ValueError(
-            f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}"
-        )
+        raise ValueError(f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}")
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name}: expected finite values, got NaN or infinity. The training diverged.")
     return value

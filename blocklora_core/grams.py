@@ -92,9 +92,7 @@ class GramAccumulator:
     def add(self, x: Tensor) -> None:
         """Adds every vector of `x` (..., n). ValueError when n is another."""
         if x.ndim < 1 or x.shape[-1] != self.total.shape[0]:
-            raise ValueError(
-                f"Gram: expected inputs of {self.total.shape[0]} features, got {tuple(x.shape)}."
-            )
+            raise ValueError(f"Gram: expected inputs of {self.total.shape[0]} features, got {tuple(x.shape)}.")
         flat = x.detach().reshape(-1, x.shape[-1]).to(self.total)
         self.total += flat.T @ flat
         self.rows += flat.shape[0]
@@ -123,9 +121,7 @@ class Grams:
     def __post_init__(self) -> None:
         if set(self.input_of) != set(self.projected):
             odd = sorted(set(self.input_of) ^ set(self.projected))
-            raise ValueError(
-                f"Grams: expected an input and a projection for each layer, got one for {odd[0]}."
-            )
+            raise ValueError(f"Grams: expected an input and a projection for each layer, got one for {odd[0]}.")
         for name, key in self.input_of.items():
             if key not in self.inputs:
                 raise ValueError(f"Grams: expected a Gram for the input {key!r} of {name}, got none.")
@@ -187,17 +183,13 @@ def pack(grams: Grams) -> tuple[Tensor, dict[str, Any]]:
 def unpack(packed: Tensor, index: Mapping[str, Any]) -> Grams:
     """Inverse of `pack`. ValueError when tensor and index do not belong together."""
     if index.get("version") != PACK_VERSION:
-        raise ValueError(
-            f"Grams: expected version {PACK_VERSION}, got {index.get('version')!r}. Update the pack."
-        )
+        raise ValueError(f"Grams: expected version {PACK_VERSION}, got {index.get('version')!r}. Update the pack.")
     if packed.dtype != torch.uint8 or packed.ndim != 1:
         raise ValueError(f"Grams: expected one row of uint8, got {packed.dtype} {tuple(packed.shape)}.")
     entries, layers = _read_index(index)
     reader = _Reader(packed)
     inputs = {key: entry.read(reader) for key, entry in sorted(entries.items())}
-    projected = {
-        name: reader.take((rank, entries[key].n), _SCALES) for name, (key, rank) in sorted(layers.items())
-    }
+    projected = {name: reader.take((rank, entries[key].n), _SCALES) for name, (key, rank) in sorted(layers.items())}
     reader.finish()
     if not all(bool(value.isfinite().all()) for value in projected.values()):
         raise ValueError("Grams: expected finite numbers, got NaN or infinity. The file is damaged.")
@@ -221,9 +213,7 @@ class _Reader:
 
     def finish(self) -> None:
         if self.at != self.packed.numel():
-            raise ValueError(
-                f"Grams: expected {self.at} bytes, got {self.packed.numel()}. The file is damaged."
-            )
+            raise ValueError(f"Grams: expected {self.at} bytes, got {self.packed.numel()}. The file is damaged.")
 
 
 @dataclass(frozen=True)
@@ -249,9 +239,7 @@ def _read_index(index: Mapping[str, Any]) -> tuple[dict[str, _Entry], dict[str, 
         layers = {name: (entry["input"], entry["rank"]) for name, entry in index["layers"].items()}
         sound = all(key in entries and _is_size(rank) for key, rank in layers.values())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"Grams: expected an index of inputs and layers, got a damaged one: {error}."
-        ) from error
+        raise ValueError(f"Grams: expected an index of inputs and layers, got a damaged one: {error}.") from error
     if not sound:
         raise ValueError("Grams: expected ranks and known inputs in the index, got a damaged one.")
     return entries, layers

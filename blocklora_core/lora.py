@@ -69,9 +69,7 @@ class Layer:
                 f"got {tuple(self.up.shape)} and {tuple(self.down.shape)}."
             )
         if self.up.shape[1] != self.down.shape[0]:
-            raise ValueError(
-                f"Expected equal ranks, got up {self.up.shape[1]} and down {self.down.shape[0]}."
-            )
+            raise ValueError(f"Expected equal ranks, got up {self.up.shape[1]} and down {self.down.shape[0]}.")
         if self.rank < 1:
             raise ValueError("Expected a rank of at least 1, got 0.")
         if tidy(self.rows) != self.rows or self.up.shape[0] != count(self.rows):

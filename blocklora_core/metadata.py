@@ -90,9 +90,7 @@ def write(lora: BlockLoRA, grams_index: Mapping[str, Any] | None) -> dict[str, s
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Training configuration: expected plain JSON values, got others: {error}."
-        ) from error
+        raise ValueError(f"Training configuration: expected plain JSON values, got others: {error}.") from error
     return {**shown_fields(lora), **lora.metadata, KEY: text}
 
 
@@ -168,9 +166,7 @@ def _record(data: Mapping[str, Any]) -> Record:
     scheme = None if data["scheme"] is None else Scheme.from_dict(data["scheme"])
     slot = data["slot"]
     if (scheme is None) != (slot is None):
-        raise ValueError(
-            f"Expected a scheme with a slot, or neither, got {scheme} and slot {slot}. {_DAMAGED}"
-        )
+        raise ValueError(f"Expected a scheme with a slot, or neither, got {scheme} and slot {slot}. {_DAMAGED}")
     if scheme is not None:
         scheme.check_slot(slot)
     entries = _typed(data, "layers", dict)
@@ -220,9 +216,7 @@ def _parse_object(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"Expected JSON in the BlockLoRA metadata, got: {error}. {_DAMAGED}") from error
     if not isinstance(data, dict):
-        raise ValueError(
-            f"Expected a JSON object in the BlockLoRA metadata, got {type(data).__name__}. {_DAMAGED}"
-        )
+        raise ValueError(f"Expected a JSON object in the BlockLoRA metadata, got {type(data).__name__}. {_DAMAGED}")
     return data
 
 

@@ -131,7 +131,11 @@ def pair_scene(sprites: Sprites, rng: np.random.RandomState) -> Scene:
 def any_picture(sprites: Sprites, rng: np.random.RandomState) -> np.ndarray:
     """A picture of anything, mostly one large thing: (AUTOENCODER_SIZE, AUTOENCODER_SIZE, 3) uint8."""
     side = AUTOENCODER_SIZE
-    colour = BACKGROUNDS[_pick(rng, tuple(BACKGROUNDS))] if rng.rand() < 0.7 else tuple(int(c) for c in rng.randint(0, 256, 3))
+    colour = (
+        BACKGROUNDS[_pick(rng, tuple(BACKGROUNDS))]
+        if rng.rand() < 0.7
+        else tuple(int(c) for c in rng.randint(0, 256, 3))
+    )
     canvas = Image.new("RGB", (side, side), colour)
     single = rng.rand() < 0.75
     columns = (0.5,) if single else (0.27, 0.73)

@@ -81,7 +81,11 @@ def train_autoencoder(sprites: Sprites, recipe: AutoencoderRecipe, device: str =
         if step % 25 == 24:
             error = float(np.mean(errors[-25:]))
             spread = latent.float().std().item()
-            print(f"autoencoder {step}/{recipe.steps} mse {error:.4f} latent std {spread:.2f} {time.time() - started:.0f}s", flush=True)
+            print(
+                f"autoencoder {step}/{recipe.steps} mse {error:.4f} "
+                f"latent std {spread:.2f} {time.time() - started:.0f}s",
+                flush=True,
+            )
     return _unit_variance(vae, sprites, rng)
 
 

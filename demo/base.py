@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +59,7 @@ def write_weights(state: dict[str, torch.Tensor], path: Path = WEIGHTS) -> None:
     partial = path.with_suffix(".part")
     with lzma.open(partial, "wb", preset=6) as file:
         file.write(json.dumps(index).encode() + b"\n" + b"".join(chunks))
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def read_weights(path: Path = WEIGHTS) -> dict[str, torch.Tensor]:
@@ -84,4 +83,4 @@ def write_checkpoint(path: Path, state: dict[str, torch.Tensor] | None = None) -
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     save_file(tensors, str(partial), metadata={"modelspec.title": "BlockLoRA demo base"})
-    os.replace(partial, path)
+    partial.replace(path)

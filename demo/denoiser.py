@@ -96,7 +96,9 @@ def train_denoiser(
     generator = torch.Generator().manual_seed(recipe.seed)
     unet = build_unet().to(device).train()
     average = copy.deepcopy(unet).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
     alphas = alphas_cumprod().to(device)
     started, losses = time.time(), []
     for step in range(recipe.steps):
@@ -108,7 +110,10 @@ def train_denoiser(
         decay = min(recipe.ema, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
         if step % 100 == 99:
-            print(f"denoiser {step + 1}/{recipe.steps} loss {np.mean(losses[-100:]):.4f} {time.time() - started:.0f}s", flush=True)
+            print(
+                f"denoiser {step + 1}/{recipe.steps} loss {np.mean(losses[-100:]):.4f} {time.time() - started:.0f}s",
+                flush=True,
+            )
         if every:
             every(step + 1, average)
     return average

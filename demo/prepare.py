@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.base import WEIGHTS, write_checkpoint  # noqa: E402  (the path comes first)
-from demo.concepts import CONCEPTS, write_concept  # noqa: E402
+from demo.base import WEIGHTS, write_checkpoint
+from demo.concepts import CONCEPTS, write_concept
 
 CHECKPOINT = "blocklora_demo.safetensors"
 FOLDER = "blocklora_demo"
@@ -34,7 +33,7 @@ def _done(stamp: Path, key: str, product: Path) -> bool:
 def _stamp(stamp: Path, key: str) -> None:
     partial = stamp.with_suffix(".part")
     partial.write_text(key, encoding="utf-8")
-    os.replace(partial, stamp)
+    partial.replace(stamp)
 
 
 def prepare_checkpoint(comfyui: Path) -> None:

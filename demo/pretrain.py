@@ -10,6 +10,7 @@ import json
 import subprocess
 import tarfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -35,9 +36,13 @@ def fetch_art(folder: Path) -> Path:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         print(f"fetching {package}", flush=True)
-        packed = subprocess.run(["npm", "pack", package, "--json"], cwd=folder, check=True, capture_output=True, text=True)
+        packed = subprocess.run(
+            ["npm", "pack", package, "--json"], cwd=folder, check=True, capture_output=True, text=True
+        )
         with tarfile.open(folder / json.loads(packed.stdout)[0]["filename"]) as archive:
-            wanted = [m for m in archive.getmembers() if f"/img/{vendor}/64/" in m.name or m.name.endswith("emoji.json")]
+            wanted = [
+                m for m in archive.getmembers() if f"/img/{vendor}/64/" in m.name or m.name.endswith("emoji.json")
+            ]
             archive.extractall(folder / vendor, members=wanted, filter="data")
     return folder
 
@@ -53,13 +58,21 @@ class Tokenizer:
 
 
 @torch.no_grad()
-def sample(unet, text: FastTextEncoder, ids: torch.Tensor, empty: list[int], steps: int = 20, cfg: float = 4.0, seed: int = 0):
+def sample(
+    unet,
+    text: FastTextEncoder,
+    ids: torch.Tensor,
+    empty: list[int],
+    steps: int = 20,
+    cfg: float = 4.0,
+    seed: int = 0,
+):
     """Deterministic DDIM from pure noise; latents (B, 4, SIZE / 8, SIZE / 8)."""
     alphas = alphas_cumprod()
-    times = torch.linspace(999, 0, steps + 1).long()[:-1].tolist() + [-1]
+    times = [*torch.linspace(999, 0, steps + 1).long()[:-1].tolist(), -1]
     x = torch.randn(len(ids), 4, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(seed))
     context = torch.cat([text(ids), text(torch.tensor([empty])).expand(len(ids), -1, -1)])
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in pairwise(times):
         a, b = alphas[now], alphas[after] if after >= 0 else torch.tensor(1.0)
         cond, uncond = unet(torch.cat([x, x]), torch.full((2 * len(ids),), now), context=context).chunk(2)
         noise = uncond + cfg * (cond - uncond)
@@ -76,7 +89,10 @@ def save_grid(vae: TAESD, latents: torch.Tensor, path: Path, columns: int = 8) -
     rows = (len(pictures) + columns - 1) // columns
     sheet = Image.new("RGB", (columns * 128, rows * 128))
     for i, picture in enumerate(pictures):
-        sheet.paste(Image.fromarray(picture).resize((128, 128), Image.Resampling.LANCZOS), (i % columns * 128, i // columns * 128))
+        sheet.paste(
+            Image.fromarray(picture).resize((128, 128), Image.Resampling.LANCZOS),
+            (i % columns * 128, i // columns * 128),
+        )
     sheet.save(path)
 
 
@@ -91,7 +107,9 @@ def _autoencoder(work: Path, sprites: Sprites, recipe: AutoencoderRecipe, device
     return vae
 
 
-def run(work: Path, autoencoder: AutoencoderRecipe, denoiser: DenoiserRecipe, device: str, output: Path) -> dict[str, float]:
+def run(
+    work: Path, autoencoder: AutoencoderRecipe, denoiser: DenoiserRecipe, device: str, output: Path
+) -> dict[str, float]:
     work.mkdir(parents=True, exist_ok=True)
     started = time.time()
     sprites = Sprites(fetch_art(work / "art"))
@@ -106,7 +124,11 @@ def run(work: Path, autoencoder: AutoencoderRecipe, denoiser: DenoiserRecipe, de
     def every(step: int, average) -> None:
         if step % 500 == 0:
             torch.save(average.state_dict(), work / "denoiser.pt")
-            save_grid(vae.cpu(), sample(average.float().cpu(), text, prompts, empty), work / f"samples_{step:05d}.png")
+            save_grid(
+                vae.cpu(),
+                sample(average.float().cpu(), text, prompts, empty),
+                work / f"samples_{step:05d}.png",
+            )
             average.to(device)
 
     average = train_denoiser(bank, text, empty, denoiser, device, every)

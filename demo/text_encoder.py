@@ -64,7 +64,10 @@ def _layer(attention: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     tensors |= {f"self_attn.{name}.bias": zeros for name in attention}
     for norm in ("layer_norm1", "layer_norm2"):
         tensors |= {f"{norm}.weight": np.ones(WIDTH, np.float32), f"{norm}.bias": zeros}
-    tensors |= {"mlp.fc1.weight": np.zeros((4 * WIDTH, WIDTH), np.float32), "mlp.fc1.bias": np.zeros(4 * WIDTH, np.float32)}
+    tensors |= {
+        "mlp.fc1.weight": np.zeros((4 * WIDTH, WIDTH), np.float32),
+        "mlp.fc1.bias": np.zeros(4 * WIDTH, np.float32),
+    }
     tensors |= {"mlp.fc2.weight": np.zeros((WIDTH, 4 * WIDTH), np.float32), "mlp.fc2.bias": zeros}
     return tensors
 
@@ -76,11 +79,17 @@ def text_encoder_state(seed: int = 768) -> dict[str, torch.Tensor]:
     tokens[:, :POSITION_DIMENSIONS] = 0.0
     working = _attention(rng)
     idle = {name: np.zeros((WIDTH, WIDTH), np.float32) for name in working}
-    state = {"embeddings.token_embedding.weight": tokens, "embeddings.position_embedding.weight": _positions()}
+    state = {
+        "embeddings.token_embedding.weight": tokens,
+        "embeddings.position_embedding.weight": _positions(),
+    }
     for number in range(LAYERS):
         for name, tensor in _layer(working if number == 0 else idle).items():
             state[f"encoder.layers.{number}.{name}"] = tensor
-    state |= {"final_layer_norm.weight": np.ones(WIDTH, np.float32), "final_layer_norm.bias": np.zeros(WIDTH, np.float32)}
+    state |= {
+        "final_layer_norm.weight": np.ones(WIDTH, np.float32),
+        "final_layer_norm.bias": np.zeros(WIDTH, np.float32),
+    }
     return {PREFIX + name: torch.from_numpy(tensor).half() for name, tensor in state.items()}
 
 

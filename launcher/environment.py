@@ -82,9 +82,7 @@ def comfyui_requirements(text: str) -> list[str]:
     return [line for line in lines if line and line not in DROPPED] + list(ADDED)
 
 
-def _install_stage(
-    title: str, what: str, python: Path, stamp: Path, wanted: Callable[[], Sequence[str]]
-) -> Stage:
+def _install_stage(title: str, what: str, python: Path, stamp: Path, wanted: Callable[[], Sequence[str]]) -> Stage:
     """Installs requirements into the environment of `python`, and mends packages that are not whole."""
 
     def broken() -> list[str]:
@@ -118,9 +116,7 @@ def _extra_stage(layout: Layout, name: str, venv: Path) -> Stage:
     python = venv_python(venv)
     what = f"the packages for `{name}`"
     stamp = venv / f".extra-{name}.json"
-    return _install_stage(
-        f"installing {what}", what, python, stamp, lambda: read_extra(layout.pyproject, name, python)
-    )
+    return _install_stage(f"installing {what}", what, python, stamp, lambda: read_extra(layout.pyproject, name, python))
 
 
 def _art_stage(layout: Layout, python: Path) -> Stage:
@@ -135,9 +131,7 @@ def _art_stage(layout: Layout, python: Path) -> Stage:
 
     folder = layout.art / "arcade" / "resources"
     key = content_key(ART_WHEEL)
-    return Stage(
-        "fetching the demo's pictures", layout.art / ".fetched.json", lambda: key, make, folder.is_dir
-    )
+    return Stage("fetching the demo's pictures", layout.art / ".fetched.json", lambda: key, make, folder.is_dir)
 
 
 def own_stages(layout: Layout, extra: str | None) -> list[Stage]:
@@ -167,9 +161,7 @@ def _target_stage(layout: Layout, name: str, target: Path, host: Host, keep: Cal
         pip(tools, command, f"the packages for `{name}`", show)
 
     title = f"installing the packages for `{name}` beside your ComfyUI's"
-    return Stage(
-        title, target / ".made.json", lambda: content_key(str(host.python), *wanted()), make, target.is_dir
-    )
+    return Stage(title, target / ".made.json", lambda: content_key(str(host.python), *wanted()), make, target.is_dir)
 
 
 def _is_pytest_part(requirement: str) -> bool:
@@ -232,9 +224,7 @@ def _prepare_demo(layout: Layout, host: Host) -> None:
     command = [str(host.python), str(script), "--comfyui", str(host.root), "--art", str(layout.art)]
     with activity("preparing the demo model and pictures"):
         environment = host.environment({"PYTHONPATH": str(layout.root)})
-        done = subprocess.run(
-            command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
         if done.returncode != 0:
             raise LauncherError(f"{script} failed:\n{(done.stdout + done.stderr)[-3000:]}")
 

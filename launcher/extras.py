@@ -22,9 +22,7 @@ with open(sys.argv[1], "rb") as file:
 
 def read_extra(pyproject: Path, name: str, python: Path) -> tuple[str, ...]:
     """The requirements of one extra of `pyproject`, read by `python`; LauncherError if there is none."""
-    done = subprocess.run(
-        [str(python), "-c", READER, str(pyproject)], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([str(python), "-c", READER, str(pyproject)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LauncherError(f"{pyproject} could not be read:\n{done.stderr}")
     extras: dict[str, list[str]] = json.loads(done.stdout)

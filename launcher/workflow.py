@@ -99,10 +99,7 @@ def describe_failure(error: Mapping[str, Any]) -> str:
     details = error.get("details") or {}
     title = f'In the node "{details["title"]}": ' if details.get("title") else ""
     lines = [title + str(error.get("message"))]
-    lines += [
-        f"  node {e.get('node_id')}: {e.get('message')} ({e.get('hint', '')})"
-        for e in details.get("errors", ())
-    ]
+    lines += [f"  node {e.get('node_id')}: {e.get('message')} ({e.get('hint', '')})" for e in details.get("errors", ())]
     lines += [part.rstrip() for part in details.get("traceback_tail", ())]
     if not details and error.get("hint"):
         lines.append(str(error["hint"]))
@@ -162,9 +159,7 @@ def to_api(server: Server, workflow: Path) -> Graph:
     with _events_of(server, _cli_run(server, workflow, "--print-prompt")) as stream:
         final = next((event for event in stream if event["type"] == "envelope"), None)
     if final is None or not final["ok"]:
-        raise LauncherError(
-            f"{workflow.name}: {describe_failure(final['error']) if final else 'not converted'}"
-        )
+        raise LauncherError(f"{workflow.name}: {describe_failure(final['error']) if final else 'not converted'}")
     graph: Graph = final["data"]["prompt"]
     return graph
 
@@ -175,9 +170,7 @@ def apply(graph: Graph, overrides: Mapping[str, Mapping[str, Any]]) -> Graph:
     for name, values in overrides.items():
         found = [node for key, node in changed.items() if name in (key, node["class_type"], title_of(node))]
         if not found:
-            raise LauncherError(
-                f"the workflow has no node {name}; it has {sorted(map(title_of, changed.values()))}"
-            )
+            raise LauncherError(f"the workflow has no node {name}; it has {sorted(map(title_of, changed.values()))}")
         for node in found:
             unknown = sorted(set(values) - set(node["inputs"]))
             if unknown:
@@ -207,9 +200,7 @@ def execute(server: Server, graph: Graph, timeout: float = 600.0) -> dict[str, A
         if entry:
             return _checked(entry)
         if server.process.poll() is not None:
-            raise LauncherError(
-                f"ComfyUI ended during the prompt. The end of {server.log}:\n{server.log_tail()}"
-            )
+            raise LauncherError(f"ComfyUI ended during the prompt. The end of {server.log}:\n{server.log_tail()}")
         time.sleep(0.1)
     server.post("/interrupt", {})
     raise LauncherError(f"the prompt did not end within {timeout:.0f} s")

@@ -31,7 +31,9 @@ class BlockLoRAImages(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="images", is_output_list=True, tooltip="The pictures, each in its own size."),
+                io.Image.Output(
+                    display_name="images", is_output_list=True, tooltip="The pictures, each in its own size."
+                ),
                 io.String.Output(display_name="captions", is_output_list=True, tooltip="One caption for each picture."),
             ],
         )
@@ -43,7 +45,7 @@ class BlockLoRAImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:
-        return fingerprint(folder)
+        return f"{fingerprint(folder)} {default_caption}"
 
 
 NODES = [BlockLoRAImages]

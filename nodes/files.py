@@ -86,7 +86,13 @@ class BlockLoRAStack(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         inputs: list[Any] = []
         for number in range(1, STACK_INPUTS + 1):
-            inputs.append(StackType.Input(f"stack_{number}", optional=number > 1, tooltip="Concepts to join. Stacks chain, so any number fits."))
+            inputs.append(
+                StackType.Input(
+                    f"stack_{number}",
+                    optional=number > 1,
+                    tooltip="Concepts to join. Stacks chain, so any number fits.",
+                )
+            )
             inputs.append(
                 io.Float.Input(
                     f"strength_{number}", default=1.0, min=-10.0, max=10.0, step=0.05, optional=True,

@@ -17,7 +17,9 @@ from .schema import StackType, schema
 def _line(lora: Any) -> str:
     held = f"slot {lora.slot}" if lora.slot is not None else "all rows"
     example = next(iter(lora.layers.items()), None)
-    rows = f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
+    rows = (
+        f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
+    )
     return f"  {lora.concept.name}: {held}{rows}, {len(lora.layers)} layers"
 
 

@@ -113,7 +113,9 @@ class BlockLoRATrain(io.ComfyNode):
         )  # fmt: skip
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)
-        curve = loss_curve(result.losses, config.steps, job.concept.name, result.samples[-1] if result.samples else None)
+        curve = loss_curve(
+            result.losses, config.steps, job.concept.name, result.samples[-1] if result.samples else None
+        )
         return io.NodeOutput((result.lora,), report, to_image(curve), ui=ui.PreviewText(report))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from .handles import ComfyModel
+
 # Millions of parameters of the released diffusion models; a model of another size gets its size in the name.
 _RELEASED = {"sd15": 860, "sd20": 866, "sdxl": 2567, "ssd1b": 1300}
 
 
-def base_name(model) -> str:
+def base_name(model: ComfyModel) -> str:
     """The architecture of a ComfyUI MODEL, such as "sd15", or "sd15-26M" for a UNet of another size.
 
     Files of one base name have the same layers with the same shapes.

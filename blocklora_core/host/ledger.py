@@ -36,9 +36,16 @@ def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
     return taken
 
 
+def hold_slot(base: str, scheme: Scheme, concept: Concept, slot: int) -> None:
+    """Remember a slot that was set by hand, so that no other training of this session is given it."""
+    scheme.check_slot(slot)
+    with _lock:
+        _given[base, scheme, concept.name] = slot
+
+
 def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
-    """The slot for `concept` on `base`: where a file in the loras folders or a training of this session already holds one
-    under its name, that one; else the lowest free. ValueError when all are taken, with the remedy.
+    """The slot for `concept` on `base`: the one that it holds already, in a file of the loras folders or from a training
+    of this session, else the lowest free one. ValueError when all are taken, with the remedy.
     """
     with _lock:
         key = (base, scheme, concept.name)
@@ -48,8 +55,8 @@ def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
             holders = sorted({name for names in taken.values() for name in names})
             raise ValueError(
                 f"Slot: expected a free one among {scheme.slots} for {base}, all are held: {', '.join(holders[:6])}"
-                f"{' and others' if len(holders) > 6 else ''}. Move concepts that you will not merge with this one out of the "
-                "loras folder, or set the slot of one of them by hand."
+                f"{' and others' if len(holders) > 6 else ''}. Move concepts that you will not merge with this one "
+                "out of the loras folder, or set the slot of one of them by hand."
             )
         _given[key] = slot
         return slot

@@ -9,14 +9,17 @@ import comfy.lora
 
 from .. import keys
 from ..lora import BlockLoRA
+from .handles import ComfyClip, ComfyModel
 
 
-def model_stems(model) -> dict[str, str]:
+def model_stems(model: ComfyModel) -> dict[str, str]:
     """Every key stem that ComfyUI accepts for MODEL -> weight name."""
-    return {stem: name for stem, name in comfy.lora.model_lora_keys_unet(model.model, {}).items() if isinstance(name, str)}
+    return {
+        stem: name for stem, name in comfy.lora.model_lora_keys_unet(model.model, {}).items() if isinstance(name, str)
+    }
 
 
-def clip_stems(clip) -> dict[str, str]:
+def clip_stems(clip: ComfyClip) -> dict[str, str]:
     """Every key stem that ComfyUI accepts for CLIP -> weight name."""
     return comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
 

@@ -6,21 +6,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import comfy.weight_adapter
+from torch import Tensor
 
 from .. import keys
 from ..lora import BlockLoRA, Layer, Stack
-from ..merge import Merged, merge
+from ..merge import Merged, Overlap, merge
 from ..rows import all_rows, is_strided, segments
+from .handles import ComfyClip, ComfyModel
 from .names import clip_stems, model_stems, on_weights
 from .text import with_concepts
+
+PatchKey = str | tuple[str, tuple[int, int, int]]
+"""A weight, or (weight, (dim, start, length)): some of its rows."""
 
 
 @dataclass(frozen=True)
 class Applied:
     """A patched MODEL and CLIP, and what was done."""
 
-    model: object
-    clip: object
+    model: ComfyModel
+    clip: ComfyClip | None
     merged: Merged
     model_layers: int
     clip_layers: int
@@ -28,35 +33,36 @@ class Applied:
     unused: Mapping[str, list[str]] = field(default_factory=dict)
 
 
-class NothingFits(ValueError):
+class NothingFitsError(ValueError):
     """A file has no layer that the connected model has."""
 
 
-def _adapter(layer: Layer, up) -> comfy.weight_adapter.LoRAAdapter:
+def _adapter(layer: Layer, up: Tensor) -> comfy.weight_adapter.LoRAAdapter:
     alpha = layer.scale * layer.rank
     return comfy.weight_adapter.LoRAAdapter(set(), (up, layer.down, alpha, None, None, None))
 
 
-def _patches_of(name: str, layer: Layer) -> list[tuple[object, object]]:
+def _patches_of(name: str, layer: Layer) -> list[tuple[PatchKey, comfy.weight_adapter.LoRAAdapter]]:
     """(key, adapter) pairs: one per run of neighbouring rows; strided rows as one dense adapter."""
     if layer.rows == all_rows(layer.out_features):
         return [(name, _adapter(layer, layer.up))]
     if is_strided(layer.rows):
         return [(name, _adapter(layer, layer.full_up()))]
-    patches, at = [], 0
+    patches: list[tuple[PatchKey, comfy.weight_adapter.LoRAAdapter]] = []
+    at = 0
     for start, length in segments(layer.rows):
         patches.append(((name, (0, start, length)), _adapter(layer, layer.up[at : at + length])))
         at += length
     return patches
 
 
-def add_to(patcher, stack: Stack, text: bool) -> int:
+def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
     """Add the layers of one side of a merged stack; returns how many layers were patched.
 
     Several patches of the very same rows cannot share a dict, so they go into further calls; with disjoint blocks
     there is one.
     """
-    rounds: list[dict[object, object]] = []
+    rounds: list[dict[PatchKey, comfy.weight_adapter.LoRAAdapter]] = []
     layers = 0
     for lora in stack:
         for name, layer in lora.layers.items():
@@ -71,23 +77,23 @@ def add_to(patcher, stack: Stack, text: bool) -> int:
     for patches in rounds:
         missing = set(patches) - set(patcher.add_patches(patches))
         if missing:
-            raise NothingFits(f"Expected weights to patch, the host knows no {sorted(map(str, missing))[0]}.")
+            raise NothingFitsError(f"Expected weights to patch, the host knows no {sorted(map(str, missing))[0]}.")
     return layers
 
 
 def _check_shapes(lora: BlockLoRA, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name, layer in lora.layers.items():
         if tuple(layer.weight_shape) != tuple(shapes[name]):
-            raise NothingFits(
+            raise NothingFitsError(
                 f"{lora.label}: expected {name} of shape {tuple(shapes[name])}, the file's is {layer.weight_shape}. "
-                f"It was trained for another base{f' ({lora.base})' if lora.base else ''}: load the model it was made for."
+                f"It was trained for another base{f' ({lora.base})' if lora.base else ''}: load that checkpoint."
             )
 
 
-def resolve(stack: Stack, model, clip) -> tuple[Stack, dict[str, list[str]]]:
+def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[Stack, dict[str, list[str]]]:
     """The stack with layers named by the model's weights, and each file's layers that found no weight.
 
-    Raises NothingFits when a file has not one layer in common with MODEL and CLIP, or one of another shape.
+    Raises NothingFitsError when a file has not one layer in common with MODEL and CLIP, or one of another shape.
     """
     stems = {**model_stems(model), **(clip_stems(clip) if clip is not None else {})}
     shapes = {name: tuple(tensor.shape) for name, tensor in model.model.state_dict().items()}
@@ -97,8 +103,8 @@ def resolve(stack: Stack, model, clip) -> tuple[Stack, dict[str, list[str]]]:
     for lora in stack:
         fitting, unknown = on_weights(lora, stems)
         if lora.layers and not fitting.layers:
-            raise NothingFits(
-                f"{lora.label}: none of its {len(lora.layers)} layers (first: {next(iter(lora.layers))}) is in this model. "
+            raise NothingFitsError(
+                f"{lora.label}: none of its {len(lora.layers)} layers is in this model, e.g. {next(iter(lora.layers))}. "
                 f"It was trained for {lora.base or 'another base'}: load that checkpoint."
             )
         _check_shapes(fitting, shapes)
@@ -108,7 +114,9 @@ def resolve(stack: Stack, model, clip) -> tuple[Stack, dict[str, list[str]]]:
     return tuple(resolved), unused
 
 
-def apply_merge(stack: Stack, model, clip, method: str = "auto", overlap: str = "error") -> Applied:
+def apply_merge(
+    stack: Stack, model: ComfyModel, clip: ComfyClip | None, method: str = "auto", overlap: Overlap = "error"
+) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
     merged = merge(resolved, method=method, overlap=overlap)

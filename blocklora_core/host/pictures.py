@@ -48,7 +48,13 @@ def match_captions(captions: Sequence[str], pictures: int) -> list[str]:
 
 
 def make_dataset(
-    vae, model, images: Sequence[Tensor], captions: Sequence[str], concept: str, class_word: str, resolution: int
+    vae: ComfyVae,
+    model: ComfyModel,
+    images: Sequence[Tensor],
+    captions: Sequence[str],
+    concept: str,
+    class_word: str,
+    resolution: int,
 ) -> Dataset:
     """Every picture encoded once; the concept's name is put into captions that lack it."""
     pictures = [fit(image, resolution) for image in single_images(images)]
@@ -56,6 +62,8 @@ def make_dataset(
     for picture, caption in zip(pictures, match_captions(captions, len(pictures)), strict=True):
         latents = encode_images(vae, model, picture)[0]
         if not torch.isfinite(latents).all():
-            raise ValueError("Training pictures: the VAE gave numbers that are not finite. Connect the VAE of this model.")
+            raise ValueError(
+                "Training pictures: the VAE gave numbers that are not finite. Connect the VAE of this model."
+            )
         examples.append(Example(latents, with_concept(caption, concept, class_word)))
     return Dataset(examples)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..training.port import AdaptedLayer, Conditioning, Embeddings
 from .base import base_name
+from .handles import ComfyClip, ComfyModel, ComfyVae
 from .names import model_stems, preferred_stems
 from .text import class_embeddings, with_concepts
 from .weights import leave_inference_mode, norms_keep_inputs
@@ -35,8 +36,8 @@ def _clean(sigma: Tensor, _data: float) -> Tensor:
     return torch.ones_like(sigma)
 
 
-# denoised = x - sigma * eps, x * (...) - v * sigma * data / sqrt(sigma^2 + data^2), or x - sigma * v for flow: the factor
-# turns an error of the clean estimate into one of the network's own output. The first class that matches counts.
+# denoised = x - sigma * eps, or x * (...) - v * sigma * data / sqrt(sigma^2 + data^2), or x - sigma * v for flow: the
+# factor turns an error of the clean estimate into one of the network's own output. The first match counts.
 _LOSS_SCALES: tuple[tuple[type, Callable[[Tensor, float], Tensor]], ...] = (
     (comfy.model_sampling.X0, _clean),
     (comfy.model_sampling.V_PREDICTION, _velocity),
@@ -48,7 +49,7 @@ _LOSS_SCALES: tuple[tuple[type, Callable[[Tensor, float], Tensor]], ...] = (
 class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
-    def __init__(self, model, clip, choose: Callable[[str], bool] = is_attention):
+    def __init__(self, model: ComfyModel, clip: ComfyClip, choose: Callable[[str], bool] = is_attention):
         self.model, self.clip = model, clip
         comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
         leave_inference_mode(model.model)
@@ -110,13 +111,13 @@ class ComfyPort:
 
 
 @torch.no_grad()
-def encode_images(vae, model, images: Tensor) -> Tensor:
+def encode_images(vae: ComfyVae, model: ComfyModel, images: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) in [0, 1] -> latents (B, C, h, w) in the model's own units, on the CPU."""
     latents = vae.encode(images[..., :3])
     return model.model.process_latent_in(latents).float().cpu().clone()
 
 
 @torch.no_grad()
-def decode_latents(vae, model, latents: Tensor) -> Tensor:
+def decode_latents(vae: ComfyVae, model: ComfyModel, latents: Tensor) -> Tensor:
     """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]."""
     return vae.decode(model.model.process_latent_out(latents))

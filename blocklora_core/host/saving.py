@@ -44,7 +44,7 @@ def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[
     for lora in stack:
         target = _target(prefix, lora.concept)
         path = target if overwrite else _free(target)
-        save(path, lora)
+        save(path, lora, overwrite=overwrite)
         saved.append(dataclasses.replace(lora, source=path.name))
         paths.append(path)
     return tuple(saved), paths

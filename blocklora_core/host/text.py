@@ -5,32 +5,36 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
+
+from .handles import ComfyClip
 
 TokenTable = Mapping[str, Mapping[str, Tensor]]
 """Concept name -> text encoder ("clip_l") -> (tokens, width)."""
 
 
-class _KnowsConcepts:
+class _KnowsConcepts(SDTokenizer):
     """Mixed into a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands in a prompt."""
 
     concept_vectors: dict[str, Tensor]
+    user_embeddings: bool
 
-    def tokenize_with_weights(self, text: str, *args, **kwargs):
+    def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
         names = sorted(self.concept_vectors, key=len, reverse=True)
         pattern = "|".join(rf"(?<!embedding:){re.escape(name)}" for name in names)
         text = re.sub(pattern, lambda found: f" {self.embedding_identifier}{found[0]} ", text)
         return super().tokenize_with_weights(text, *args, **kwargs)
 
-    def _try_get_embedding(self, embedding_name: str):
-        first, *rest = embedding_name.split()
+    def _try_get_embedding(self, embedding_name: str) -> tuple[Tensor | None, str]:
+        first, _, rest = embedding_name.strip().partition(" ")
         if first in self.concept_vectors:
-            return self.concept_vectors[first], " ".join(rest)
-        if not self.user_embeddings:
-            return None, " ".join(rest)
+            return self.concept_vectors[first], rest
+        if not self.user_embeddings or not first:
+            return None, rest
         return super()._try_get_embedding(embedding_name)
 
 
@@ -44,13 +48,13 @@ def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokeniz
     return known
 
 
-def encoder_tokenizers(clip) -> dict[str, tuple[str, SDTokenizer]]:
+def encoder_tokenizers(clip: ComfyClip) -> dict[str, tuple[str, SDTokenizer]]:
     """Text encoder ("clip_l") -> (attribute of the clip's tokenizer, SDTokenizer)."""
     parts = vars(clip.tokenizer).items()
     return {part.embedding_key: (name, part) for name, part in parts if isinstance(part, SDTokenizer)}
 
 
-def with_concepts(clip, table: TokenTable):
+def with_concepts(clip: ComfyClip, table: TokenTable) -> ComfyClip:
     """A clone of CLIP whose prompts understand the concepts' names. The clip given is not touched.
 
     Raises ValueError when an embedding's width is not the text encoder's.
@@ -74,7 +78,7 @@ def _check_width(name: str, encoder: str, vector: Tensor, width: int) -> None:
         )
 
 
-def class_embeddings(clip, class_word: str) -> dict[str, Tensor]:
+def class_embeddings(clip: ComfyClip, class_word: str) -> dict[str, Tensor]:
     """The class word's token embedding, the mean over its tokens, per text encoder: (1, width)."""
     found = {}
     for encoder, (_, tokenizer) in encoder_tokenizers(clip).items():

@@ -14,9 +14,10 @@ from PIL import Image
 
 from ..files import save
 from ..lora import BlockLoRA, Concept
-from ..training import Dataset, TrainConfig, Trainer
+from ..training import Dataset, Progress, TrainConfig, Trainer
 from .base import base_name
-from .ledger import choose_slot
+from .handles import ComfyClip, ComfyModel, ComfyVae
+from .ledger import choose_slot, hold_slot
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
 from .progress import NodeProgress
@@ -62,7 +63,13 @@ def _keep(trainer: Trainer, why: str) -> None:
     if not trainer.losses:
         return
     path = kept_path(trainer.concept, len(trainer.losses))
-    save(path, trainer.result())
+    try:
+        # float32: a diverging run may leave numbers that float16 cannot hold.
+        save(path, trainer.result(), dtype=torch.float32, overwrite=True)
+    except ValueError as error:
+        # What ended the training matters more, and is raised by the caller.
+        logging.error("BlockLoRA: training of %s %s; it left nothing to keep: %s", trainer.concept.name, why, error)
+        return
     logging.warning("BlockLoRA: training of %s %s; what it learnt is in %s", trainer.concept.name, why, path)
 
 
@@ -70,7 +77,7 @@ def _run(trainer: Trainer, progress: NodeProgress) -> tuple[float, float]:
     """Seconds of training, and of collecting Grams after it."""
     started, last = time.perf_counter(), [time.perf_counter()]
 
-    def report(state) -> None:
+    def report(state: Progress) -> None:
         progress(state)
         last[0] = time.perf_counter()
 
@@ -85,10 +92,16 @@ def _run(trainer: Trainer, progress: NodeProgress) -> tuple[float, float]:
     return last[0] - started, time.perf_counter() - last[0]
 
 
-def train_concept(model, clip, vae, job: TrainJob) -> TrainResult:
+def _slot(base: str, job: TrainJob) -> int:
+    if job.slot == AUTO_SLOT:
+        return choose_slot(base, job.config.scheme, job.concept)
+    hold_slot(base, job.config.scheme, job.concept, job.slot)
+    return job.slot
+
+
+def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     """Train `job` on frozen MODEL and CLIP. What was learnt is saved when the user cancels or an error ends the run."""
-    slot = job.slot if job.slot != AUTO_SLOT else choose_slot(base_name(model), job.config.scheme, job.concept)
-    config = replace(job.config, slot=slot)
+    config = replace(job.config, slot=_slot(base_name(model), job))
     with training_mode():
         images = [image.clone() if image.is_inference() else image for image in job.images]
         dataset = make_dataset(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import comfy.model_management
 import torch
@@ -24,7 +25,8 @@ def leave_inference_mode(module: nn.Module) -> None:
         return fresh[id(tensor)]
 
     for child in module.modules():
-        for table, parameter in ((child._parameters, True), (child._buffers, False)):
+        tables: tuple[tuple[dict[str, Any], bool], ...] = ((child._parameters, True), (child._buffers, False))
+        for table, parameter in tables:
             for name, tensor in table.items():
                 if tensor is not None and tensor.is_inference():
                     table[name] = ordinary(tensor, parameter)

@@ -41,9 +41,7 @@ def merge(stack: Iterable[BlockLoRA], method: str = AUTO, overlap: Overlap = "er
     chosen = _resolve(active, method)
     settled = settle(active, overlap)
     members = METHODS[chosen].apply(settled.members)
-    return Merged(
-        chosen, members, settled.shared_rows, tuple(_notes(stack, active, method, chosen, settled, overlap))
-    )
+    return Merged(chosen, members, settled.shared_rows, tuple(_notes(stack, active, method, chosen, settled, overlap)))
 
 
 def _active(lora: BlockLoRA) -> BlockLoRA | None:
@@ -55,9 +53,7 @@ def _active(lora: BlockLoRA) -> BlockLoRA | None:
 
 def _check(stack: Stack) -> None:
     if not stack:
-        raise ValueError(
-            "Merge: expected at least one concept, got an empty stack. Connect a Load or Train node."
-        )
+        raise ValueError("Merge: expected at least one concept, got an empty stack. Connect a Load or Train node.")
     for a, b in combinations(stack, 2):
         # Prompts do not tell upper from lower case: CLIP's tokenizer folds it.
         if a.concept.name.casefold() == b.concept.name.casefold():
@@ -110,9 +106,7 @@ def _resolve(stack: Stack, method: str) -> str:
     return method
 
 
-def _notes(
-    stack: Stack, active: Stack, method: str, chosen: str, settled: Settled, overlap: Overlap
-) -> Iterable[str]:
+def _notes(stack: Stack, active: Stack, method: str, chosen: str, settled: Settled, overlap: Overlap) -> Iterable[str]:
     kept = {lora.concept.name for lora in active}
     for lora in stack:
         if lora.concept.name not in kept:

@@ -66,14 +66,10 @@ def _need(lora: BlockLoRA) -> Grams:
 def _gram(lora: BlockLoRA, name: str) -> Gram:
     grams = _need(lora)
     if not grams.covers([name]):
-        raise ValueError(
-            f"fused: expected a Gram of {lora.label} for {name}, got none. Merge with per_row instead."
-        )
+        raise ValueError(f"fused: expected a Gram of {lora.label} for {name}, got none. Merge with per_row instead.")
     gram, size = grams.of(name), lora.layers[name].down[0].numel()
     if gram.size != size or grams.projected[name].shape[0] != lora.layers[name].rank:
-        raise ValueError(
-            f"fused: expected a Gram of {size} features for {name} of {lora.label}, got {gram.size}."
-        )
+        raise ValueError(f"fused: expected a Gram of {size} features for {name} of {lora.label}, got {gram.size}.")
     return gram
 
 
@@ -87,9 +83,7 @@ def _factor(grams: tuple[Gram, ...], damping: float) -> Tensor:
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(total)
     if int(failed):
-        raise ValueError(
-            f"fused: expected a positive definite sum of Grams, got another at damping {damping}."
-        )
+        raise ValueError(f"fused: expected a positive definite sum of Grams, got another at damping {damping}.")
     return factor
 
 

@@ -40,9 +40,7 @@ def affine(stack: Stack) -> Stack:
     def weight(lora: BlockLoRA, name: str) -> float:
         whole = total_clip if keys.is_text(name) else total
         if whole == 0.0:
-            raise ValueError(
-                f"affine: expected strengths that do not sum to 0, got 0 for {name}. Change one."
-            )
+            raise ValueError(f"affine: expected strengths that do not sum to 0, got 0 for {name}. Change one.")
         return strength_of(lora, name) / whole
 
     return tuple(fold(lora, partial(weight, lora)) for lora in stack)

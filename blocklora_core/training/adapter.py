@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -17,11 +17,9 @@ from .port import AdaptedLayer
 
 
 class RowBlockAdapter(nn.Module):
-    """B (|rows|, r), zero at the start, and A (r, n), Kaiming-uniform (BlockLoRA section 3.3, ED-LoRA's initialisation)."""
+    """B (|rows|, r), zero at the start, and A (r, n), Kaiming-uniform: BlockLoRA section 3.3, started as ED-LoRA does."""
 
-    def __init__(
-        self, layer: AdaptedLayer, rows: Rows, rank: int, generator: torch.Generator, device: torch.device
-    ):
+    def __init__(self, layer: AdaptedLayer, rows: Rows, rank: int, generator: torch.Generator, device: torch.device):
         super().__init__()
         bound = 1 / math.sqrt(layer.in_features)
         down = torch.rand(rank, layer.in_features, generator=generator) * 2 * bound - bound
@@ -80,7 +78,7 @@ class AdapterSet:
         finally:
             self.active = True
 
-    def _hook(self, adapter: RowBlockAdapter):
+    def _hook(self, adapter: RowBlockAdapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if not self.active:
                 return output

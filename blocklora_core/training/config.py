@@ -9,6 +9,17 @@ from ..erasure import Erasure
 from ..rows import Scheme
 
 
+_NOT_NEGATIVE = (
+    "preview_every",
+    "niche_negatives",
+    "niche_weight",
+    "weight_decay",
+    "noise_offset",
+    "learning_rate",
+    "embedding_learning_rate",
+)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Settings of one training run. Raises ValueError when one is out of range.
@@ -51,8 +62,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "rank", "gram_pictures", "gram_steps", "preview_steps"):
             self._at_least(name, 1)
-        for name in ("preview_every", "niche_negatives", "niche_weight", "weight_decay", "noise_offset", "learning_rate",
-                     "embedding_learning_rate"):  # fmt: skip
+        for name in _NOT_NEGATIVE:
             self._at_least(name, 0)
         if not 0 <= self.niche_share <= 1:
             raise ValueError(f"niche_share: expected 0 to 1, got {self.niche_share}.")

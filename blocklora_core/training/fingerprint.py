@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -34,7 +34,7 @@ class InputWatch:
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, name: str):
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def watch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
             # q, k and v are called one after the other with the very same tensor.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..grams import Grams
 from ..keys import halves
 from ..lora import BlockLoRA, Concept
 from ..rows import count
@@ -21,7 +22,7 @@ from .prompts import ConceptToken, Negatives, encode_unique
 from .sampling import euler
 
 
-class NonFiniteLoss(ValueError):
+class NonFiniteLossError(ValueError):
     """The loss became NaN or infinite; what was learnt before that step is kept."""
 
 
@@ -57,11 +58,9 @@ class Trainer:
             ],
             weight_decay=config.weight_decay,
         )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: 1 - step / config.steps
-        )
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - step / config.steps)
         self.negatives: Negatives | None = None
-        self.grams = None
+        self.grams: Grams | None = None
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
         made = {}
@@ -95,9 +94,7 @@ class Trainer:
             scheme=self.config.scheme,
             slot=self.config.slot,
             base=self.port.base,
-            embeddings={
-                name: value.detach().cpu().clone() for name, value in self.token.embeddings().items()
-            },
+            embeddings={name: value.detach().cpu().clone() for name, value in self.token.embeddings().items()},
             grams=self.grams,
             training=training,
         )
@@ -113,7 +110,7 @@ class Trainer:
         target = self._frozen_prediction(noisy[:repeated], sigma[:repeated], others)
         loss, niche = self._losses(latents, noisy, sigma, own, others, target)
         if not math.isfinite(loss.item() + niche.item()):
-            raise NonFiniteLoss(
+            raise NonFiniteLossError(
                 f"Loss: expected a number, got {loss.item()} at step {len(self.losses) + 1}. "
                 f"Lower the learning rate (now {self.config.learning_rate:g})."
             )
@@ -203,10 +200,8 @@ class Trainer:
         chosen = [captions[number % len(captions)] for number in range(pictures)]
         return encode_unique(self.port, chosen, self.concept.name, self.token.embeddings()).detach()
 
-    def _collect_grams(self):
-        downs = {
-            name: adapter.down.detach().float().cpu() for name, adapter in self.adapters.adapters.items()
-        }
+    def _collect_grams(self) -> Grams:
+        downs = {name: adapter.down.detach().float().cpu() for name, adapter in self.adapters.adapters.items()}
         layers = {name: self.port.layers[name] for name in self.adapters.adapters}
         generator = torch.Generator().manual_seed(self.config.seed)
         return collect_grams(

@@ -36,9 +36,7 @@ def random_vector(width: int, generator: torch.Generator) -> Tensor:
     return torch.randn(1, width, generator=generator) * V_RAND_SPREAD
 
 
-def encode_unique(
-    port: Port, captions: Sequence[str], concept: str, embeddings: Mapping[str, Tensor]
-) -> Conditioning:
+def encode_unique(port: Port, captions: Sequence[str], concept: str, embeddings: Mapping[str, Tensor]) -> Conditioning:
     """Captions encoded once each, however often they occur in the batch."""
     unique = list(dict.fromkeys(captions))
     encoded = Conditioning.cat([port.encode(caption, concept, embeddings) for caption in unique])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ def euler(
     sigmas = schedule(port, steps).to(noise)
     batch = noise.shape[0]
     x = port.add_noise(torch.zeros_like(noise), noise, sigmas[:1].expand(batch))
-    for now, after in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for now, after in pairwise(sigmas):
         clean = port.predict(x, now.expand(batch), conditioning)
         if negative is not None:
             other = port.predict(x, now.expand(batch), negative)

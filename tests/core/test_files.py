@@ -42,9 +42,7 @@ def assert_same(a: BlockLoRA, b: BlockLoRA) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_reading_gives_back_exactly_the_block(
-    tmp_path: Path, scheme: Scheme | None, dtype: torch.dtype
-) -> None:
+def test_reading_gives_back_exactly_the_block(tmp_path: Path, scheme: Scheme | None, dtype: torch.dtype) -> None:
     lora = Recipe(scheme, dtype=dtype, scale=0.5).make("<hero>", 2)
     back = load(save(tmp_path / "a.safetensors", lora, dtype=dtype))
     assert_same(back, lora)
@@ -94,9 +92,7 @@ def test_several_text_encoders_get_a_tensor_each(tmp_path: Path) -> None:
 
 
 def test_managers_find_their_fields(tmp_path: Path) -> None:
-    lora = replace(
-        Recipe(scale=0.5).make("<hero>", 3), training={"steps": 250, "images": 13, "resolution": 64}
-    )
+    lora = replace(Recipe(scale=0.5).make("<hero>", 3), training={"steps": 250, "images": 13, "resolution": 64})
     shown = read_header(save(tmp_path / "a.safetensors", lora))["__metadata__"]
     assert all(isinstance(value, str) for value in shown.values())
     assert shown["ss_output_name"] == "hero"
@@ -158,7 +154,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def with_query(lora: BlockLoRA, **changes: Any) -> BlockLoRA:  # noqa: ANN401
+def with_query(lora: BlockLoRA, **changes: Any) -> BlockLoRA:
     return lora.with_layers({**lora.layers, QUERY: replace(lora.layers[QUERY], **changes)})
 
 
@@ -228,9 +224,7 @@ def test_plain_loras_keep_alpha_trigger_base_embedding_and_metadata(tmp_path: Pa
 
 def edited(tmp_path: Path, edit: Edit) -> Path:
     """A sound file, opened, edited and written again."""
-    path = save(
-        tmp_path / "a.safetensors", with_grams(lora := Recipe().make("<hero>", 1), inputs(lora, 1), k=4)
-    )
+    path = save(tmp_path / "a.safetensors", with_grams(lora := Recipe().make("<hero>", 1), inputs(lora, 1), k=4))
     tensors, entries = safetensors.torch.load_file(path), read_header(path)["__metadata__"]
     edit(tensors, entries)
     safetensors.torch.save_file(tensors, path, entries)

@@ -34,9 +34,7 @@ def test_every_dialect_is_parsed(name: str, stem: str, role: str) -> None:
     assert keys.parse(name) == (stem, role)
 
 
-@pytest.mark.parametrize(
-    "name", ["model.diffusion_model.input_blocks.0.0.weight", ".alpha", "emb_params", ""]
-)
+@pytest.mark.parametrize("name", ["model.diffusion_model.input_blocks.0.0.weight", ".alpha", "emb_params", ""])
 def test_other_names_are_not_parsed(name: str) -> None:
     assert keys.parse(name) is None
 

@@ -108,9 +108,7 @@ def test_a_key_tells_its_parts_apart() -> None:
     assert content_key("ab", "c") != content_key("a", "bc")
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "file"
     write_atomically(target, "old")
 
@@ -141,9 +139,7 @@ def _wait_until_held(holder: subprocess.Popen[str]) -> None:
     assert holder.stdout and holder.stdout.readline() == "held\n"
 
 
-def test_a_second_run_waits_for_the_first_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_run_waits_for_the_first_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with _holder(tmp_path / "lock", 1.5) as holder:
         _wait_until_held(holder)
         with exclusive(tmp_path / "lock"):
@@ -311,8 +307,6 @@ def test_the_probe_finds_missing_torn_and_absent_packages(tmp_path: Path) -> Non
     assert sorted(_damaged(tmp_path, "whole", "absent")) == ["absent", "gone==1.0", "torn==1.0"]
 
 
-@pytest.mark.parametrize(
-    "line", ["comfy-cli>=1.23,<2", "comfy-cli ; python_version > '3'", "comfy-cli[x]==1"]
-)
+@pytest.mark.parametrize("line", ["comfy-cli>=1.23,<2", "comfy-cli ; python_version > '3'", "comfy-cli[x]==1"])
 def test_a_requirement_has_a_name(line: str) -> None:
     assert package_name(line) == "comfy-cli"

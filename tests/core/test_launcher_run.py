@@ -216,9 +216,7 @@ def test_overrides_name_a_node_by_id_title_or_class(name: str, steps: tuple[int,
     ("overrides", "reason"),
     [({"Load": {"a": 1}}, "has no node Load"), ({"1": {"rank": 4}}, r"has no input \['rank'\]")],
 )
-def test_an_override_that_fits_nothing_is_refused(
-    overrides: dict[str, dict[str, object]], reason: str
-) -> None:
+def test_an_override_that_fits_nothing_is_refused(overrides: dict[str, dict[str, object]], reason: str) -> None:
     with pytest.raises(LauncherError, match=reason):
         workflow.apply(GRAPH, overrides)
 

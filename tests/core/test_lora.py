@@ -8,17 +8,13 @@ from blocklora_core.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, TEXT, Recipe, inputs, make_layer, with_grams
 
 
-@pytest.mark.parametrize(
-    "name", ["", "<>", "two words", "a(b", "a)b", "a:1.2", "a,b", "a\\b", "{a|b}", "a\nb"]
-)
+@pytest.mark.parametrize("name", ["", "<>", "two words", "a(b", "a)b", "a:1.2", "a,b", "a\\b", "{a|b}", "a\nb"])
 def test_names_that_clash_with_prompts_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="Concept name: expected"):
         Concept(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "bare"), [("<hero>", "hero"), ("hero", "hero"), ("<h\u00e9ros-2>", "h\u00e9ros-2")]
-)
+@pytest.mark.parametrize(("name", "bare"), [("<hero>", "hero"), ("hero", "hero"), ("<h\u00e9ros-2>", "h\u00e9ros-2")])
 def test_names(name: str, bare: str) -> None:
     assert Concept(name, "man").bare == bare
 
@@ -67,7 +63,7 @@ BAD_LAYERS = [
 
 
 @pytest.mark.parametrize(("up", "down", "rows", "m", "scale", "message"), BAD_LAYERS)
-def test_mis_shaped_layers_are_refused(up, down, rows, m, scale, message) -> None:  # noqa: ANN001
+def test_mis_shaped_layers_are_refused(up, down, rows, m, scale, message) -> None:
     with pytest.raises(ValueError, match=message):
         Layer(up, down, rows, m, scale)
 

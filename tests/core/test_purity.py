@@ -28,7 +28,5 @@ assert len(modules) > 10, modules
 
 
 def test_core_imports_no_comfyui_in_a_fresh_interpreter() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", CHECK], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", CHECK], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

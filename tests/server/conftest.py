@@ -69,9 +69,7 @@ def _host(comfyui_root: Path, repository: Path) -> Host:
 
 
 @pytest.fixture(scope="session")
-def comfyui(
-    comfyui_root: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ComfyUI]:
+def comfyui(comfyui_root: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
     """A server that reads the models and inputs of its ComfyUI and writes only into scratch folders."""
     scratch = tmp_path_factory.mktemp("comfyui")
     for name in ("output", "user", "loras"):

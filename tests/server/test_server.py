@@ -60,9 +60,7 @@ def test_a_ui_workflow_runs_and_its_picture_is_found(comfyui: ComfyUI, stock: Pa
 
 
 def test_overrides_reach_the_node_that_is_named(comfyui: ComfyUI, stock: Path) -> None:
-    outcome = comfyui.run_workflow(
-        stock, {"A blue picture": {"width": 8}, "SaveImage": {"filename_prefix": "o"}}
-    )
+    outcome = comfyui.run_workflow(stock, {"A blue picture": {"width": 8}, "SaveImage": {"filename_prefix": "o"}})
     graph = outcome.history["prompt"][2]
     assert graph["1"]["inputs"]["width"] == 8
     assert [path.name for path in outcome.pictures] == ["o_00001_.png"]
