@@ -28,7 +28,7 @@ _SINGLE = ".string_to_param.*"
 # Base architecture -> (kohya's ss_base_model_version, modelspec.architecture).
 _BASES: Mapping[str, tuple[str, str]] = {
     "sd15": ("sd_v1", "stable-diffusion-v1"),
-    "sd2": ("sd_v2", "stable-diffusion-v2-512"),
+    "sd20": ("sd_v2", "stable-diffusion-v2-512"),
     "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
     "sd3": ("sd3m", "stable-diffusion-3-medium"),
     "flux": ("flux1", "flux-1-dev"),
@@ -154,6 +154,11 @@ def shown_fields(lora: BlockLoRA) -> dict[str, str]:
     return {**fields, **_kohya_fields(lora), **_modelspec_fields(lora)}
 
 
+def _family(base: str) -> str:
+    """ "sd15" of "sd15-26M": the architecture without the size of an unusual one."""
+    return base.partition("-")[0]
+
+
 def trigger(concept: Concept) -> str:
     """What to write in a prompt."""
     return f"{concept.name} {concept.class_word}".strip()
@@ -238,7 +243,7 @@ def _kohya_fields(lora: BlockLoRA) -> dict[str, str]:
         "ss_training_comment": _comment(lora),
     }
     if lora.base:
-        fields["ss_base_model_version"] = _BASES.get(lora.base, (lora.base, ""))[0]
+        fields["ss_base_model_version"] = _BASES.get(_family(lora.base), (lora.base, ""))[0]
     return fields
 
 
@@ -250,7 +255,7 @@ def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
         "modelspec.trigger_phrase": trigger(lora.concept),
     }
     if lora.base:
-        fields["modelspec.architecture"] = f"{_BASES.get(lora.base, ('', lora.base))[1]}/lora"
+        fields["modelspec.architecture"] = f"{_BASES.get(_family(lora.base), ('', lora.base))[1]}/lora"
     resolution = lora.training.get("resolution")
     if resolution is not None:
         square = isinstance(resolution, int)

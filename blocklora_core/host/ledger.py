@@ -44,7 +44,7 @@ def hold_slot(base: str, scheme: Scheme, concept: Concept, slot: int) -> None:
 
 
 def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
-    """The slot for `concept` on `base`: the one that it holds already, in a file of the loras folders or from a training
+    """The slot for `concept` on `base`: its own, from a file in the loras folders or a training
     of this session, else the lowest free one. ValueError when all are taken, with the remedy.
     """
     with _lock:

@@ -104,7 +104,7 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
         fitting, unknown = on_weights(lora, stems)
         if lora.layers and not fitting.layers:
             raise NothingFitsError(
-                f"{lora.label}: none of its {len(lora.layers)} layers is in this model, e.g. {next(iter(lora.layers))}. "
+                f"{lora.label}: none of its {len(lora.layers)} layers is in this model ({next(iter(lora.layers))}). "
                 f"It was trained for {lora.base or 'another base'}: load that checkpoint."
             )
         _check_shapes(fitting, shapes)

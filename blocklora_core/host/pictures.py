@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..training import Dataset, Example
 from ..training.data import with_concept
+from .handles import ComfyModel, ComfyVae
 from .port import encode_images
 
 MULTIPLE = 8

@@ -25,12 +25,13 @@ class _KnowsConcepts(SDTokenizer):
     def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
         names = sorted(self.concept_vectors, key=len, reverse=True)
-        pattern = "|".join(rf"(?<!embedding:){re.escape(name)}" for name in names)
-        text = re.sub(pattern, lambda found: f" {self.embedding_identifier}{found[0]} ", text)
+        pattern = f"(?:{re.escape(self.embedding_identifier)})?({'|'.join(map(re.escape, names))})"
+        text = re.sub(pattern, lambda found: f" {self.embedding_identifier}{found[1]} ", text)
         return super().tokenize_with_weights(text, *args, **kwargs)
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Tensor | None, str]:
-        first, _, rest = embedding_name.strip().partition(" ")
+        first, *others = embedding_name.split(maxsplit=1) or [""]
+        rest = " ".join(others)
         if first in self.concept_vectors:
             return self.concept_vectors[first], rest
         if not self.user_embeddings or not first:

@@ -17,7 +17,7 @@ from .port import AdaptedLayer
 
 
 class RowBlockAdapter(nn.Module):
-    """B (|rows|, r), zero at the start, and A (r, n), Kaiming-uniform: BlockLoRA section 3.3, started as ED-LoRA does."""
+    """B (|rows|, r), zero at the start, and A (r, n), Kaiming-uniform (BlockLoRA section 3.3; ED-LoRA)."""
 
     def __init__(self, layer: AdaptedLayer, rows: Rows, rank: int, generator: torch.Generator, device: torch.device):
         super().__init__()

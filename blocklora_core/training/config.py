@@ -8,7 +8,6 @@ from typing import Any
 from ..erasure import Erasure
 from ..rows import Scheme
 
-
 _NOT_NEGATIVE = (
     "preview_every",
     "niche_negatives",
