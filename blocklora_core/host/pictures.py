@@ -56,6 +56,7 @@ def make_dataset(
     concept: str,
     class_word: str,
     resolution: int,
+    batch_size: int,
 ) -> Dataset:
     """Every picture encoded once; the concept's name is put into captions that lack it."""
     pictures = [fit(image, resolution) for image in single_images(images)]
@@ -67,4 +68,4 @@ def make_dataset(
                 "Training pictures: the VAE gave numbers that are not finite. Connect the VAE of this model."
             )
         examples.append(Example(latents, with_concept(caption, concept, class_word)))
-    return Dataset(examples)
+    return Dataset(examples, batch_size)

@@ -20,6 +20,7 @@ from .handles import ComfyClip, ComfyModel, ComfyVae
 from .ledger import choose_slot, hold_slot
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
+from .precision import AUTO, compute_dtype, computing_in
 from .progress import NodeProgress
 from .saving import loras_folder, safe_name
 from .weights import training_mode
@@ -37,6 +38,7 @@ class TrainJob:
     config: TrainConfig
     slot: int = AUTO_SLOT
     resolution: int = 512
+    precision: str = AUTO
     node_id: str | None = None
 
 
@@ -105,12 +107,20 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     with training_mode():
         images = [image.clone() if image.is_inference() else image for image in job.images]
         dataset = make_dataset(
-            vae, model, images, job.captions, job.concept.name, job.concept.class_word, job.resolution
+            vae,
+            model,
+            images,
+            job.captions,
+            job.concept.name,
+            job.concept.class_word,
+            job.resolution,
+            config.batch_size,
         )
         progress = NodeProgress(
             job.node_id, config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        trainer = Trainer(ComfyPort(model, clip), dataset, job.concept, config)
+        port = ComfyPort(computing_in(model, compute_dtype(model.load_device, job.precision)), clip)
+        trainer = Trainer(port, dataset, job.concept, config)
         seconds, gram_seconds = _run(trainer, progress)
     return _result(trainer, dataset, progress, seconds, gram_seconds)
 

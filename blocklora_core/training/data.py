@@ -1,7 +1,8 @@
-"""Pictures and captions as the loop takes them: cached latents, batches of one size."""
+"""Pictures and captions as the loop takes them: cached latents, in batches."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,16 +30,23 @@ def with_concept(caption: str, concept: str, class_word: str) -> str:
 
 
 class Dataset:
-    """Examples, shuffled by epoch; a batch holds one latent size, chosen in proportion to its pictures."""
+    """Examples in batches of one latent size, each epoch in a new order.
 
-    def __init__(self, examples: Sequence[Example]):
+    Where a caption is shared by a whole batch of pictures, batches hold one caption: the text encoder then runs once a
+    step. A batch's group is drawn in proportion to its pictures.
+    """
+
+    def __init__(self, examples: Sequence[Example], batch_size: int):
         if not examples:
             raise ValueError("Training pictures: expected at least one, got none.")
-        self.examples = list(examples)
-        self._by_size: dict[tuple[int, ...], list[int]] = {}
+        self.examples, self.batch_size = list(examples), batch_size
+        shared = Counter((example.latents.shape, example.caption) for example in self.examples)
+        self._groups: dict[tuple[torch.Size, str], list[int]] = {}
         for number, example in enumerate(self.examples):
-            self._by_size.setdefault(tuple(example.latents.shape), []).append(number)
-        self._queues: dict[tuple[int, ...], list[int]] = {size: [] for size in self._by_size}
+            whole = shared[example.latents.shape, example.caption] >= batch_size
+            group = (example.latents.shape, example.caption if whole else "")
+            self._groups.setdefault(group, []).append(number)
+        self._queues: dict[tuple[torch.Size, str], list[int]] = {group: [] for group in self._groups}
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -48,15 +56,15 @@ class Dataset:
         """Distinct captions, in order of appearance."""
         return list(dict.fromkeys(example.caption for example in self.examples))
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Latents (size, C, H, W) and their captions."""
-        sizes = list(self._by_size)
-        shares = torch.tensor([float(len(self._by_size[shape])) for shape in sizes])
-        shape = sizes[int(torch.multinomial(shares, 1, generator=generator))]
-        queue, members = self._queues[shape], self._by_size[shape]
-        while len(queue) < size:
+    def batch(self, generator: torch.Generator) -> tuple[Tensor, list[str]]:
+        """Latents (batch_size, C, H, W) and their captions."""
+        groups = list(self._groups)
+        shares = torch.tensor([float(len(self._groups[group])) for group in groups])
+        group = groups[int(torch.multinomial(shares, 1, generator=generator))]
+        queue, members = self._queues[group], self._groups[group]
+        while len(queue) < self.batch_size:
             order = torch.randperm(len(members), generator=generator).tolist()
             queue.extend(members[at] for at in order)
-        chosen, self._queues[shape] = queue[:size], queue[size:]
+        chosen, self._queues[group] = queue[: self.batch_size], queue[self.batch_size :]
         picked = [self.examples[number] for number in chosen]
         return torch.stack([example.latents for example in picked]), [example.caption for example in picked]

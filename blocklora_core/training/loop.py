@@ -100,7 +100,7 @@ class Trainer:
         )
 
     def _step(self) -> None:
-        latents, captions = self.dataset.batch(self.config.batch_size, self.generator)
+        latents, captions = self.dataset.batch(self.generator)
         latents = latents.to(self.port.device)
         sigma, noise = self._noise(latents)
         noisy = self.port.add_noise(latents, noise, sigma)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -25,16 +26,7 @@ def _import_comfy() -> None:
     args.cpu = True
 
 
-_import_comfy()
-
-
-@pytest.fixture(scope="session")
-def pack(comfyui_root: Path) -> ModuleType:
-    """The pack as ComfyUI imports it: a package of its own, `blocklora`, with relative imports inside.
-
-    Its classes are not those of a plain `import blocklora_core`: take both from here when they meet.
-    """
-    assert str(comfyui_root) in sys.path
+def _import_pack() -> ModuleType:
     start = ROOT / "__init__.py"
     spec = importlib.util.spec_from_file_location("blocklora", start, submodule_search_locations=[str(ROOT)])
     assert spec and spec.loader
@@ -42,6 +34,30 @@ def pack(comfyui_root: Path) -> ModuleType:
     sys.modules["blocklora"] = module
     spec.loader.exec_module(module)
     return module
+
+
+_import_comfy()
+_PACK = _import_pack()
+
+from tests.host.tiny import Base, load_base, write_base  # noqa: E402  (it imports comfy and the pack)
+
+
+@pytest.fixture(scope="session")
+def pack() -> ModuleType:
+    """The pack as ComfyUI imports it: a package of its own, `blocklora`, with relative imports inside.
+
+    Its classes are not those of a plain `import blocklora_core`: take both from `blocklora` when they meet.
+    """
+    return _PACK
+
+
+@pytest.fixture(scope="session")
+def base() -> Iterator[Base]:
+    """The demo's base model with random weights, loaded as CheckpointLoaderSimple does. Leave it as it is."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "base.safetensors")
+        write_base(path)
+        yield load_base(path)
 
 
 @pytest.fixture

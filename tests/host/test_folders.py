@@ -1,0 +1,150 @@
+"""Files and folders: what Save writes, what Load and Images read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from blocklora.blocklora_core.files import load
+from blocklora.blocklora_core.lora import BlockLoRA
+from PIL import Image
+
+from tests.host.tiny import Base, adaptable, make_lora
+
+Make = Callable[..., BlockLoRA]
+
+
+@pytest.fixture
+def loras(folders: Path) -> Path:
+    return folders / "models" / "loras"
+
+
+@pytest.fixture
+def make(base: Base) -> Make:
+    stems = list(adaptable(base))[:2]
+    return lambda name="<ada>", slot=0: make_lora(base, name, slot, stems=stems)
+
+
+@pytest.fixture(scope="module")
+def node(pack: ModuleType) -> dict[str, Any]:
+    return {kind.__name__: kind for kind in pack.NODES}
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_saves_each_concept_under_its_name(node: dict[str, Any], loras: Path, make: Make) -> None:
+    stack, paths = node["BlockLoRASave"].execute((make(), make("<bob>", 1)), "blocklora/", "keep both").result
+    assert files(loras) == ["blocklora/ada.safetensors", "blocklora/bob.safetensors"]
+    assert paths.splitlines() == [str(loras / name) for name in files(loras)]
+    assert [lora.source for lora in stack] == ["ada.safetensors", "bob.safetensors"]
+    assert load(loras / "blocklora" / "bob.safetensors").slot == 1
+
+
+def test_keep_both_numbers_the_second(node: dict[str, Any], loras: Path, make: Make) -> None:
+    for _ in range(3):
+        node["BlockLoRASave"].execute((make(),), "", "keep both")
+    assert files(loras) == ["ada.safetensors", "ada_02.safetensors", "ada_03.safetensors"]
+
+
+def test_overwrite_replaces(node: dict[str, Any], loras: Path, make: Make) -> None:
+    for slot in (0, 1):
+        node["BlockLoRASave"].execute((make(slot=slot),), "", "overwrite")
+    assert files(loras) == ["ada.safetensors"]
+    assert load(loras / "ada.safetensors").slot == 1
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(
+    node: dict[str, Any], loras: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node["BlockLoRASave"].execute((make(),), "", "overwrite")
+
+    def fail(*_arguments: Any, **_more: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    for name, slot in (("<ada>", 1), ("<bob>", 2)):
+        with pytest.raises(OSError, match="disk full"):
+            node["BlockLoRASave"].execute((make(name, slot),), "", "overwrite")
+    assert files(loras) == ["ada.safetensors"]
+    assert load(loras / "ada.safetensors").slot == 0
+
+
+@pytest.mark.parametrize("prefix", ["../", "/tmp/", "a/../../"])
+def test_a_prefix_outside_the_loras_folder_is_refused(
+    node: dict[str, Any], loras: Path, make: Make, prefix: str
+) -> None:
+    with pytest.raises(ValueError, match="expected a place inside the loras folder"):
+        node["BlockLoRASave"].execute((make(),), prefix, "keep both")
+    assert files(loras.parent.parent) == []
+
+
+def test_load_gives_the_concept_at_its_strength(node: dict[str, Any], loras: Path, make: Make) -> None:
+    node["BlockLoRASave"].execute((make(),), "blocklora/", "keep both")
+    (lora,), name = node["BlockLoRALoad"].execute("blocklora/ada.safetensors", 0.5).result
+    assert (lora.strength, name, lora.slot) == (0.5, "<ada>", 0)
+
+
+def test_stack_joins_in_order_and_multiplies_strengths(node: dict[str, Any], make: Make) -> None:
+    inputs = {
+        "stack_1": (make().with_strength(0.5),),
+        "strength_1": 2.0,
+        "stack_3": (make("<bob>", 1),),
+        "strength_3": 0.5,
+    }
+    (stack,) = node["BlockLoRAStack"].execute(**inputs).result
+    assert [(lora.concept.name, lora.strength) for lora in stack] == [("<ada>", 1.0), ("<bob>", 0.5)]
+
+
+def test_merge_reports_what_it_did(node: dict[str, Any], base: Base, make: Make) -> None:
+    stack = (make(), make("<bob>", 1))
+    *_, report = node["BlockLoRAMerge"].execute(base.model, base.clip, stack, "auto", "error").result
+    assert "2 concepts merged by per_row" in report and "<ada>: slot 0, e.g. rows 0-" in report
+    assert "Names that prompts understand: <ada>, <bob>" in report
+
+
+def picture(path: Path, size: tuple[int, int] = (16, 8)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGBA", size, (255, 0, 0, 0)).save(path)
+
+
+def test_reads_pictures_and_captions(node: dict[str, Any], folders: Path) -> None:
+    picture(folders / "input" / "set" / "b.png")
+    picture(folders / "input" / "set" / "a.png", (8, 8))
+    (folders / "input" / "set" / "a.txt").write_text("a red square\n", "utf-8")
+    images, captions = node["BlockLoRAImages"].execute("set", "a picture").result
+    assert [tuple(image.shape) for image in images] == [(1, 8, 8, 3), (1, 8, 16, 3)]
+    assert captions == ["a red square", "a picture"]
+    assert bool((images[0] == 1).all()), "transparent pixels become white"
+
+
+def test_a_changed_caption_changes_the_fingerprint(node: dict[str, Any], folders: Path) -> None:
+    picture(folders / "input" / "set" / "a.png")
+    before = node["BlockLoRAImages"].fingerprint_inputs("set", "")
+    (folders / "input" / "set" / "a.txt").write_text("new", "utf-8")
+    assert node["BlockLoRAImages"].fingerprint_inputs("set", "") != before
+
+
+def test_an_empty_folder_is_refused(node: dict[str, Any], folders: Path) -> None:
+    (folders / "input" / "empty").mkdir()
+    with pytest.raises(ValueError, match="expected pictures .* found none"):
+        node["BlockLoRAImages"].execute("empty", "")
+
+
+@pytest.mark.parametrize("name", ["../output", "/", "nowhere"])
+def test_a_folder_outside_input_is_refused(node: dict[str, Any], folders: Path, name: str) -> None:
+    picture(folders / "output" / "a.png")
+    with pytest.raises(ValueError, match="expected a folder below ComfyUI's input folder"):
+        node["BlockLoRAImages"].execute(name, "")
+
+
+def test_a_file_that_is_no_picture_is_refused(node: dict[str, Any], folders: Path) -> None:
+    (folders / "input" / "set").mkdir()
+    (folders / "input" / "set" / "a.png").write_text("no picture", "utf-8")
+    with pytest.raises(ValueError, match=r"a\.png: expected a readable picture"):
+        node["BlockLoRAImages"].execute("set", "")

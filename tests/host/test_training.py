@@ -1,0 +1,228 @@
+"""A few steps of training on a real, tiny base: what is learnt, what is left alone, what is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+from blocklora.blocklora_core.files import load, save
+from blocklora.blocklora_core.host.names import model_stems
+from blocklora.blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
+from blocklora.blocklora_core.lora import BlockLoRA, Concept
+from blocklora.blocklora_core.training import TrainConfig
+from blocklora.blocklora_core.training.loop import NonFiniteLossError, Trainer
+
+from tests.host.tiny import Base, loaded, same
+
+SLOT = 5
+CONFIG = TrainConfig(
+    steps=3, batch_size=2, niche_negatives=2, gram_pictures=1, gram_steps=2, preview_every=0, preview_steps=1, seed=11
+)
+Hook = Callable[..., None]
+
+
+def pictures() -> list[torch.Tensor]:
+    random = torch.Generator().manual_seed(1)
+    return [torch.rand(1, 64, 64, 3, generator=random) for _ in range(3)]
+
+
+def train(
+    base: Base, slot: int = SLOT, name: str = "<ada>", captions: Any = ("a person",), **changes: Any
+) -> TrainResult:
+    config = dataclasses.replace(CONFIG, **changes)
+    job = TrainJob(Concept(name, "person"), pictures(), captions, config, slot)
+    with torch.inference_mode():
+        return train_concept(base.model, base.clip, base.vae, job)
+
+
+def hooks(base: Base) -> int:
+    parts = [*base.model.model.modules(), *base.clip.cond_stage_model.modules()]
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts)
+
+
+def weights(base: Base) -> dict[str, torch.Tensor]:
+    parts = {**base.model.model.state_dict(), **base.clip.cond_stage_model.state_dict()}
+    return {name: tensor.detach().clone() for name, tensor in parts.items()}
+
+
+def equal(a: BlockLoRA, b: BlockLoRA) -> bool:
+    assert a.grams and b.grams
+    assert a.layers.keys() == b.layers.keys()
+    pairs = [(a.layers[name].up, b.layers[name].up) for name in a.layers]
+    pairs += [(a.layers[name].down, b.layers[name].down) for name in a.layers]
+    pairs += [(a.embeddings[name], b.embeddings[name]) for name in a.embeddings]
+    pairs += [(a.grams.projected[name], b.grams.projected[name]) for name in a.grams.projected]
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+@contextmanager
+def progress_hook(hook: Hook) -> Iterator[None]:
+    before = comfy.utils.PROGRESS_BAR_HOOK
+    comfy.utils.set_progress_bar_global_hook(hook)
+    try:
+        yield
+    finally:
+        comfy.utils.set_progress_bar_global_hook(before)
+
+
+@pytest.fixture(scope="module")
+def trained(base: Base) -> TrainResult:
+    return train(base)
+
+
+def test_training_leaves_the_base_as_it_was(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, hooked = weights(base), hooks(base)
+    comfy.model_management.in_training = False
+    seen: list[bool] = []
+    step = Trainer._step
+
+    def watch(self: Trainer) -> None:
+        step(self)
+        frozen = [*self.port.model.model.parameters(), *self.port.clip.cond_stage_model.parameters()]
+        assert not any(parameter.requires_grad or parameter.grad is not None for parameter in frozen)
+        seen.append(comfy.model_management.in_training)
+
+    monkeypatch.setattr(Trainer, "_step", watch)
+    train(base)
+    assert seen == [True] * CONFIG.steps and comfy.model_management.in_training is False
+    assert hooks(base) == hooked
+    assert same(before, weights(base))
+
+
+def test_gradients_reach_adapters_and_token(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[bool] = []
+    update = Trainer._update
+
+    def watch(self: Trainer) -> None:
+        ups = [adapter.up for adapter in self.adapters.adapters.values()]
+        reached.append(all(p.grad is not None and bool(p.grad.any()) for p in [*ups, *self.token.parameters()]))
+        update(self)
+
+    monkeypatch.setattr(Trainer, "_update", watch)
+    # At the first step B is zero and nothing else can learn from the adapters' path; the token always can.
+    train(base, steps=2, niche_weight=0.0)
+    assert reached == [True, True]
+
+
+def test_the_result_holds_its_slot_and_its_grams(base: Base, trained: TrainResult) -> None:
+    lora = trained.lora
+    assert len(lora.layers) == trained.layers == sum(".attn" in name for name in set(model_stems(base.model).values()))
+    assert lora.slot == SLOT and lora.scheme == CONFIG.scheme
+    for layer in lora.layers.values():
+        assert layer.rows == CONFIG.scheme.rows(SLOT, layer.out_features)
+        assert bool(layer.up.any()) and bool(layer.down.isfinite().all())
+    assert lora.grams is not None and lora.grams.covers(lora.layers)
+    assert lora.embeddings["clip_l"].shape == (2, 768)
+    assert (lora.training["steps_done"], lora.training["images"]) == (3, 3)
+    assert len(trained.losses) == 3
+
+
+def test_q_k_and_v_share_one_gram(trained: TrainResult) -> None:
+    assert trained.lora.grams is not None
+    groups = trained.lora.grams.input_of
+    query = next(name for name in groups if name.endswith("attn1_to_q"))
+    assert groups[query] == groups[query.replace("to_q", "to_k")] == groups[query.replace("to_q", "to_v")]
+    assert groups[query] != groups[query.replace("to_q", "to_out_0")]
+
+
+def test_the_stock_loader_reads_the_trained_file(base: Base, trained: TrainResult, tmp_path: Path) -> None:
+    path = save(tmp_path / "c.safetensors", trained.lora)
+    stock = comfy.utils.load_torch_file(str(path), safe_load=True)
+    model, _ = comfy.sd.load_lora_for_models(base.model, base.clip, stock, 1.0, 1.0)
+    assert len(model.patches) == trained.layers
+    with loaded(model) as merged:
+        name = next(iter(model.patches))
+        change = (merged[name] - model.backup[name].weight).abs().amax(1).nonzero().flatten()
+    (rows,) = CONFIG.scheme.rows(SLOT, 320)
+    assert change.tolist() == list(rows)
+
+
+def test_the_same_seed_gives_the_same_file(base: Base, trained: TrainResult, tmp_path: Path) -> None:
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path, result in zip(paths, (trained, train(base)), strict=True):
+        save(path, result.lora)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_another_seed_gives_another_file(base: Base, trained: TrainResult) -> None:
+    assert not equal(trained.lora, train(base, seed=12).lora)
+
+
+def test_previews_do_not_change_what_is_learnt(base: Base, trained: TrainResult) -> None:
+    previews: list[Any] = []
+    with progress_hook(lambda value, total, preview, node_id=None: previews.append(preview)):
+        result = train(base, preview_every=1)
+    assert len(result.samples) == CONFIG.steps and result.samples[0].size == (64, 64)
+    assert [preview[0] for preview in previews] == ["JPEG"] * CONFIG.steps
+    assert equal(trained.lora, result.lora)
+
+
+def test_niche_is_measured_only_when_it_is_on(base: Base, trained: TrainResult) -> None:
+    assert all(loss >= 0 for loss in trained.niche_losses) and trained.niche_losses[-1] > 0
+    without = train(base, niche_weight=0.0)
+    assert without.niche_losses == [0.0] * CONFIG.steps
+    assert not equal(trained.lora, without.lora)
+
+
+def test_erasure_trains(base: Base, trained: TrainResult) -> None:
+    erasure = dataclasses.replace(CONFIG.erasure, probability=0.5)
+    assert not equal(trained.lora, train(base, erasure=erasure).lora)
+
+
+def test_a_cancelled_training_is_kept(base: Base, folders: Path, trained: TrainResult) -> None:
+    def cancel(value: int, *_rest: Any, **_more: Any) -> None:
+        if value == 2:
+            raise comfy.model_management.InterruptProcessingException
+
+    hooked = hooks(base)
+    with progress_hook(cancel), pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(base, AUTO_SLOT)
+    assert hooks(base) == hooked
+    kept = folders / "models" / "loras" / "blocklora" / "interrupted" / "ada_step2.safetensors"
+    lora = load(kept)
+    assert lora.training["steps_done"] == 2 and lora.grams is None and len(lora.layers) == trained.layers
+    stock = comfy.utils.load_torch_file(str(kept), safe_load=True)
+    model, _ = comfy.sd.load_lora_for_models(base.model, base.clip, stock, 1.0, 1.0)
+    assert len(model.patches) == trained.layers
+
+
+def test_a_training_cancelled_again_is_kept_again(base: Base, folders: Path) -> None:
+    def cancel(*_rest: Any, **_more: Any) -> None:
+        raise comfy.model_management.InterruptProcessingException
+
+    for _ in range(2):
+        with progress_hook(cancel), pytest.raises(comfy.model_management.InterruptProcessingException):
+            train(base, niche_weight=0.0)
+    assert len(list(folders.rglob("*.safetensors"))) == 1
+
+
+def test_a_diverging_training_says_what_to_do_and_is_kept(base: Base, folders: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match="Lower the learning rate"):
+        train(base, steps=5, learning_rate=1e30, niche_weight=0.0)
+    (kept,) = folders.rglob("*.safetensors")
+    assert load(kept).training["steps_done"] >= 1
+
+
+def test_pictures_that_are_no_numbers_are_refused(base: Base) -> None:
+    bad = [torch.full((1, 64, 64, 3), float("nan"))]
+    job = TrainJob(Concept("<ada>", "person"), bad, ["a person"], CONFIG, SLOT)
+    with pytest.raises(ValueError, match="not finite"):
+        train_concept(base.model, base.clip, base.vae, job)
+
+
+def test_captions_must_match_the_pictures(base: Base) -> None:
+    with pytest.raises(ValueError, match="expected one for each of the 3 pictures, or one for all, got 2"):
+        train(base, captions=["a person", "a person in a hat"])
+
+
+def test_refuses_a_slot_that_the_scheme_has_not(base: Base) -> None:
+    with pytest.raises(ValueError, match="expected a whole number from 0 to 15, got 16"):
+        train(base, slot=16)
