@@ -108,7 +108,8 @@ def train_denoiser(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         decay = min(recipe.ema, (step + 1) / (step + 10))
-        torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), 1 - decay)
         if step % 100 == 99:
             print(
                 f"denoiser {step + 1}/{recipe.steps} loss {np.mean(losses[-100:]):.4f} {time.time() - started:.0f}s",

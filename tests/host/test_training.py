@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,26 @@ def pictures() -> list[torch.Tensor]:
 
 
 def train(
-    base: Base, slot: int = SLOT, name: str = "<ada>", captions: Any = ("a person",), **changes: Any
+    base: Base,
+    slot: int = SLOT,
+    name: str = "<ada>",
+    captions: Sequence[str] = ("a person",),
+    precision: str = "fp32",
+    **changes: Any,
 ) -> TrainResult:
     config = dataclasses.replace(CONFIG, **changes)
-    job = TrainJob(Concept(name, "person"), pictures(), captions, config, slot)
+    job = TrainJob(Concept(name, "person"), pictures(), captions, config, slot, precision=precision)
     with torch.inference_mode():
         return train_concept(base.model, base.clip, base.vae, job)
+
+
+@torch.inference_mode()
+def prediction(base: Base) -> torch.Tensor:
+    """What the base model predicts for a fixed input, loaded as a sampler does."""
+    random = torch.Generator().manual_seed(2)
+    noisy, context = torch.randn(1, 4, 8, 8, generator=random), torch.randn(1, 77, 768, generator=random)
+    with loaded(base.model):
+        return base.model.model.apply_model(noisy, torch.tensor([3.0]), c_crossattn=context)
 
 
 def hooks(base: Base) -> int:
@@ -80,7 +94,7 @@ def trained(base: Base) -> TrainResult:
 
 def test_training_leaves_the_base_as_it_was(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     before, hooked = weights(base), hooks(base)
-    comfy.model_management.in_training = False
+    monkeypatch.setattr(comfy.model_management, "in_training", False, raising=False)
     seen: list[bool] = []
     step = Trainer._step
 
@@ -95,6 +109,19 @@ def test_training_leaves_the_base_as_it_was(base: Base, monkeypatch: pytest.Monk
     assert seen == [True] * CONFIG.steps and comfy.model_management.in_training is False
     assert hooks(base) == hooked
     assert same(before, weights(base))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_base_computes_as_before_afterwards(base: Base, precision: str) -> None:
+    before = prediction(base)
+    train(base, precision=precision, steps=1)
+    after = prediction(base)
+    assert after.dtype == before.dtype and torch.equal(before, after)
+
+
+def test_refuses_an_unknown_precision(base: Base) -> None:
+    with pytest.raises(ValueError, match="expected auto or one of fp32, bf16, got 'fp8'"):
+        train(base, precision="fp8")
 
 
 def test_gradients_reach_adapters_and_token(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,8 +140,9 @@ def test_gradients_reach_adapters_and_token(base: Base, monkeypatch: pytest.Monk
 
 
 def test_the_result_holds_its_slot_and_its_grams(base: Base, trained: TrainResult) -> None:
-    lora = trained.lora
-    assert len(lora.layers) == trained.layers == sum(".attn" in name for name in set(model_stems(base.model).values()))
+    lora, names = trained.lora, set(model_stems(base.model).values())
+    attention = [name for name in names if ".attn" in name and name.endswith(".weight")]
+    assert len(lora.layers) == trained.layers == len(attention)
     assert lora.slot == SLOT and lora.scheme == CONFIG.scheme
     for layer in lora.layers.values():
         assert layer.rows == CONFIG.scheme.rows(SLOT, layer.out_features)

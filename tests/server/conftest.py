@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from launcher.server import Server, running
 from launcher.workflow import Picture, apply, execute, pictures, to_api
 
 HERE = Path(__file__).parent
+CHECKPOINT = "blocklora_demo.safetensors"
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,21 @@ def _host(comfyui_root: Path, repository: Path) -> Host:
 
 
 @pytest.fixture(scope="session")
-def comfyui(comfyui_root: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyUI]:
+def demo(comfyui_root: Path, repository: Path) -> Path:
+    """The demo's base checkpoint; it and the training pictures are put there unless they are there already."""
+    art = os.environ.get("BLOCKLORA_ART") or str(Layout(repository).art)
+    line = [sys.executable, str(repository / "demo" / "prepare.py"), "--comfyui", str(comfyui_root), "--art", art]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return comfyui_root / "models" / "checkpoints" / CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def comfyui(
+    comfyui_root: Path, repository: Path, demo: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyUI]:
     """A server that reads the models and inputs of its ComfyUI and writes only into scratch folders."""
+    assert demo.is_file()
     scratch = tmp_path_factory.mktemp("comfyui")
     for name in ("output", "user", "loras"):
         (scratch / name).mkdir()

@@ -1,0 +1,1 @@
+"""One script a claim; each ends in one JSON line."""

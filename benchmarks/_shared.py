@@ -1,0 +1,80 @@
+"""What benchmarks share: ComfyUI on the path and on the CPU, interleaved timing, the last line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def import_comfyui() -> None:
+    """Put the ComfyUI that BLOCKLORA_COMFYUI names, and this repository, on the path; its device is the CPU."""
+    named = os.environ.get("BLOCKLORA_COMFYUI")
+    if not named or not Path(named, "main.py").is_file():
+        sys.exit(f"BLOCKLORA_COMFYUI must name a ComfyUI folder, got {named!r}. Use `python run.py bench NAME`.")
+    sys.path[:0] = [named, str(ROOT)]
+    from comfy.cli_args import args
+
+    # The device is chosen when comfy.model_management is imported, so this comes first.
+    args.cpu = True
+    logging.getLogger().setLevel(logging.ERROR)
+
+
+def say(text: str) -> None:
+    """A progress line."""
+    print(text, flush=True)
+
+
+def interleaved(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Every side once a round, in turn, so that a slow spell of the machine hits them all.
+
+    A side returns its own seconds: what it prepares and tidies up does not count. The first round only warms up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(repeats + 1):
+        for name, side in sides.items():
+            taken = side()
+            if number:
+                seconds[name].append(taken)
+            say(f"round {number}/{repeats}{'' if number else ' (warm-up)'}: {name} {taken:.3f} s")
+    return seconds
+
+
+def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """Side -> median of its seconds."""
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+
+def finish(result: Mapping[str, Any]) -> None:
+    """Print the result with the machine's facts as the last line."""
+    import torch
+
+    facts = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "device": "cpu",
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
+    print(json.dumps({**rounded, **facts}), flush=True)

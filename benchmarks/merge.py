@@ -1,0 +1,268 @@
+"""How fast fifteen concepts merge into a real SD1.5 UNet, against fifteen chained stock LoRAs.
+
+Run as `python run.py bench merge [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random fp16 weights; the
+concepts are files of ours (rank 4, the 128 attention Linears, with Grams), saved and loaded before the clock starts.
+Every side ends with ComfyUI's own load: ModelPatcher.patch_model with its backup of what it patches; the
+unpatching that follows each is not timed. Sides take turns, and medians count.
+
+The last line is one JSON object:
+    stock_chain_seconds    fifteen times what LoraLoader does with a file in memory (key map, load_lora, clone,
+                           add_patches), then one load
+    block_seconds          our merge, method per_row: one clone, one add_patches, then one load
+    fused_seconds          our merge, method fused, the solve included, then one load
+    copy_seconds           one load of the same model without patches, see Bench.copy
+    bare_load_seconds      the part of copy_seconds that is spent in ComfyUI
+    copy_weights_seconds   copying the 128 weights once: no merge that keeps a backup can be faster
+    speedup                stock_chain_seconds / block_seconds
+    over_copy              block_seconds / copy_seconds
+    growth_60_over_15      sixty concepts over fifteen, our merge, both in schemes of 64 slots
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._shared import Stopwatch, finish, import_comfyui, interleaved, medians, say  # noqa: E402
+
+import_comfyui()
+
+import comfy.model_base  # noqa: E402  (ComfyUI is on the path only now)
+import comfy.model_patcher  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import comfy.utils  # noqa: E402
+import torch  # noqa: E402
+
+from blocklora_core.files import load, save  # noqa: E402
+from blocklora_core.grams import EIGENPAIRS, Gram, Grams  # noqa: E402
+from blocklora_core.host.base import base_name  # noqa: E402
+from blocklora_core.host.names import model_stems, preferred_stems  # noqa: E402
+from blocklora_core.host.patching import apply_merge  # noqa: E402
+from blocklora_core.host.port import is_attention  # noqa: E402
+from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack  # noqa: E402
+from blocklora_core.rows import Scheme, count  # noqa: E402
+
+RANK, CONCEPTS, MANY = 4, 15, 60
+SLOTS, MANY_SLOTS = 16, 64
+CPU = torch.device("cpu")
+
+SD15 = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "context_dim": 768,
+    "num_heads": 8,
+    "num_head_channels": -1,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": False,
+    "adm_in_channels": None,
+    "use_temporal_attention": False,
+    "legacy": False,
+}
+TINY = SD15 | {
+    "model_channels": 64,
+    "num_res_blocks": [1],
+    "channel_mult": [1],
+    "transformer_depth": [1],
+    "transformer_depth_output": [1, 1],
+    "context_dim": 96,
+}
+
+
+def build_model(config: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL with random fp16 weights, on the CPU."""
+    settings = comfy.supported_models.SD15(dict(config))
+    settings.set_inference_dtype(torch.float16, None)
+    model = comfy.model_base.BaseModel(settings, device=CPU)
+    model.requires_grad_(False)
+    noise = (torch.randn(1_000_003, generator=torch.Generator().manual_seed(0)) * 0.02).half()
+    for parameter in model.parameters():
+        # Repeating one stretch of noise is far quicker than drawing 860 million numbers.
+        flat = parameter.data.view(-1)
+        for start in range(0, flat.numel(), noise.numel()):
+            flat[start : start + noise.numel()] = noise[: flat.numel() - start]
+    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+
+
+def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:
+    """Stem -> shape of the attention Linears."""
+    weights, found = model.model.state_dict(), {}
+    for name, stem in preferred_stems(model_stems(model)).items():
+        if is_attention(name) and name.endswith(".weight") and weights[name].ndim == 2:
+            found[stem] = tuple(weights[name].shape)
+    return found
+
+
+def input_of(stem: str) -> str:
+    """Layers that read one input: q, k and v of self-attention, k and v of cross-attention."""
+    shared = ("attn1_to_k", "attn1_to_v"), ("attn2_to_v",)
+    for names, first in zip(shared, ("attn1_to_q", "attn2_to_k"), strict=True):
+        for name in names:
+            if stem.endswith(name):
+                return stem[: -len(name)] + first
+    return stem
+
+
+def make_gram(size: int, random: torch.Generator) -> Gram:
+    """As many eigenpairs as a trained file carries, with a falling spectrum, and a diagonal remainder."""
+    pairs = min(EIGENPAIRS, size)
+    vectors = torch.linalg.qr(torch.randn(size, pairs, generator=random)).Q.half()
+    values = 10.0 / (1 + torch.arange(pairs)).float()
+    return Gram(vectors, values, torch.full((size,), 0.01))
+
+
+def make_concept(number: int, shapes: dict[str, tuple[int, int]], slots: int, base: str, with_grams: bool) -> BlockLoRA:
+    """A random concept in slot `number`."""
+    random, scheme = torch.Generator().manual_seed(number), Scheme(slots=slots)
+    layers = {}
+    for stem, (out, size) in shapes.items():
+        rows = scheme.rows(number, out)
+        up = torch.randn(count(rows), RANK, generator=random) * 0.05
+        layers[stem] = Layer(up, torch.randn(RANK, size, generator=random) * 0.05, rows, out)
+    grams = None
+    if with_grams:
+        groups = {stem: input_of(stem) for stem in shapes}
+        inputs = {key: make_gram(shapes[key][1], random) for key in sorted(set(groups.values()))}
+        dense = {key: gram.dense(torch.float32) for key, gram in inputs.items()}
+        grams = Grams(inputs, groups, {stem: layers[stem].down @ dense[key] for stem, key in groups.items()})
+    return BlockLoRA(Concept(f"<c{number}>"), layers, scheme, number, base, grams=grams)
+
+
+def make_files(folder: Path, model: Any, concepts: int, slots: int, with_grams: bool) -> list[Path]:
+    """Saved concepts in slots 0 up."""
+    shapes, base, paths = attention_shapes(model), base_name(model), []
+    for number in range(concepts):
+        lora = make_concept(number, shapes, slots, base, with_grams)
+        paths.append(save(folder / f"{slots}" / f"c{number}.safetensors", lora))
+    say(f"made {concepts} files for {slots} slots, {paths[0].stat().st_size / 1e6:.1f} MB each")
+    return paths
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The sides, each a function that returns its seconds."""
+
+    model: Any
+    stacks: dict[str, Stack]
+    stock: list[dict[str, torch.Tensor]]
+
+    def _load(self, make: Callable[[], Any]) -> float:
+        watch = Stopwatch()
+        patcher = make()
+        patcher.patch_model(device_to=CPU)
+        taken = watch.seconds()
+        patcher.unpatch_model(device_to=CPU)
+        return taken
+
+    def stock_chain(self) -> float:
+        def chain() -> Any:
+            model = self.model
+            for lora in self.stock:
+                model, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
+            return model
+
+        return self._load(chain)
+
+    def merge(self, stack: str, method: str) -> Callable[[], float]:
+        return lambda: self._load(lambda: apply_merge(self.stacks[stack], self.model, None, method).model)
+
+    def bare_load(self) -> float:
+        """patch_model without patches. On a CPU nothing moves, so this is bookkeeping alone."""
+        return self._load(self.model.clone)
+
+    def copy(self) -> float:
+        """One load without patches: patch_model, and every weight of the model copied once.
+
+        A load brings each weight from where it is stored to where it is used. On a CPU both are the same memory and
+        ComfyUI skips the copy, so it is made here, into fresh memory that is held to the end, as a load does.
+        """
+        taken, watch = self.bare_load(), Stopwatch()
+        copies = [parameter.clone() for parameter in self.model.model.parameters()]
+        taken += watch.seconds()
+        copies.clear()
+        return taken
+
+    def copy_weights(self) -> float:
+        """The attention weights copied once, as the backup of any patching load does."""
+        weights = self.model.model.state_dict()
+        stems = attention_shapes(self.model)
+        names = [name for name, stem in preferred_stems(model_stems(self.model)).items() if stem in stems]
+        watch = Stopwatch()
+        copies = [weights[name].clone() for name in names]
+        taken = watch.seconds()
+        copies.clear()
+        return taken
+
+
+def sides(bench: Bench) -> dict[str, Callable[[], float]]:
+    return {
+        "stock_chain": bench.stock_chain,
+        "block": bench.merge("files", "per_row"),
+        "fused": bench.merge("files", "fused"),
+        "copy": bench.copy,
+        "bare_load": bench.bare_load,
+        "copy_weights": bench.copy_weights,
+        "block_15_of_64": bench.merge("few", "per_row"),
+        "block_60_of_64": bench.merge("many", "per_row"),
+    }
+
+
+def results(median: dict[str, float]) -> Iterator[tuple[str, float]]:
+    for name in ("stock_chain", "block", "fused", "copy", "bare_load", "copy_weights"):
+        yield f"{name}_seconds", median[name]
+    yield "speedup", median["stock_chain"] / median["block"]
+    yield "over_copy", median["block"] / median["copy"]
+    yield "growth_60_over_15", median["block_60_of_64"] / median["block_15_of_64"]
+
+
+def prepare(folder: Path, config: dict[str, Any]) -> Bench:
+    """The model and the loaded files."""
+    model = build_model(config)
+    parameters = sum(parameter.numel() for parameter in model.model.parameters())
+    say(f"{base_name(model)}: {parameters / 1e6:.0f}M parameters, {len(attention_shapes(model))} attention Linears")
+    files = make_files(folder, model, CONCEPTS, SLOTS, with_grams=True)
+    many = make_files(folder, model, MANY, MANY_SLOTS, with_grams=False)
+    stacks = {"files": files, "few": many[:CONCEPTS], "many": many}
+    loaded = {name: tuple(map(load, paths)) for name, paths in stacks.items()}
+    return Bench(model, loaded, [comfy.utils.load_torch_file(str(path), safe_load=True) for path in files])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time merging against chained stock LoRAs.")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, to see that it works")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, torch.inference_mode():
+        bench = prepare(Path(folder), TINY if options.quick else SD15)
+        median = medians(interleaved(sides(bench), options.repeats))
+        finish(
+            {
+                **dict(results(median)),
+                "base": base_name(bench.model),
+                "linears": len(attention_shapes(bench.model)),
+                "concepts": CONCEPTS,
+                "rank": RANK,
+                "slots": SLOTS,
+                "slots_of_growth": MANY_SLOTS,
+                "repeats": options.repeats,
+                "quick": options.quick,
+            }
+        )
+
+
+if __name__ == "__main__":
+    main()
