@@ -30,7 +30,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import Stopwatch, finish, import_comfyui, interleaved, medians, say  # noqa: E402
+from benchmarks._shared import Stopwatch, finish, import_comfyui, interleaved, medians, say
 
 import_comfyui()
 

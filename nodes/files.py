@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import folder_paths
 from comfy_api.latest import io, ui
 
 from ..blocklora_core.files import load
-from ..blocklora_core.host.saving import save_stack
+from ..blocklora_core.host.saving import lora_file, save_stack
 from ..blocklora_core.lora import Stack
 from .schema import StackType, schema
 
@@ -70,12 +69,12 @@ class BlockLoRALoad(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_name: str, strength: float) -> io.NodeOutput:
-        lora = load(folder_paths.get_full_path_or_raise("loras", lora_name))
+        lora = load(lora_file(lora_name))
         return io.NodeOutput((lora.with_strength(strength),), lora.concept.name)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, strength: float) -> str:
-        entry = Path(folder_paths.get_full_path_or_raise("loras", lora_name)).stat()
+        entry = lora_file(lora_name).stat()
         return f"{entry.st_size} {entry.st_mtime_ns} {strength}"
 
 

@@ -32,7 +32,9 @@ def _folder(name: str) -> Path:
     root = Path(folder_paths.get_input_directory()).resolve()
     path = (root / name).resolve()
     if not path.is_relative_to(root) or not path.is_dir():
-        raise ValueError(f"Picture folder: expected a folder below ComfyUI's input folder, got {name!r}.")
+        raise ValueError(
+            f"Picture folder: expected a folder below ComfyUI's input folder, got {name!r}. Choose another."
+        )
     return path
 
 

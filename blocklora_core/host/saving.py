@@ -1,4 +1,4 @@
-"""Where concepts are saved."""
+"""Where concepts are saved and found."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def safe_name(concept: Concept) -> str:
 def loras_folder() -> Path:
     """The folder that new LoRA files go to."""
     return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def lora_file(name: str) -> Path:
+    """The file that a loras list calls `name`. ValueError when it is gone: not every host checks lists itself."""
+    path = folder_paths.get_full_path("loras", name)
+    if path is None:
+        raise ValueError(
+            f"LoRA file: expected one of the loras folder, got {name!r}. Press R to refresh the list and choose again."
+        )
+    return Path(path)
 
 
 def _target(prefix: str, concept: Concept) -> Path:

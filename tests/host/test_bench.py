@@ -34,7 +34,5 @@ def test_bench_merge(repository: Path, comfyui_root: Path) -> None:
 
 def test_a_missing_comfyui_is_a_clear_error(repository: Path) -> None:
     line = [sys.executable, str(repository / "benchmarks" / "merge.py"), "--quick"]
-    done = subprocess.run(
-        line, env=os.environ | {"BLOCKLORA_COMFYUI": ""}, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(line, env=os.environ | {"BLOCKLORA_COMFYUI": ""}, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and "python run.py bench" in done.stderr

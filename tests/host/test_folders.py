@@ -84,10 +84,17 @@ def test_a_prefix_outside_the_loras_folder_is_refused(
     assert files(loras.parent.parent) == []
 
 
-def test_load_gives_the_concept_at_its_strength(node: dict[str, Any], loras: Path, make: Make) -> None:
+@pytest.mark.usefixtures("folders")
+def test_load_gives_the_concept_at_its_strength(node: dict[str, Any], make: Make) -> None:
     node["BlockLoRASave"].execute((make(),), "blocklora/", "keep both")
     (lora,), name = node["BlockLoRALoad"].execute("blocklora/ada.safetensors", 0.5).result
     assert (lora.strength, name, lora.slot) == (0.5, "<ada>", 0)
+
+
+@pytest.mark.usefixtures("folders")
+def test_load_refuses_a_name_that_is_not_there(node: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"expected one of the loras folder, got 'no\.safetensors'. Press R"):
+        node["BlockLoRALoad"].execute("no.safetensors", 1.0)
 
 
 def test_stack_joins_in_order_and_multiplies_strengths(node: dict[str, Any], make: Make) -> None:
@@ -132,7 +139,7 @@ def test_a_changed_caption_changes_the_fingerprint(node: dict[str, Any], folders
 
 def test_an_empty_folder_is_refused(node: dict[str, Any], folders: Path) -> None:
     (folders / "input" / "empty").mkdir()
-    with pytest.raises(ValueError, match="expected pictures .* found none"):
+    with pytest.raises(ValueError, match=r"expected pictures .* found none"):
         node["BlockLoRAImages"].execute("empty", "")
 
 

@@ -170,7 +170,7 @@ def test_a_merge_on_a_merge_adds_up(base: Base) -> None:
 def test_refuses_a_file_with_no_layer_of_this_model(base: Base) -> None:
     lora = make_lora(base, "<c>", 1)
     strange = lora.renamed_layers({stem: f"lora_unet_nowhere_{stem}" for stem in lora.layers})
-    with pytest.raises(NothingFitsError, match="none of its .* layers .* load that checkpoint"):
+    with pytest.raises(NothingFitsError, match=r"none of its .* layers .* load that checkpoint"):
         per_row(base, strange)
 
 
@@ -185,7 +185,7 @@ def test_refuses_a_file_with_other_shapes(base: Base) -> None:
 
 def test_reports_the_layers_that_the_model_has_not(base: Base) -> None:
     lora = make_lora(base, "<c>", 1)
-    stem, layer = next(iter(lora.layers.items()))
+    layer = next(iter(lora.layers.values()))
     more = lora.with_layers({**lora.layers, "lora_unet_nowhere": layer})
     applied = per_row(base, more)
     assert list(applied.unused.values()) == [["lora_unet_nowhere"]]

@@ -186,7 +186,7 @@ def test_another_seed_gives_another_file(base: Base, trained: TrainResult) -> No
 
 def test_previews_do_not_change_what_is_learnt(base: Base, trained: TrainResult) -> None:
     previews: list[Any] = []
-    with progress_hook(lambda value, total, preview, node_id=None: previews.append(preview)):
+    with progress_hook(lambda _value, _total, preview, **_node: previews.append(preview)):
         result = train(base, preview_every=1)
     assert len(result.samples) == CONFIG.steps and result.samples[0].size == (64, 64)
     assert [preview[0] for preview in previews] == ["JPEG"] * CONFIG.steps

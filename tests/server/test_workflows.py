@@ -15,6 +15,8 @@ from tests.server.conftest import CHECKPOINT, ComfyUI, Outcome
 
 STEPS = 8
 SAMPLER_STEPS = 4
+# Newer hosts check lists before they run anything.
+NOT_IN_LIST = "value_not_in_list"
 Graph = dict[str, dict[str, Any]]
 LOADER = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}}
 
@@ -106,8 +108,8 @@ def merge_graph(lora: str) -> Graph:
     }
 
 
-def test_a_missing_file_is_refused_before_anything_runs(comfyui: ComfyUI) -> None:
-    with pytest.raises(LauncherError, match="value_not_in_list"):
+def test_a_missing_file_fails_with_the_reason(comfyui: ComfyUI) -> None:
+    with pytest.raises(LauncherError, match=f"LoRA file: expected one of the loras folder, got 'nowhere|{NOT_IN_LIST}"):
         comfyui.run_graph(merge_graph("nowhere.safetensors") | preview("3"))
 
 
@@ -115,7 +117,7 @@ def test_a_damaged_file_fails_with_the_reason(comfyui: ComfyUI, trained: Outcome
     damaged = comfyui.loras / "damaged.safetensors"
     damaged.write_bytes(trained.loras[0].read_bytes()[:-100])
     try:
-        with pytest.raises(LauncherError, match="BlockLoRALoad: .*truncated or damaged: download or copy it again"):
+        with pytest.raises(LauncherError, match=r"BlockLoRALoad: .*truncated or damaged: download or copy it again"):
             comfyui.run_graph(merge_graph("damaged.safetensors") | preview("3"))
     finally:
         damaged.unlink()
@@ -146,8 +148,9 @@ def train_graph(folder: str, concept: str) -> Graph:
     }
 
 
-def test_a_folder_without_pictures_is_refused_before_anything_runs(comfyui: ComfyUI) -> None:
-    with pytest.raises(LauncherError, match="value_not_in_list"):
+def test_a_missing_folder_fails_with_the_reason(comfyui: ComfyUI) -> None:
+    reason = "expected a folder below ComfyUI's input folder, got 'nowhere'"
+    with pytest.raises(LauncherError, match=f"{reason}|{NOT_IN_LIST}"):
         comfyui.run_graph(train_graph("nowhere", "<hero>"))
 
 

@@ -1,0 +1,70 @@
+"""A model of two Linears that stands in for a diffusion model: small, exact and quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from blocklora_core.training import AdaptedLayer, Conditioning
+
+WIDTH, CHANNELS, SIDE = 24, 4, 3
+
+
+class FakePort:
+    """Clean estimate = noisy + mix(noisy pixels, mean of the prompt's token vectors). Layers "q" and "k" read one input."""
+
+    base = "fake"
+    device = torch.device("cpu")
+
+    def __init__(self, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        self.words: dict[str, Tensor] = {}
+        self.generator = generator
+        self.q, self.k = nn.Linear(WIDTH, 32, bias=False), nn.Linear(WIDTH, 32, bias=False)
+        self.out = nn.Linear(32, CHANNELS, bias=False)
+        for layer in (self.q, self.k, self.out):
+            layer.weight = nn.Parameter(torch.randn(layer.weight.shape, generator=generator) * 0.2, requires_grad=False)
+        self.predictions = 0
+
+    @property
+    def layers(self) -> Mapping[str, AdaptedLayer]:
+        return {"q": AdaptedLayer(self.q, 32, WIDTH), "k": AdaptedLayer(self.k, 32, WIDTH)}
+
+    @property
+    def sigmas(self) -> Tensor:
+        return torch.linspace(0.05, 5.0, 50)
+
+    def _word(self, word: str) -> Tensor:
+        if word not in self.words:
+            seed = sum(ord(c) * (at + 1) for at, c in enumerate(word))
+            self.words[word] = torch.randn(WIDTH - CHANNELS, generator=torch.Generator().manual_seed(seed))
+        return self.words[word]
+
+    def encode(self, prompt: str, concept: str, embeddings: Mapping[str, Tensor]) -> Conditioning:
+        vectors = []
+        for word in prompt.split():
+            if word == concept and embeddings:
+                vectors.extend(embeddings["fake"])
+            else:
+                vectors.append(self._word(word))
+        mean = torch.stack(vectors).mean(0) if vectors else torch.zeros(WIDTH - CHANNELS)
+        return Conditioning(mean[None, None])
+
+    def class_embeddings(self, class_word: str) -> Mapping[str, Tensor]:
+        return {"fake": self._word(class_word or "object")[None].clone()}
+
+    def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return latents + noise * sigma.view(-1, 1, 1, 1)
+
+    def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        self.predictions += 1
+        pixels = noisy.flatten(2).transpose(1, 2)
+        text = conditioning.cross.mean(1, keepdim=True).expand(-1, pixels.shape[1], -1)
+        x = torch.cat([pixels / (1 + sigma.view(-1, 1, 1)), text], -1)
+        hidden = torch.tanh(self.q(x)) + torch.tanh(self.k(x))
+        return self.out(hidden).transpose(1, 2).reshape(noisy.shape)
+
+    def loss_scale(self, sigma: Tensor) -> Tensor:
+        return 1 / (1 + sigma)

@@ -1,0 +1,240 @@
+"""The training loop on a stand-in model: what it learns, what it leaves alone, what it promises."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from blocklora_core.erasure import Erasure
+from blocklora_core.lora import Concept
+from blocklora_core.rows import Scheme, index
+from blocklora_core.training import AdaptedLayer, Dataset, Example, Progress, TrainConfig, Trainer
+from blocklora_core.training.adapter import AdapterSet, RowBlockAdapter
+from blocklora_core.training.data import with_concept
+from blocklora_core.training.loop import NonFiniteLossError
+from blocklora_core.training.sampling import euler, schedule
+from tests.core.fake_port import CHANNELS, SIDE, FakePort
+
+CONFIG = TrainConfig(steps=60, batch_size=4, rank=2, learning_rate=0.02, preview_every=0, slot=3, niche_weight=0.0)
+HERO = Concept("<hero>", "man")
+
+
+def examples(count: int = 8, caption: str = "a <hero>") -> list[Example]:
+    generator = torch.Generator().manual_seed(7)
+    return [Example(torch.randn(CHANNELS, SIDE, SIDE, generator=generator) * 0.1 + 1, caption) for _ in range(count)]
+
+
+def trained(config: TrainConfig = CONFIG, callback=lambda progress: None) -> tuple[Trainer, FakePort]:
+    port = FakePort()
+    trainer = Trainer(port, Dataset(examples(), config.batch_size), HERO, config)
+    trainer.run(callback)
+    return trainer, port
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def test_loss_falls() -> None:
+    long = dataclasses.replace(CONFIG, steps=150)
+    idle = dataclasses.replace(long, learning_rate=0.0, embedding_learning_rate=0.0)
+    # The same seed draws the same pictures and noise, so only what was learnt differs.
+    assert mean(trained(long)[0].losses[-50:]) < 0.7 * mean(trained(idle)[0].losses[-50:])
+
+
+def test_result_holds_only_the_rows_of_its_slot() -> None:
+    lora = trained()[0].result()
+    expected = CONFIG.scheme.rows(3, 32)
+    assert {name: layer.rows for name, layer in lora.layers.items()} == {"q": expected, "k": expected}
+    dense = lora.layers["q"].dense()
+    outside = torch.ones(32, dtype=torch.bool)
+    outside[index(expected)] = False
+    assert dense[outside].abs().max() == 0
+    assert dense.abs().max() > 0
+
+
+def test_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
+    first, again = trained()[0].result(), trained()[0].result()
+    other = trained(dataclasses.replace(CONFIG, seed=1))[0].result()
+    assert torch.equal(first.layers["q"].up, again.layers["q"].up)
+    assert torch.equal(first.embeddings["fake"], again.embeddings["fake"])
+    assert not torch.equal(first.layers["q"].up, other.layers["q"].up)
+
+
+def test_looking_at_samples_does_not_change_what_is_learnt() -> None:
+    seen: list[Progress] = []
+    looked = trained(dataclasses.replace(CONFIG, preview_every=5), seen.append)[0].result()
+    assert torch.equal(looked.layers["k"].up, trained()[0].result().layers["k"].up)
+    assert [progress.step for progress in seen if progress.sample is not None] == list(range(5, 61, 5))
+
+
+def test_frozen_weights_stay_and_hooks_go() -> None:
+    before = FakePort().q.weight.clone()
+    _, port = trained(dataclasses.replace(CONFIG, niche_weight=1.0))
+    assert torch.equal(port.q.weight, before)
+    assert port.q.weight.grad is None
+    assert not port.q._forward_hooks
+    assert not port.q._forward_pre_hooks
+
+
+def test_a_broken_off_run_keeps_what_it_learnt_and_takes_its_hooks_off() -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 10:
+            raise KeyboardInterrupt
+
+    port = FakePort()
+    trainer = Trainer(port, Dataset(examples(), 4), HERO, CONFIG)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(stop)
+    lora = trainer.result()
+    assert lora.training["steps_done"] == 10
+    assert lora.layers["q"].up.abs().max() > 0
+    assert lora.grams is None
+    assert not port.q._forward_hooks
+
+
+def test_niche_keeps_the_adapter_quiet_for_other_prompts() -> None:
+    def drift(weight: float) -> float:
+        trainer, port = trained(dataclasses.replace(CONFIG, steps=150, niche_weight=weight))
+        noisy, sigma = torch.randn(8, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), torch.ones(8)
+        prompt = port.encode("a man", "<hero>", {}).pick([0] * 8)
+        frozen = port.predict(noisy, sigma, prompt)
+        with trainer.adapters.attached(port.layers), torch.no_grad():
+            return float((port.predict(noisy, sigma, prompt) - frozen).square().mean())
+
+    assert drift(3.0) < 0.6 * drift(0.0)
+
+
+def test_embeddings_freeze_at_the_norm_limit() -> None:
+    start = Trainer(FakePort(), Dataset(examples(), 4), HERO, CONFIG).token.embeddings()["fake"].detach().clone()
+    frozen = trained(dataclasses.replace(CONFIG, embedding_norm_limit=0.0))[0].result().embeddings["fake"]
+    # AdamW decays only what has a gradient, so a frozen token is the token it started with.
+    assert torch.equal(frozen, start)
+
+
+def test_grams_cover_every_layer_and_share_one_input() -> None:
+    trainer, _ = trained()
+    lora = trainer.result()
+    assert lora.grams is not None
+    assert lora.grams.covers(lora.layers)
+    assert lora.grams.input_of["q"] == lora.grams.input_of["k"]
+    assert len(lora.grams.inputs) == 1
+
+
+def test_non_finite_loss_stops_with_a_remedy_and_keeps_the_last_good_state() -> None:
+    port = FakePort()
+    trainer = Trainer(port, Dataset(examples(), 4), HERO, CONFIG)
+
+    def poison(progress: Progress) -> None:
+        if progress.step == 5:
+            port.out.weight.data.fill_(float("nan"))
+
+    with pytest.raises(NonFiniteLossError, match="Lower the learning rate"):
+        trainer.run(poison)
+    assert all(torch.isfinite(layer.up).all() for layer in trainer.result().layers.values())
+    assert len(trainer.losses) == 5
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "interleaved"])
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_adapter_adds_its_dense_delta_to_the_output(layout: str, probability: float) -> None:
+    linear = nn.Linear(10, 32)
+    layer = AdaptedLayer(linear, 32, 10)
+    rows = Scheme(slots=4, layout=layout).rows(2, 32)
+    adapter = RowBlockAdapter(layer, rows, 3, torch.Generator().manual_seed(0), torch.device("cpu"))
+    nn.init.normal_(adapter.up)
+    adapters = AdapterSet({"l": adapter}, Erasure(probability), torch.Generator().manual_seed(1))
+    x = torch.randn(2, 5, 10)
+    with adapters.attached({"l": layer}):
+        adapted = linear(x)
+        with adapters.silent():
+            assert torch.equal(linear(x), nn.functional.linear(x, linear.weight, linear.bias))
+        adapters.erasing = True
+        erased = linear(x)
+    dense = adapter.to_layer().dense()
+    torch.testing.assert_close(adapted, nn.functional.linear(x, linear.weight + dense, linear.bias))
+    plain = nn.functional.linear(x, linear.weight, linear.bias)
+    kept = torch.isclose(erased, adapted).all(0).all(0) | torch.isclose(erased, plain).all(0).all(0)
+    # Literal erasure: a row is there for every token and sample, or gone for all.
+    assert kept.all()
+    assert torch.equal(erased, adapted) == (probability == 0.0)
+
+
+def test_gradients_equal_those_of_a_lora_whose_other_rows_are_zero() -> None:
+    linear = nn.Linear(10, 32)
+    linear.requires_grad_(False)
+    layer = AdaptedLayer(linear, 32, 10)
+    rows = Scheme(slots=4).rows(1, 32)
+    adapter = RowBlockAdapter(layer, rows, 3, torch.Generator().manual_seed(0), torch.device("cpu"))
+    nn.init.normal_(adapter.up)
+    full_up = adapter.to_layer().full_up().requires_grad_()
+    down = adapter.down.detach().clone().requires_grad_()
+    x = torch.randn(4, 10)
+    with AdapterSet({"l": adapter}, Erasure(), torch.Generator()).attached({"l": layer}):
+        linear(x).square().sum().backward()
+    nn.functional.linear(x, linear.weight + full_up @ down, linear.bias).square().sum().backward()
+    assert full_up.grad is not None and down.grad is not None
+    torch.testing.assert_close(adapter.up.grad, full_up.grad[index(rows)])
+    torch.testing.assert_close(adapter.down.grad, down.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a <hero> in a hat", "a <hero> in a hat"),
+        ("a man in a hat", "a <hero> in a hat"),
+        ("in a hat", "a <hero>, in a hat"),
+        ("a manly hat", "a <hero>, a manly hat"),
+        ("", "a <hero>"),
+    ],
+)
+def test_captions_name_the_concept(caption: str, expected: str) -> None:
+    assert with_concept(caption, "<hero>", "man") == expected
+
+
+def test_batches_hold_one_caption_where_it_is_shared_and_one_size_always() -> None:
+    shared = examples(6, "a <hero> on white") + examples(6, "a <hero> on blue")
+    dataset, generator = Dataset(shared, 4), torch.Generator().manual_seed(0)
+    assert all(len(set(dataset.batch(generator)[1])) == 1 for _ in range(12))
+    own = [Example(torch.zeros(4, 2 + at % 2, 2), f"caption {at}") for at in range(8)]
+    mixed = Dataset(own, 3)
+    assert {mixed.batch(generator)[0].shape for _ in range(20)} == {(3, 4, 2, 2), (3, 4, 3, 2)}
+
+
+def test_every_picture_is_seen_once_an_epoch() -> None:
+    own = [Example(torch.full((1, 1, 1), float(at)), f"caption {at}") for at in range(6)]
+    dataset, generator = Dataset(own, 2), torch.Generator().manual_seed(0)
+    seen = [int(value) for _ in range(3) for value in dataset.batch(generator)[0].flatten()]
+    assert sorted(seen) == list(range(6))
+
+
+def test_no_pictures_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Dataset([], 4)
+
+
+def test_euler_ends_at_what_the_model_predicts_last() -> None:
+    port = FakePort()
+    target = torch.full((2, CHANNELS, SIDE, SIDE), 0.5)
+    port.predict = lambda noisy, sigma, conditioning: target  # type: ignore[method-assign]
+    out = euler(port, torch.randn(target.shape), port.encode("a", "", {}), 7)
+    torch.testing.assert_close(out, target)
+    assert schedule(port, 7)[-1] == 0
+    assert (schedule(port, 7).diff() < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("batch_size", 0), ("rank", 0), ("learning_rate", -1.0), ("niche_share", 1.5), ("slot", 16)],
+)
+def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=r"[Ee]xpected"):
+        dataclasses.replace(CONFIG, **{field: value})
+
+
+def test_model_without_rows_in_the_slot_is_an_error() -> None:
+    with pytest.raises(ValueError, match="rows in this slot"):
+        Trainer(FakePort(), Dataset(examples(), 4), HERO, dataclasses.replace(CONFIG, scheme=Scheme(slots=200), slot=0))
