@@ -13,7 +13,7 @@ WIDTH, CHANNELS, SIDE = 24, 4, 3
 
 
 class FakePort:
-    """Clean estimate = noisy + mix(noisy pixels, mean of the prompt's token vectors). Layers "q" and "k" read one input."""
+    """Clean estimate from each noisy pixel and the mean of the prompt's vectors. "q" and "k" read the same input."""
 
     base = "fake"
     device = torch.device("cpu")

@@ -27,7 +27,7 @@ def examples(count: int = 8, caption: str = "a <hero>") -> list[Example]:
     return [Example(torch.randn(CHANNELS, SIDE, SIDE, generator=generator) * 0.1 + 1, caption) for _ in range(count)]
 
 
-def trained(config: TrainConfig = CONFIG, callback=lambda progress: None) -> tuple[Trainer, FakePort]:
+def trained(config: TrainConfig = CONFIG, callback=lambda _: None) -> tuple[Trainer, FakePort]:
     port = FakePort()
     trainer = Trainer(port, Dataset(examples(), config.batch_size), HERO, config)
     trainer.run(callback)
@@ -219,7 +219,7 @@ def test_no_pictures_is_an_error() -> None:
 def test_euler_ends_at_what_the_model_predicts_last() -> None:
     port = FakePort()
     target = torch.full((2, CHANNELS, SIDE, SIDE), 0.5)
-    port.predict = lambda noisy, sigma, conditioning: target  # type: ignore[method-assign]
+    port.predict = lambda *_: target  # type: ignore[method-assign]
     out = euler(port, torch.randn(target.shape), port.encode("a", "", {}), 7)
     torch.testing.assert_close(out, target)
     assert schedule(port, 7)[-1] == 0
