@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..blocklora_core.curves import loss_curve
 from ..blocklora_core.erasure import Erasure
+from ..blocklora_core.host.layers import LAYER_CHOICES
 from ..blocklora_core.host.precision import AUTO, PRECISIONS
 from ..blocklora_core.host.progress import to_image
 from ..blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
@@ -86,6 +87,10 @@ class BlockLoRATrain(io.ComfyNode):
                     tooltip="A sample picture every this many steps. 0 for none.",
                 ),
                 advanced(
+                    io.Combo, "layers", options=list(LAYER_CHOICES), default="attention", optional=True,
+                    tooltip="Which Linears learn. Feed-forward layers add detail, a third more time and a larger file.",
+                ),
+                advanced(
                     io.Combo, "precision", options=[AUTO, *PRECISIONS], default=AUTO, optional=True,
                     tooltip="In what the frozen model computes. auto takes bf16 where the device is quick at it.",
                 ),
@@ -114,7 +119,7 @@ class BlockLoRATrain(io.ComfyNode):
         )
         job = TrainJob(
             Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, config, one["slot"],
-            one.get("resolution", 512), one.get("precision", AUTO), cls.hidden.unique_id,
+            one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO), cls.hidden.unique_id,
         )  # fmt: skip
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)

@@ -12,16 +12,10 @@ from torch import Tensor, nn
 from ..training.port import AdaptedLayer, Conditioning, Embeddings
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
+from .layers import is_attention
 from .names import model_stems, preferred_stems
 from .text import class_embeddings, with_concepts
 from .weights import leave_inference_mode, norms_keep_inputs
-
-ATTENTION = (".attn1.", ".attn2.", ".attn.", "_attn.", ".attention.")
-
-
-def is_attention(weight_name: str) -> bool:
-    """Whether a weight belongs to an attention block: the layers that all methods of the field adapt."""
-    return any(part in weight_name for part in ATTENTION)
 
 
 def _epsilon(sigma: Tensor, _data: float) -> Tensor:
@@ -70,7 +64,9 @@ class ComfyPort:
                 out_features, in_features = module.weight.shape
                 found[stems[weight]] = AdaptedLayer(module, out_features, in_features)
         if not found:
-            raise ValueError(f"Expected attention Linears in the model, {self.base} has none that can be adapted.")
+            raise ValueError(
+                f"Expected Linears of the chosen kind in the model, {self.base} has none that can be adapted."
+            )
         return found
 
     @property

@@ -18,7 +18,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def compute_dtype(device: torch.device, precision: str = AUTO) -> torch.dtype:
-    """bf16 where the device is quick at it, else float32; or what `precision` names, ValueError when that is nothing."""
+    """bf16 where the device is quick at it, else float32; or what `precision` names. ValueError when that is none."""
     if precision in PRECISIONS:
         return PRECISIONS[precision]
     if precision != AUTO:

@@ -17,6 +17,7 @@ from ..lora import BlockLoRA, Concept
 from ..training import Dataset, Progress, TrainConfig, Trainer
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
+from .layers import LAYER_CHOICES
 from .ledger import choose_slot, hold_slot
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
@@ -38,6 +39,7 @@ class TrainJob:
     config: TrainConfig
     slot: int = AUTO_SLOT
     resolution: int = 512
+    layers: str = "attention"
     precision: str = AUTO
     node_id: str | None = None
 
@@ -119,7 +121,9 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
         progress = NodeProgress(
             job.node_id, config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        port = ComfyPort(computing_in(model, compute_dtype(model.load_device, job.precision)), clip)
+        port = ComfyPort(
+            computing_in(model, compute_dtype(model.load_device, job.precision)), clip, LAYER_CHOICES[job.layers]
+        )
         trainer = Trainer(port, dataset, job.concept, config)
         seconds, gram_seconds = _run(trainer, progress)
     return _result(trainer, dataset, progress, seconds, gram_seconds)
