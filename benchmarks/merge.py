@@ -44,9 +44,9 @@ import torch  # noqa: E402
 from blocklora_core.files import load, save  # noqa: E402
 from blocklora_core.grams import EIGENPAIRS, Gram, Grams  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
+from blocklora_core.host.layers import is_attention  # noqa: E402
 from blocklora_core.host.names import model_stems, preferred_stems  # noqa: E402
 from blocklora_core.host.patching import apply_merge  # noqa: E402
-from blocklora_core.host.layers import is_attention  # noqa: E402
 from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack  # noqa: E402
 from blocklora_core.rows import Scheme, count  # noqa: E402
 

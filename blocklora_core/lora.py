@@ -176,6 +176,10 @@ class BlockLoRA:
         """The same concept at another strength."""
         return replace(self, strength=strength, strength_clip=strength_clip)
 
+    def renamed(self, name: str) -> BlockLoRA:
+        """The same concept under another name in prompts; ValueError when it is none."""
+        return replace(self, concept=Concept(name, self.concept.class_word))
+
     def with_layers(self, layers: Mapping[str, Layer]) -> BlockLoRA:
         """The same concept with other layers."""
         return replace(self, layers=layers)

@@ -60,6 +60,7 @@ class BlockLoRALoad(io.ComfyNode):
             inputs=[
                 io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file of your loras folder."),
                 io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How strongly a merge applies the concept."),
+                io.String.Input("rename", default="", optional=True, tooltip="Another name for prompts, when two files share one. Empty keeps the file's."),
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The concept, a stack of one."),
@@ -68,14 +69,16 @@ class BlockLoRALoad(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, lora_name: str, strength: float) -> io.NodeOutput:
+    def execute(cls, lora_name: str, strength: float, rename: str = "") -> io.NodeOutput:
         lora = load(lora_file(lora_name))
+        if rename.strip():
+            lora = lora.renamed(rename.strip())
         return io.NodeOutput((lora.with_strength(strength),), lora.concept.name)
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, strength: float) -> str:
+    def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "") -> str:
         entry = lora_file(lora_name).stat()
-        return f"{entry.st_size} {entry.st_mtime_ns} {strength}"
+        return f"{entry.st_size} {entry.st_mtime_ns} {strength} {rename}"
 
 
 class BlockLoRAStack(io.ComfyNode):

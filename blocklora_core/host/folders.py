@@ -59,6 +59,13 @@ def _open(path: Path) -> torch.Tensor:
     return torch.from_numpy(pixels.astype(np.float32) / 255)[None]
 
 
+def _caption(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Caption {path.name}: expected UTF-8 text, got other bytes. Save it as UTF-8.") from error
+
+
 def read_pictures(name: str, default_caption: str) -> tuple[list[torch.Tensor], list[str]]:
     """Pictures of a folder in the order of their names, and their captions. ValueError when there is none."""
     files = _files(_folder(name))
@@ -67,5 +74,5 @@ def read_pictures(name: str, default_caption: str) -> tuple[list[torch.Tensor], 
     captions = []
     for path in files:
         text = path.with_suffix(".txt")
-        captions.append(text.read_text(encoding="utf-8").strip() if text.is_file() else default_caption)
+        captions.append(_caption(text) if text.is_file() else default_caption)
     return [_open(path) for path in files], captions

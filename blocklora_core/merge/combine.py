@@ -59,7 +59,7 @@ def _check(stack: Stack) -> None:
         if a.concept.name.casefold() == b.concept.name.casefold():
             raise ValueError(
                 f"Merge: expected concepts with names of their own, got {a.label} and {b.label}. "
-                "Remove one, or rename its concept when loading."
+                "Remove one, or give it another name in Load."
             )
     _check_bases(stack)
     _check_shapes(stack)

@@ -96,3 +96,11 @@ def test_renaming_takes_the_grams_along() -> None:
 def test_renaming_two_layers_to_one_is_refused() -> None:
     with pytest.raises(ValueError, match="several for x"):
         Recipe().make("<a>").renamed_layers({QUERY: "x", KEY: "x"})
+
+
+def test_a_renamed_concept_keeps_its_class_word_and_layers() -> None:
+    lora = BlockLoRA(Concept("<hero>", "man"), {})
+    other = lora.renamed("<rival>")
+    assert (other.concept.name, other.concept.class_word) == ("<rival>", "man")
+    with pytest.raises(ValueError, match="one word"):
+        lora.renamed("two words")
