@@ -46,7 +46,7 @@ class TrainConfig:
     embedding_norm_limit: float = 0.55
     erasure: Erasure = field(default_factory=Erasure)
     niche_weight: float = 1.0
-    niche_share: float = 0.5
+    niche_share: float = 0.25
     niche_negatives: int = 12
     noise_offset: float = 0.01
     gram_pictures: int = 4
