@@ -1,6 +1,6 @@
 """ComfyUI-BlockLoRA: concepts in row blocks of the weights, trained and merged inside ComfyUI."""
 
-from comfy_api.latest import ComfyExtension
+from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from .nodes import NODES
@@ -10,7 +10,7 @@ WEB_DIRECTORY = "./web"
 
 class BlockLoRAExtension(ComfyExtension):
     @override
-    async def get_node_list(self):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, get_args
 
 from comfy_api.latest import io, ui
 
 from ..blocklora_core.host.patching import Applied, apply_merge
 from ..blocklora_core.lora import Stack
-from ..blocklora_core.merge import METHODS
+from ..blocklora_core.merge import METHODS, Overlap
 from ..blocklora_core.rows import describe
 from .schema import StackType, schema
 
@@ -56,7 +56,7 @@ class BlockLoRAMerge(io.ComfyNode):
                     tooltip="auto takes fused when every file carries its Grams, else per_row. See the help page.",
                 ),
                 io.Combo.Input(
-                    "overlap", options=["error", "share", "priority"], default="error",
+                    "overlap", options=list(get_args(Overlap)), default="error",
                     tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
                 ),
             ],
@@ -68,7 +68,7 @@ class BlockLoRAMerge(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, stack: Stack, method: str, overlap: str) -> io.NodeOutput:
+    def execute(cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap) -> io.NodeOutput:
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method, overlap)
         report = _report(applied, time.perf_counter() - started)
