@@ -113,7 +113,7 @@ class Layer:
 
     def scaled(self, factor: float) -> Layer:
         """The same layer, `factor` times as strong."""
-        return replace(self, scale=self.scale * factor)
+        return self if factor == 1 else replace(self, scale=self.scale * factor)
 
     def with_down(self, down: Tensor) -> Layer:
         """The same layer with another down."""

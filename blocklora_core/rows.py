@@ -109,22 +109,6 @@ def positions(rows: Rows, subset: Rows) -> Tensor:
     return torch.isin(index(rows), index(subset)).nonzero().flatten()
 
 
-def segments(rows: Rows) -> list[tuple[int, int]]:
-    """(start, length) of each run of neighbouring rows; strided rows come out one by one."""
-    runs: list[tuple[int, int]] = []
-    for part in rows:
-        if part.step == 1:
-            runs.append((part.start, len(part)))
-        else:
-            runs.extend((row, 1) for row in part)
-    return runs
-
-
-def is_strided(rows: Rows) -> bool:
-    """Whether some segment skips rows, so that no slice of the weight is the block."""
-    return any(part.step != 1 for part in rows)
-
-
 def tidy(parts: Iterable[range]) -> Rows:
     """Canonical form: no empty segment, ascending, neighbours joined. ValueError when segments interleave."""
     done: list[range] = []

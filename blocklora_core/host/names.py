@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import comfy.lora
 
@@ -11,12 +13,16 @@ from .. import keys
 from ..lora import BlockLoRA
 from .handles import ComfyClip, ComfyModel
 
+_STEMS: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+
 
 def model_stems(model: ComfyModel) -> dict[str, str]:
-    """Every key stem that ComfyUI accepts for MODEL -> weight name."""
-    return {
-        stem: name for stem, name in comfy.lora.model_lora_keys_unet(model.model, {}).items() if isinstance(name, str)
-    }
+    """Every key stem that ComfyUI accepts for MODEL -> weight name. Listed once for each loaded model."""
+    known = _STEMS.get(model.model)
+    if known is None:
+        listed = comfy.lora.model_lora_keys_unet(model.model, {})
+        known = _STEMS[model.model] = {stem: name for stem, name in listed.items() if isinstance(name, str)}
+    return known
 
 
 def clip_stems(clip: ComfyClip) -> dict[str, str]:

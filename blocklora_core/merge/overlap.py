@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..lora import BlockLoRA, Layer, Stack
-from ..rows import count, describe, index, overlap
+from ..rows import Rows, count, describe, index, overlap
 
 Overlap = Literal["error", "share", "priority"]
 
@@ -41,7 +41,8 @@ def settle(stack: Stack, policy: Overlap) -> Settled:
     if policy not in OVERLAPS:
         raise ValueError(f"Overlap policy: expected one of {', '.join(OVERLAPS)}, got {policy!r}.")
     holders = _holders(stack)
-    shared = {name: number for name, held in holders.items() if (number := int((held > 1).sum()))}
+    doubly = {id(held): int((held > 1).sum()) for held in {id(held): held for held in holders.values()}.values()}
+    shared = {name: number for name, held in holders.items() if (number := doubly[id(held)])}
     if not shared:
         return Settled(stack, 0, 0)
     if policy == "error":
@@ -51,13 +52,26 @@ def settle(stack: Stack, policy: Overlap) -> Settled:
 
 
 def _holders(stack: Stack) -> dict[str, Tensor]:
-    """Layer name -> how many members hold each row, int64 (m,)."""
-    held: dict[str, Tensor] = {}
+    """Layer name -> how many members hold each row, int64 (m,); layers that are dealt out alike share one tensor."""
+    held: dict[str, list[Layer]] = {}
     for lora in stack:
         for name, layer in lora.layers.items():
-            counts = held.setdefault(name, torch.zeros(layer.out_features, dtype=torch.long))
-            counts[index(layer.rows)] += 1
-    return held
+            held.setdefault(name, []).append(layer)
+    known: dict[tuple[int, tuple[Rows, ...]], Tensor] = {}
+    holders = {}
+    for name, layers in held.items():
+        dealt = layers[0].out_features, tuple(layer.rows for layer in layers)
+        if dealt not in known:
+            known[dealt] = _count_holders(*dealt)
+        holders[name] = known[dealt]
+    return holders
+
+
+def _count_holders(out_features: int, held: tuple[Rows, ...]) -> Tensor:
+    counts = torch.zeros(out_features, dtype=torch.long)
+    for rows in held:
+        counts[index(rows)] += 1
+    return counts
 
 
 def _share(stack: Stack, holders: dict[str, Tensor]) -> Stack:

@@ -49,12 +49,6 @@ def test_rows_are_ascending_and_canonical(rows: Rows) -> None:
     assert ownership.index(rows).dtype == torch.long
 
 
-@given(any_rows())
-def test_segments_list_the_same_rows(rows: Rows) -> None:
-    listed = [row for start, length in ownership.segments(rows) for row in range(start, start + length)]
-    assert listed == numbers(rows)
-
-
 @given(any_rows(), any_rows())
 def test_overlap_is_the_intersection_of_row_numbers(a: Rows, b: Rows) -> None:
     shared = sorted(set(numbers(a)) & set(numbers(b)))
@@ -156,8 +150,3 @@ def test_overlapping_segments_are_refused() -> None:
 )
 def test_describe(rows: Rows, text: str) -> None:
     assert ownership.describe(rows) == text
-
-
-def test_strided() -> None:
-    assert ownership.is_strided(Scheme(layout="interleaved").rows(0, 64))
-    assert not ownership.is_strided(Scheme().rows(0, 64, 2))
