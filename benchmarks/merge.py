@@ -137,8 +137,7 @@ def make_concept(number: int, shapes: dict[str, tuple[int, int]], slots: int, ba
     if with_grams:
         groups = {stem: input_of(stem) for stem in shapes}
         inputs = {key: make_gram(shapes[key][1], random) for key in sorted(set(groups.values()))}
-        dense = {key: gram.dense(torch.float32) for key, gram in inputs.items()}
-        grams = Grams(inputs, groups, {stem: layers[stem].down @ dense[key] for stem, key in groups.items()})
+        grams = Grams(inputs, groups)
     return BlockLoRA(Concept(f"<c{number}>"), layers, scheme, number, base, grams=grams)
 
 

@@ -2,14 +2,15 @@
 
 The Gram of an input is G = X X^T / columns, (n, n), for the input features X of that layer. The `fused`
 merge solves with the sum of all concepts' Grams, so each file carries its own: the leading eigenpairs plus
-the exact diagonal of the rest. The rest must stay, or the inverse blows up where the sum has lost its energy.
+the exact diagonal of the rest. The rest must stay, or the inverse blows up where the sum has lost its energy; and
+every use must be of the packed form, or the two sides of the solve disagree and blow up just the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -81,6 +82,11 @@ class Gram:
         vectors = self.vectors.to(dtype)
         return (vectors * self.values.to(dtype)) @ vectors.T + self.diagonal.to(dtype).diag()
 
+    def applied_to(self, x: Tensor) -> Tensor:
+        """x @ G for x (r, n), in its dtype, without the (n, n) matrix."""
+        vectors = self.vectors.to(x)
+        return (x @ vectors * self.values.to(x)) @ vectors.T + x * self.diagonal.to(x)
+
 
 class GramAccumulator:
     """Collects the mean Gram of an input of `size` features, in float32."""
@@ -110,40 +116,26 @@ class Grams:
 
     inputs: by input id. input_of: layer name -> input id; layers that read the same input share one Gram
         (q, k, v).
-    projected: layer name -> A @ G, (r, n), with the exact G, for each layer in input_of.
     Raises ValueError when these disagree.
     """
 
     inputs: Mapping[str, Gram]
     input_of: Mapping[str, str]
-    projected: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if set(self.input_of) != set(self.projected):
-            odd = sorted(set(self.input_of) ^ set(self.projected))
-            raise ValueError(f"Grams: expected an input and a projection for each layer, got one for {odd[0]}.")
         for name, key in self.input_of.items():
             if key not in self.inputs:
                 raise ValueError(f"Grams: expected a Gram for the input {key!r} of {name}, got none.")
-            shape = tuple(self.projected[name].shape)
-            if len(shape) != 2 or shape[1] != self.inputs[key].size:
-                raise ValueError(f"Grams: expected (r, {self.inputs[key].size}) for {name}, got {shape}.")
 
     @classmethod
     def from_full(
         cls,
         full: Mapping[str, Tensor],
         input_of: Mapping[str, str],
-        downs: Mapping[str, Tensor],
         k: int = EIGENPAIRS,
     ) -> Grams:
-        """From full Grams by input id, (n, n), and each layer's down, (r, n[, kh, kw]).
-
-        Layers of `input_of` without a down, and inputs that no layer is left to read, are dropped.
-        """
-        kept = {name: key for name, key in input_of.items() if name in downs}
-        projected = {name: _project(downs[name], full[key]) for name, key in kept.items()}
-        return cls({key: Gram.compress(full[key], k) for key in sorted(set(kept.values()))}, kept, projected)
+        """From full Grams by input id, (n, n). Inputs that no layer reads are dropped."""
+        return cls({key: Gram.compress(full[key], k) for key in sorted(set(input_of.values()))}, dict(input_of))
 
     def covers(self, names: Iterable[str]) -> bool:
         """Whether every layer in `names` has its Gram."""
@@ -156,8 +148,7 @@ class Grams:
     def renamed(self, names: Mapping[str, str]) -> Grams:
         """The same Grams for layers renamed old -> new; names that `names` leaves out stay."""
         input_of = {names.get(name, name): key for name, key in self.input_of.items()}
-        projected = {names.get(name, name): value for name, value in self.projected.items()}
-        return Grams(self.inputs, input_of, projected)
+        return Grams(self.inputs, input_of)
 
 
 def pack(grams: Grams) -> tuple[Tensor, dict[str, Any]]:
@@ -167,16 +158,12 @@ def pack(grams: Grams) -> tuple[Tensor, dict[str, Any]]:
     """
     chunks: list[Tensor] = []
     inputs: dict[str, Any] = {}
-    projected: dict[str, Any] = {}
     for key in sorted(grams.inputs):
         gram = grams.inputs[key]
         vectors = gram.vectors if gram.vectors.dtype in _VECTOR_NAMES else gram.vectors.float()
         inputs[key] = {"n": gram.size, "k": gram.values.shape[0], "vectors": _VECTOR_NAMES[vectors.dtype]}
         chunks += [gram.values.to(_SCALES), gram.diagonal.to(_SCALES), vectors]
-    for name in sorted(grams.projected):
-        projected[name] = {"input": grams.input_of[name], "rank": grams.projected[name].shape[0]}
-        chunks.append(grams.projected[name].to(_SCALES))
-    index = {"version": PACK_VERSION, "inputs": inputs, "layers": projected}
+    index = {"version": PACK_VERSION, "inputs": inputs, "layers": dict(sorted(grams.input_of.items()))}
     return torch.cat([_to_bytes(chunk) for chunk in chunks] or [torch.empty(0, dtype=torch.uint8)]), index
 
 
@@ -189,11 +176,8 @@ def unpack(packed: Tensor, index: Mapping[str, Any]) -> Grams:
     entries, layers = _read_index(index)
     reader = _Reader(packed)
     inputs = {key: entry.read(reader) for key, entry in sorted(entries.items())}
-    projected = {name: reader.take((rank, entries[key].n), _SCALES) for name, (key, rank) in sorted(layers.items())}
     reader.finish()
-    if not all(bool(value.isfinite().all()) for value in projected.values()):
-        raise ValueError("Grams: expected finite numbers, got NaN or infinity. The file is damaged.")
-    return Grams(inputs, {name: key for name, (key, _) in layers.items()}, projected)
+    return Grams(inputs, layers)
 
 
 class _Reader:
@@ -233,24 +217,20 @@ class _Entry:
         return Gram(reader.take((self.n, self.k), _VECTORS[self.vectors]), values, diagonal)
 
 
-def _read_index(index: Mapping[str, Any]) -> tuple[dict[str, _Entry], dict[str, tuple[str, int]]]:
+def _read_index(index: Mapping[str, Any]) -> tuple[dict[str, _Entry], dict[str, str]]:
     try:
         entries = {key: _Entry(**entry) for key, entry in index["inputs"].items()}
-        layers = {name: (entry["input"], entry["rank"]) for name, entry in index["layers"].items()}
-        sound = all(key in entries and _is_size(rank) for key, rank in layers.values())
+        layers = dict(index["layers"].items())
+        sound = all(key in entries for key in layers.values())
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"Grams: expected an index of inputs and layers, got a damaged one: {error}.") from error
     if not sound:
-        raise ValueError("Grams: expected ranks and known inputs in the index, got a damaged one.")
+        raise ValueError("Grams: expected known inputs in the index, got a damaged one.")
     return entries, layers
 
 
 def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _project(down: Tensor, full: Tensor) -> Tensor:
-    return (down.detach().flatten(1).float() @ full.detach().float()).cpu()
 
 
 def _to_bytes(tensor: Tensor) -> Tensor:

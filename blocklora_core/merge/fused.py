@@ -1,8 +1,11 @@
 """Fused BlockLoRA: the closed form of gradient fusion (Mix-of-Show, arXiv 2305.18292), solved per row block.
 
-For the rows R_i of concept i, argmin_D |(Delta W_i - D) X_i|^2 + sum_{j != i} |D X_j|^2 is B_i A_i' with
-A_i' = A_i G_i (sum_j G_j + delta I)^-1 and G_i = X_i X_i^T. B and rows stay, so the result is again row
-blocks of the same rank, each deaf to the other concepts' inputs.
+For the rows R_i of concept i, argmin_D |(Delta W_i - D) X_i|^2 + sum_{j != i} |D X_j|^2 + delta |Delta W_i - D|^2 is
+B_i A_i' with A_i' = A_i (G_i + delta I) (sum_j G_j + delta I)^-1 and G_i = X_i X_i^T. B and rows stay, so the result is
+again row blocks of the same rank, each deaf to the other concepts' inputs.
+
+The last term of the sum is ours. It keeps the concept as it was trained on inputs that no concept has shown, such as
+the prompts that name none; a ridge on D itself would leave those to chance.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from ..grams import Gram, Grams
 from ..lora import BlockLoRA, Layer, Stack
 from .sums import per_row
 
-DAMPING = 1e-4
+DAMPING = 0.1
 """delta as a share of the mean energy per input feature, tr(sum G) / n."""
 
 
@@ -33,7 +36,7 @@ def fused(stack: Stack, damping: float = DAMPING) -> Stack:
         for name in group.layers:
             for layers, lora in zip(solved, stack, strict=True):
                 if name in layers:
-                    layers[name] = _solve(layers[name], _need(lora).projected[name], factor)
+                    layers[name] = _solve(layers[name], _gram(lora, name), factor)
     return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, solved, strict=True)))
 
 
@@ -68,26 +71,36 @@ def _gram(lora: BlockLoRA, name: str) -> Gram:
     if not grams.covers([name]):
         raise ValueError(f"fused: expected a Gram of {lora.label} for {name}, got none. Merge with per_row instead.")
     gram, size = grams.of(name), lora.layers[name].down[0].numel()
-    if gram.size != size or grams.projected[name].shape[0] != lora.layers[name].rank:
+    if gram.size != size:
         raise ValueError(f"fused: expected a Gram of {size} features for {name} of {lora.label}, got {gram.size}.")
     return gram
 
 
-def _factor(grams: tuple[Gram, ...], damping: float) -> Tensor:
+@dataclass(frozen=True)
+class _Factor:
+    """Cholesky factor of sum G + delta I, and delta."""
+
+    cholesky: Tensor
+    delta: float
+
+
+def _factor(grams: tuple[Gram, ...], damping: float) -> _Factor:
     total = grams[0].dense()
     for gram in grams[1:]:
         total += gram.dense().to(total.device)
-    energy = float(total.diagonal().mean())
-    # Without any energy every solution is as good: the identity keeps the solve defined and the downs at 0.
-    total.diagonal().add_(damping * energy if energy > 0.0 else 1.0)
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(total)
+    # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
+    delta = damping * float(total.diagonal().mean()) or 1.0
+    total.diagonal().add_(delta)
+    cholesky: Tensor
+    cholesky, failed = torch.linalg.cholesky_ex(total)
     if int(failed):
         raise ValueError(f"fused: expected a positive definite sum of Grams, got another at damping {damping}.")
-    return factor
+    return _Factor(cholesky, delta)
 
 
-def _solve(layer: Layer, projected: Tensor, factor: Tensor) -> Layer:
-    down = torch.cholesky_solve(projected.to(factor).T, factor).T
+def _solve(layer: Layer, gram: Gram, factor: _Factor) -> Layer:
+    down = layer.down.flatten(1).to(factor.cholesky)
+    goal = gram.applied_to(down) + factor.delta * down
+    solved = torch.cholesky_solve(goal.T, factor.cholesky).T
     dtype = torch.promote_types(layer.down.dtype, torch.float32)
-    return layer.with_down(down.reshape(layer.down.shape).to(layer.down.device, dtype))
+    return layer.with_down(solved.reshape(layer.down.shape).to(layer.down.device, dtype))

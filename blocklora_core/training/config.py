@@ -26,6 +26,8 @@ class TrainConfig:
     steps, batch_size: optimiser steps, pictures a step.
     rank: r of B (rows, r) and A (r, n); scale is 1 (alpha = r), as in ED-LoRA.
     learning_rate: of A and B; embedding_learning_rate: of V_rand and V_class. Linear decay to zero over the steps.
+    embedding_share: share of the steps, from the first on, in which V_rand and V_class learn; frozen afterwards, when
+        prompts need encoding only once (pivotal tuning). 1 throughout, as in ED-LoRA; 0 leaves V_rand random.
     weight_decay: AdamW's, on A, B and the embeddings (Mix-of-Show: 0.01).
     embedding_norm_limit: embeddings freeze once their mean norm reaches it (Mix-of-Show: 0.55).
     erasure: Randomized Output Erasure (BlockLoRA Eq. 3).
@@ -42,6 +44,7 @@ class TrainConfig:
     rank: int = 4
     learning_rate: float = 1e-3
     embedding_learning_rate: float = 1e-3
+    embedding_share: float = 1.0
     weight_decay: float = 0.01
     embedding_norm_limit: float = 0.55
     erasure: Erasure = field(default_factory=Erasure)
@@ -63,13 +66,19 @@ class TrainConfig:
             self._at_least(name, 1)
         for name in _NOT_NEGATIVE:
             self._at_least(name, 0)
-        if not 0 <= self.niche_share <= 1:
-            raise ValueError(f"niche_share: expected 0 to 1, got {self.niche_share}.")
+        for name in ("niche_share", "embedding_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}.")
         self.scheme.check_slot(self.slot)
 
     def _at_least(self, name: str, least: int) -> None:
         if not getattr(self, name) >= least:
             raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}.")
+
+    @property
+    def embedding_steps(self) -> int:
+        """Steps in which the concept's token learns."""
+        return round(self.embedding_share * self.steps) if self.embedding_learning_rate else 0
 
     @property
     def niche_pictures(self) -> int:

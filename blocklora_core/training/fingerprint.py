@@ -57,7 +57,6 @@ class InputWatch:
 def collect_grams(
     port: Port,
     layers: Mapping[str, AdaptedLayer],
-    downs: Mapping[str, Tensor],
     conditioning: Conditioning,
     latent_shape: torch.Size,
     steps: int,
@@ -65,11 +64,11 @@ def collect_grams(
 ) -> Grams:
     """Grams over a full sampling run without guidance (algorithms: gradient fusion's spatial features).
 
-    conditioning: one row per picture. downs: each layer's A, (r, n). latent_shape: (C, H, W).
+    conditioning: one row per picture. latent_shape: (C, H, W).
     """
     noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
     watch = InputWatch(layers)
     with watch.attached():
         euler(port, noise, conditioning, steps)
     full = {key: total.mean().cpu() for key, total in watch.totals.items()}
-    return Grams.from_full(full, watch.input_of, downs)
+    return Grams.from_full(full, watch.input_of)

@@ -18,7 +18,7 @@ from .config import TrainConfig
 from .data import Dataset
 from .fingerprint import collect_grams
 from .port import Conditioning, Port
-from .prompts import ConceptToken, Negatives, encode_unique
+from .prompts import ConceptToken, Negatives, OwnPrompts
 from .sampling import euler
 
 
@@ -50,6 +50,7 @@ class Trainer:
         self.losses: list[float] = []
         self.niche_losses: list[float] = []
         self.token = ConceptToken(port.class_embeddings(concept.class_word), self.generator, port.device)
+        self.own = OwnPrompts(port, concept.name, self.token)
         self.adapters = AdapterSet(self._make_adapters(), config.erasure, self.generator)
         self.optimizer = torch.optim.AdamW(
             [
@@ -104,7 +105,8 @@ class Trainer:
         latents = latents.to(self.port.device)
         sigma, noise = self._noise(latents)
         noisy = self.port.add_noise(latents, noise, sigma)
-        own = encode_unique(self.port, captions, self.concept.name, self.token.embeddings())
+        self._freeze_token_when_due()
+        own = self.own.encode(captions)
         repeated = self.config.niche_pictures
         others = self.negatives.pick(repeated, self.generator) if self.negatives else None
         target = self._frozen_prediction(noisy[:repeated], sigma[:repeated], others)
@@ -156,10 +158,12 @@ class Trainer:
         niche = error[batch:].mean() if target is not None else error.new_zeros(())
         return error[:batch].mean(), niche
 
+    def _freeze_token_when_due(self) -> None:
+        learning = len(self.losses) < self.config.embedding_steps
+        if not self.own.frozen and not (learning and self.token.mean_norm() < self.config.embedding_norm_limit):
+            self.own.freeze()
+
     def _update(self) -> None:
-        if self.token.mean_norm() >= self.config.embedding_norm_limit:
-            for parameter in self.token.parameters():
-                parameter.grad = None
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -198,13 +202,12 @@ class Trainer:
     def _own_prompts(self, pictures: int) -> Conditioning:
         captions = [f"a {self.concept.name}", *self.dataset.captions]
         chosen = [captions[number % len(captions)] for number in range(pictures)]
-        return encode_unique(self.port, chosen, self.concept.name, self.token.embeddings()).detach()
+        return self.own.encode(chosen).detach()
 
     def _collect_grams(self) -> Grams:
-        downs = {name: adapter.down.detach().float().cpu() for name, adapter in self.adapters.adapters.items()}
         layers = {name: self.port.layers[name] for name in self.adapters.adapters}
         generator = torch.Generator().manual_seed(self.config.seed)
         return collect_grams(
-            self.port, layers, downs, self._own_prompts(self.config.gram_pictures),
+            self.port, layers, self._own_prompts(self.config.gram_pictures),
             self.dataset.examples[0].latents.shape, self.config.gram_steps, generator,
         )  # fmt: skip

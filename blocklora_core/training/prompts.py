@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,33 @@ def random_vector(width: int, generator: torch.Generator) -> Tensor:
     return torch.randn(1, width, generator=generator) * V_RAND_SPREAD
 
 
-def encode_unique(port: Port, captions: Sequence[str], concept: str, embeddings: Mapping[str, Tensor]) -> Conditioning:
-    """Captions encoded once each, however often they occur in the batch."""
-    unique = list(dict.fromkeys(captions))
-    encoded = Conditioning.cat([port.encode(caption, concept, embeddings) for caption in unique])
-    return encoded.pick([unique.index(caption) for caption in captions])
+class OwnPrompts:
+    """The concept's prompts, each encoded once a batch, with gradients into its token; once frozen, once a run."""
+
+    def __init__(self, port: Port, concept: str, token: ConceptToken):
+        self.port, self.concept, self.token = port, concept, token
+        self.frozen = False
+        self._kept: dict[str, Conditioning] = {}
+
+    def freeze(self) -> None:
+        """The token stays as it is from now on."""
+        self.frozen = True
+        for parameter in self.token.parameters():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+
+    def encode(self, captions: Sequence[str]) -> Conditioning:
+        unique = list(dict.fromkeys(captions))
+        encoded = Conditioning.cat([self._encode(caption) for caption in unique])
+        return encoded.pick([unique.index(caption) for caption in captions])
+
+    def _encode(self, caption: str) -> Conditioning:
+        if caption in self._kept:
+            return self._kept[caption]
+        encoded = self.port.encode(caption, self.concept, self.token.embeddings())
+        if self.frozen:
+            self._kept[caption] = encoded
+        return encoded
 
 
 class Negatives:

@@ -73,7 +73,7 @@ def equal(a: BlockLoRA, b: BlockLoRA) -> bool:
     pairs = [(a.layers[name].up, b.layers[name].up) for name in a.layers]
     pairs += [(a.layers[name].down, b.layers[name].down) for name in a.layers]
     pairs += [(a.embeddings[name], b.embeddings[name]) for name in a.embeddings]
-    pairs += [(a.grams.projected[name], b.grams.projected[name]) for name in a.grams.projected]
+    pairs += [(a.grams.of(name).dense(), b.grams.of(name).dense()) for name in a.grams.input_of]
     return all(torch.equal(x, y) for x, y in pairs)
 
 
