@@ -79,6 +79,10 @@ class BlockLoRATrain(io.ComfyNode):
                     round=False, optional=True, tooltip="Learning rate of the concept's token.",
                 ),
                 advanced(
+                    io.Float, "embedding_share", default=DEFAULTS.embedding_share, min=0.0, max=1.0, step=0.05, optional=True,
+                    tooltip="Share of the steps in which the token learns. Once it rests, each step is quicker.",
+                ),
+                advanced(
                     io.Int, "resolution", default=512, min=0, max=4096, step=8, optional=True,
                     tooltip="Larger pictures are scaled down to about this many pixels squared. 0 leaves every size.",
                 ),
@@ -112,6 +116,7 @@ class BlockLoRATrain(io.ComfyNode):
             rank=one["rank"],
             learning_rate=one["learning_rate"],
             embedding_learning_rate=one.get("embedding_learning_rate", DEFAULTS.embedding_learning_rate),
+            embedding_share=one.get("embedding_share", DEFAULTS.embedding_share),
             erasure=Erasure(one["erasure"]),
             niche_weight=one["niche"],
             preview_every=one.get("preview_every", DEFAULTS.preview_every),

@@ -26,7 +26,7 @@ class FakePort:
         self.out = nn.Linear(32, CHANNELS, bias=False)
         for layer in (self.q, self.k, self.out):
             layer.weight = nn.Parameter(torch.randn(layer.weight.shape, generator=generator) * 0.2, requires_grad=False)
-        self.predictions = 0
+        self.predictions = self.encodings = 0
 
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
@@ -43,6 +43,7 @@ class FakePort:
         return self.words[word]
 
     def encode(self, prompt: str, concept: str, embeddings: Mapping[str, Tensor]) -> Conditioning:
+        self.encodings += 1
         vectors = []
         for word in prompt.split():
             if word == concept and embeddings:

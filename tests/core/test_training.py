@@ -115,6 +115,26 @@ def test_embeddings_freeze_at_the_norm_limit() -> None:
     assert torch.equal(frozen, start)
 
 
+@pytest.mark.parametrize(("share", "moved"), [(0.0, False), (0.5, True)])
+def test_a_token_that_rests_is_encoded_once(share: float, moved: bool) -> None:
+    config = dataclasses.replace(CONFIG, embedding_share=share, embedding_norm_limit=1e9)
+    port = FakePort()
+    trainer = Trainer(port, Dataset(examples(), 4), HERO, config)
+    start = trainer.token.embeddings()["fake"].detach().clone()
+    tokens, encodings = [], []
+
+    def watch(_progress: Progress) -> None:
+        tokens.append(trainer.token.embeddings()["fake"].detach().clone())
+        encodings.append(port.encodings)
+
+    trainer.run(watch)
+    learning = config.embedding_steps
+    captions = len(set(trainer.dataset.captions))
+    assert torch.equal(tokens[-1], start) is not moved
+    assert all(torch.equal(tokens[-1], token) for token in tokens[max(0, learning - 1) :])
+    assert encodings[-1] - (encodings[learning - 1] if learning else 0) <= captions
+
+
 def test_grams_cover_every_layer_and_share_one_input() -> None:
     trainer, _ = trained()
     lora = trainer.result()
