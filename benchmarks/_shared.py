@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -38,15 +39,25 @@ def interleaved(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[
     """Every side once a round, in turn, so that a slow spell of the machine hits them all.
 
     A side returns its own seconds: what it prepares and tidies up does not count. The first round only warms up.
+    As in timeit, garbage is collected between the sides and not while one runs.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repeats + 1):
         for name, side in sides.items():
-            taken = side()
+            taken = _without_collection(side)
             if number:
                 seconds[name].append(taken)
             say(f"round {number}/{repeats}{'' if number else ' (warm-up)'}: {name} {taken:.3f} s")
     return seconds
+
+
+def _without_collection(side: Callable[[], float]) -> float:
+    gc.collect()
+    gc.disable()
+    try:
+        return side()
+    finally:
+        gc.enable()
 
 
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:

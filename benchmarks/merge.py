@@ -1,14 +1,15 @@
 """How fast fifteen concepts merge into a real SD1.5 UNet, against fifteen chained stock LoRAs.
 
-Run as `python run.py bench merge [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random fp16 weights; the
-concepts are files of ours (rank 4, the 128 attention Linears, with Grams), saved and loaded before the clock starts.
+Run as `python run.py bench merge [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random fp16 weights, the
+CLIP its text encoder's; the concepts are files of ours (rank 4, the 128 attention Linears, a token, Grams), saved and
+loaded before the clock starts.
 Every side ends with ComfyUI's own load: ModelPatcher.patch_model with its backup of what it patches; the
 unpatching that follows each is not timed. Sides take turns, and medians count.
 
 The last line is one JSON object:
-    stock_chain_seconds    fifteen times what LoraLoader does with a file in memory (key map, load_lora, clone,
-                           add_patches), then one load
-    block_seconds          our merge, method per_row: one clone, one add_patches, then one load
+    stock_chain_seconds    fifteen times what LoraLoader does with a file in memory to MODEL and CLIP (key maps,
+                           load_lora, clones, add_patches), then one load of the UNet
+    block_seconds          our merge into MODEL and CLIP, method per_row, then one load of the UNet
     fused_seconds          our merge, method fused, the solve included, then one load
     copy_seconds           one load of the same model without patches, see Bench.copy
     bare_load_seconds      the part of copy_seconds that is spent in ComfyUI
@@ -37,7 +38,9 @@ import_comfyui()
 import comfy.model_base  # noqa: E402  (ComfyUI is on the path only now)
 import comfy.model_patcher  # noqa: E402
 import comfy.sd  # noqa: E402
+import comfy.sd1_clip  # noqa: E402
 import comfy.supported_models  # noqa: E402
+import comfy.supported_models_base  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 
@@ -98,6 +101,17 @@ def build_model(config: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
     return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
 
 
+def build_clip() -> comfy.sd.CLIP:
+    """SD1.5's CLIP with weights of zero: it is patched and cloned, never run."""
+    clip = comfy.sd.CLIP(
+        comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel),
+        embedding_directory=[],
+    )
+    for parameter in clip.cond_stage_model.parameters():
+        parameter.data.zero_()
+    return clip
+
+
 def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:
     """Stem -> shape of the attention Linears."""
     weights, found = model.model.state_dict(), {}
@@ -138,7 +152,8 @@ def make_concept(number: int, shapes: dict[str, tuple[int, int]], slots: int, ba
         groups = {stem: input_of(stem) for stem in shapes}
         inputs = {key: make_gram(shapes[key][1], random) for key in sorted(set(groups.values()))}
         grams = Grams(inputs, groups)
-    return BlockLoRA(Concept(f"<c{number}>"), layers, scheme, number, base, grams=grams)
+    token = {"clip_l": torch.randn(2, 768, generator=random) * 0.01}
+    return BlockLoRA(Concept(f"<c{number}>"), layers, scheme, number, base, token, grams)
 
 
 def make_files(folder: Path, model: Any, concepts: int, slots: int, with_grams: bool) -> list[Path]:
@@ -156,6 +171,7 @@ class Bench:
     """The sides, each a function that returns its seconds."""
 
     model: Any
+    clip: Any
     stacks: dict[str, Stack]
     stock: list[dict[str, torch.Tensor]]
 
@@ -169,15 +185,15 @@ class Bench:
 
     def stock_chain(self) -> float:
         def chain() -> Any:
-            model = self.model
+            model, clip = self.model, self.clip
             for lora in self.stock:
-                model, _ = comfy.sd.load_lora_for_models(model, None, lora, 1.0, 0.0)
+                model, clip = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
             return model
 
         return self._load(chain)
 
     def merge(self, stack: str, method: str) -> Callable[[], float]:
-        return lambda: self._load(lambda: apply_merge(self.stacks[stack], self.model, None, method).model)
+        return lambda: self._load(lambda: apply_merge(self.stacks[stack], self.model, self.clip, method).model)
 
     def bare_load(self) -> float:
         """patch_model without patches. On a CPU nothing moves, so this is bookkeeping alone."""
@@ -237,7 +253,9 @@ def prepare(folder: Path, config: dict[str, Any]) -> Bench:
     many = make_files(folder, model, MANY, MANY_SLOTS, with_grams=False)
     stacks = {"files": files, "few": many[:CONCEPTS], "many": many}
     loaded = {name: tuple(map(load, paths)) for name, paths in stacks.items()}
-    return Bench(model, loaded, [comfy.utils.load_torch_file(str(path), safe_load=True) for path in files])
+    return Bench(
+        model, build_clip(), loaded, [comfy.utils.load_torch_file(str(path), safe_load=True) for path in files]
+    )
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ every use must be of the packed form, or the two sides of the solve disagree and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,14 @@ class Gram:
         """x @ G for x (r, n), in its dtype, without the (n, n) matrix."""
         vectors = self.vectors.to(x)
         return (x @ vectors * self.values.to(x)) @ vectors.T + x * self.diagonal.to(x)
+
+
+def total(grams: Sequence[Gram], dtype: torch.dtype = torch.float64) -> Tensor:
+    """The sum of several Grams of one size as one matrix (n, n): one product, however many there are."""
+    roots = torch.cat([gram.vectors.to(dtype) * gram.values.to(dtype).sqrt() for gram in grams], 1)
+    summed = roots @ roots.T
+    summed.diagonal().add_(torch.stack([gram.diagonal.to(summed) for gram in grams]).sum(0))
+    return summed
 
 
 class GramAccumulator:

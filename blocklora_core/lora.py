@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ class Layer:
         """n, the weight's dim 1: kernel sizes not counted."""
         return self.down.shape[1]
 
-    @property
+    @cached_property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight that this layer changes: (m, n[, kh, kw])."""
         return (self.out_features, *self.down.shape[1:])

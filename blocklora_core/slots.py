@@ -1,4 +1,4 @@
-"""The slot ledger: which slots the files in the user's folders hold, and which is free."""
+"""The slot ledger: which slots the files in the user's folders hold."""
 
 from __future__ import annotations
 
@@ -29,20 +29,6 @@ def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, lis
             for slot in _slots_of(record, scheme):
                 taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
-
-
-def lowest_free_slot(folders: Folders, base: str, scheme: Scheme) -> int:
-    """The lowest slot that no file holds; ValueError when all are taken."""
-    taken = occupied_slots(folders, base, scheme)
-    free = next((slot for slot in range(scheme.slots) if slot not in taken), None)
-    if free is not None:
-        return free
-    files = sorted({path.name for paths in taken.values() for path in paths})
-    raise ValueError(
-        f"Expected a free slot among {scheme.slots} for {base or 'any base'}, got none: they are held by "
-        f"{', '.join(files[:4])}{' and others' if len(files) > 4 else ''}. Move concepts that you will not "
-        "merge with this one out of the folder, or choose by hand the slot of such a concept."
-    )
 
 
 def _safetensors(folders: Folders) -> Iterator[Path]:

@@ -26,7 +26,7 @@ from demo.text_encoder import FastTextEncoder, text_encoder_state
 ART = {"google": "emoji-datasource-google@16.0.0", "twitter": "emoji-datasource-twitter@16.0.0"}
 SAMPLE_PROMPTS = [f"a {word} on a {ground} background" for word, ground in zip(
     ("cat", "tiger", "panda", "penguin", "man", "princess", "santa", "robot", "policeman", "apple", "pizza",
-     "sunflower", "house", "rocket", "snowman", "heart"), tuple(BACKGROUNDS) * 4, strict=False)]  # fmt: skip
+     "sunflower", "star", "rocket", "snowman", "heart"), tuple(BACKGROUNDS) * 4, strict=False)]  # fmt: skip
 
 
 def fetch_art(folder: Path) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,21 +14,44 @@ from .. import keys
 from ..lora import BlockLoRA
 from .handles import ComfyClip, ComfyModel
 
-_STEMS: WeakKeyDictionary[Any, dict[str, str]] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class Weights:
+    """A loaded model's weights: every key stem that ComfyUI accepts -> weight name, and weight name -> shape."""
+
+    stems: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]]
 
 
-def model_stems(model: ComfyModel) -> dict[str, str]:
-    """Every key stem that ComfyUI accepts for MODEL -> weight name. Listed once for each loaded model."""
-    known = _STEMS.get(model.model)
-    if known is None:
-        listed = comfy.lora.model_lora_keys_unet(model.model, {})
-        known = _STEMS[model.model] = {stem: name for stem, name in listed.items() if isinstance(name, str)}
-    return known
+_LISTED: WeakKeyDictionary[Any, Weights] = WeakKeyDictionary()
 
 
-def clip_stems(clip: ComfyClip) -> dict[str, str]:
+def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Weights:
+    # Once for each loaded model: its names never change, and listing them takes longer than a merge.
+    if module not in _LISTED:
+        stems = {stem: name for stem, name in list_stems(module, {}).items() if isinstance(name, str)}
+        _LISTED[module] = Weights(stems, {name: tuple(weight.shape) for name, weight in module.state_dict().items()})
+    return _LISTED[module]
+
+
+def model_weights(model: ComfyModel) -> Weights:
+    """MODEL's."""
+    return _listed(model.model, comfy.lora.model_lora_keys_unet)
+
+
+def clip_weights(clip: ComfyClip) -> Weights:
+    """CLIP's."""
+    return _listed(clip.cond_stage_model, comfy.lora.model_lora_keys_clip)
+
+
+def model_stems(model: ComfyModel) -> Mapping[str, str]:
+    """Every key stem that ComfyUI accepts for MODEL -> weight name."""
+    return model_weights(model).stems
+
+
+def clip_stems(clip: ComfyClip) -> Mapping[str, str]:
     """Every key stem that ComfyUI accepts for CLIP -> weight name."""
-    return comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    return clip_weights(clip).stems
 
 
 def preferred_stems(stems: Mapping[str, str]) -> dict[str, str]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from .. import keys
 from ..lora import BlockLoRA, Layer, Stack
 from ..merge import Merged, Overlap, merge
 from .handles import ComfyClip, ComfyModel
-from .names import clip_stems, model_stems, on_weights
+from .names import clip_weights, model_weights, on_weights
 from .row_blocks import RowBlocksAdapter
 from .text import with_concepts
 
@@ -41,17 +39,17 @@ def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
             if keys.is_text(name) == text and layer.rows:
                 by_weight.setdefault(name, []).append(layer)
     patches = {name: RowBlocksAdapter.of(layers) for name, layers in by_weight.items()}
-    missing = set(patches) - set(patcher.add_patches(patches))
+    missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
     if missing:
         raise NothingFitsError(f"Expected weights to patch, the host knows no {min(missing)}.")
     return sum(map(len, by_weight.values()))
 
 
-def _check_shapes(lora: BlockLoRA, weights: Mapping[str, Tensor]) -> None:
+def _check_shapes(lora: BlockLoRA, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for name, layer in lora.layers.items():
-        if layer.weight_shape != (shape := tuple(weights[name].shape)):
+        if layer.weight_shape != shapes[name]:
             raise NothingFitsError(
-                f"{lora.label}: expected {name} of shape {shape}, the file's is {layer.weight_shape}. "
+                f"{lora.label}: expected {name} of shape {shapes[name]}, the file's is {layer.weight_shape}. "
                 f"It was trained for another base{f' ({lora.base})' if lora.base else ''}: load that checkpoint."
             )
 
@@ -61,10 +59,9 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
 
     Raises NothingFitsError when a file has not one layer in common with MODEL and CLIP, or one of another shape.
     """
-    stems = {**model_stems(model), **(clip_stems(clip) if clip is not None else {})}
-    weights = dict(model.model.named_parameters())
-    if clip is not None:
-        weights |= dict(clip.cond_stage_model.named_parameters())
+    sides = [model_weights(model), *([clip_weights(clip)] if clip is not None else [])]
+    stems = {stem: name for side in sides for stem, name in side.stems.items()}
+    shapes = {name: shape for side in sides for name, shape in side.shapes.items()}
     resolved, unused = [], {}
     for lora in stack:
         fitting, unknown = on_weights(lora, stems)
@@ -73,7 +70,7 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
                 f"{lora.label}: none of its {len(lora.layers)} layers is in this model ({next(iter(lora.layers))}). "
                 f"It was trained for {lora.base or 'another base'}: load that checkpoint."
             )
-        _check_shapes(fitting, weights)
+        _check_shapes(fitting, shapes)
         resolved.append(fitting)
         if unknown:
             unused[lora.label] = unknown

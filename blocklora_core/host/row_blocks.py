@@ -95,10 +95,15 @@ def _continues(run: list[_Part], part: _Part) -> bool:
     return gap > 0 and part.rows.start - run[0].rows.start < part.rows.step
 
 
+def _part_of(up: Tensor, part: _Part) -> Tensor:
+    return up if len(up) == len(part.rows) else up[part.offset : part.offset + len(part.rows)]
+
+
 def _stacked(layers: Sequence[Layer], run: tuple[_Part, ...]) -> Run:
     held = [(layers[part.layer], part) for part in run]
-    ups = torch.stack([layer.up.flatten(1).narrow(0, part.offset, len(part.rows)) for layer, part in held])
-    downs = torch.stack([layer.down.flatten(1) for layer, _ in held])
+    rank, length, _ = run[0].form
+    ups = torch.cat([_part_of(layer.up, part) for layer, part in held]).view(len(run), length, rank)
+    downs = torch.cat([layer.down for layer, _ in held]).view(len(run), rank, -1)
     if any(layer.scale != 1 for layer, _ in held):
         ups = ups * torch.tensor([layer.scale for layer, _ in held], device=ups.device).reshape(-1, 1, 1)
     between = run[1].rows.start - run[0].rows.start if len(run) > 1 else 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..grams import Gram, Grams
+from ..grams import Gram, Grams, total
 from ..lora import BlockLoRA, Layer, Stack
 from .sums import per_row
 
@@ -33,10 +33,14 @@ def fused(stack: Stack, damping: float = DAMPING) -> Stack:
     solved: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
     for group in _groups(stack):
         factor = _factor(group.grams, damping)
-        for name in group.layers:
-            for layers, lora in zip(solved, stack, strict=True):
-                if name in layers:
-                    layers[name] = _solve(layers[name], _gram(lora, name), factor)
+        # Solved in the order of the names too, so that the order of the stack does not even change the rounding.
+        owners = sorted(
+            ((name, layers, lora) for name in group.layers for layers, lora in zip(solved, stack, strict=True)
+             if name in layers), key=lambda owner: (owner[0], owner[2].concept.name),
+        )  # fmt: skip
+        downs = factor.solve([(layers[name], _gram(lora, name)) for name, layers, lora in owners])
+        for (name, layers, _), down in zip(owners, downs, strict=True):
+            layers[name] = layers[name].with_down(down)
     return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, solved, strict=True)))
 
 
@@ -83,24 +87,26 @@ class _Factor:
     cholesky: Tensor
     delta: float
 
+    def solve(self, wanted: list[tuple[Layer, Gram]]) -> list[Tensor]:
+        """A (G + delta I) (sum G + delta I)^-1 of each layer, in its shape; one solve for all."""
+        downs = [layer.down.flatten(1).to(self.cholesky) for layer, _ in wanted]
+        goals = [gram.applied_to(down) + self.delta * down for down, (_, gram) in zip(downs, wanted, strict=True)]
+        solved = torch.cholesky_solve(torch.cat(goals).T, self.cholesky).T
+        parts = solved.split([len(down) for down in downs])
+        return [_as_down(part, layer.down) for part, (layer, _) in zip(parts, wanted, strict=True)]
+
+
+def _as_down(solved: Tensor, down: Tensor) -> Tensor:
+    return solved.reshape(down.shape).to(down.device, torch.promote_types(down.dtype, torch.float32))
+
 
 def _factor(grams: tuple[Gram, ...], damping: float) -> _Factor:
-    total = grams[0].dense()
-    for gram in grams[1:]:
-        total += gram.dense().to(total.device)
+    summed = total(grams)
     # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
-    delta = damping * float(total.diagonal().mean()) or 1.0
-    total.diagonal().add_(delta)
+    delta = damping * float(summed.diagonal().mean()) or 1.0
+    summed.diagonal().add_(delta)
     cholesky: Tensor
-    cholesky, failed = torch.linalg.cholesky_ex(total)
+    cholesky, failed = torch.linalg.cholesky_ex(summed)
     if int(failed):
         raise ValueError(f"fused: expected a positive definite sum of Grams, got another at damping {damping}.")
     return _Factor(cholesky, delta)
-
-
-def _solve(layer: Layer, gram: Gram, factor: _Factor) -> Layer:
-    down = layer.down.flatten(1).to(factor.cholesky)
-    goal = gram.applied_to(down) + factor.delta * down
-    solved = torch.cholesky_solve(goal.T, factor.cholesky).T
-    dtype = torch.promote_types(layer.down.dtype, torch.float32)
-    return layer.with_down(solved.reshape(layer.down.shape).to(layer.down.device, dtype))
