@@ -42,6 +42,7 @@ class TrainJob:
     layers: str = "attention"
     precision: str = AUTO
     node_id: str | None = None
+    masks: Sequence[torch.Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,20 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     """Train `job` on frozen MODEL and CLIP. What was learnt is saved when the user cancels or an error ends the run."""
     config = replace(job.config, slot=_slot(base_name(model), job))
     with training_mode():
-        images = [image.clone() if image.is_inference() else image for image in job.images]
+        images, masks = (
+            [given.clone() if given.is_inference() else given for given in each] for each in (job.images, job.masks)
+        )
         dataset = make_dataset(
             vae,
             model,
             images,
             job.captions,
+            masks,
             job.concept.name,
             job.concept.class_word,
             job.resolution,
             config.batch_size,
+            config.captions,
         )
         progress = NodeProgress(
             job.node_id, config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..erasure import Erasure
 from ..rows import Scheme
+from .captions import CaptionRules
 
 _NOT_NEGATIVE = (
     "preview_every",
@@ -36,6 +37,7 @@ class TrainConfig:
     niche_negatives: how many prompts with another random V_rand to hold in store.
     noise_offset: per-channel constant added to the noise (Mix-of-Show: 0.01).
     gram_pictures, gram_steps: pictures and sampler steps from which the concept's Grams are collected.
+    captions: dropout, shuffled tags and templates, drawn anew at each use of a caption.
     preview_every: steps between sample pictures, 0 for none; preview_steps, preview_cfg: how they are sampled.
     """
 
@@ -52,6 +54,7 @@ class TrainConfig:
     niche_share: float = 0.25
     niche_negatives: int = 12
     noise_offset: float = 0.01
+    captions: CaptionRules = field(default_factory=CaptionRules)
     gram_pictures: int = 4
     gram_steps: int = 20
     preview_every: int = 50

@@ -41,6 +41,14 @@ class Progress:
 Callback = Callable[[Progress], None]
 
 
+def _masked_mean(squared: Tensor, masks: Tensor | None) -> Tensor:
+    """Mean over each picture (B, C, H, W), or over where its mask (B, 1, H, W) is: (B,)."""
+    if masks is None:
+        return squared.flatten(1).mean(1)
+    masks = masks.to(squared).expand_as(squared)
+    return (squared * masks).flatten(1).sum(1) / masks.flatten(1).sum(1)
+
+
 class Trainer:
     """Holds the state of one run. `result()` is valid at any time, also after `run` was broken off."""
 
@@ -101,16 +109,16 @@ class Trainer:
         )
 
     def _step(self) -> None:
-        latents, captions = self.dataset.batch(self.generator)
-        latents = latents.to(self.port.device)
+        batch = self.dataset.batch(self.generator)
+        latents = batch.latents.to(self.port.device)
         sigma, noise = self._noise(latents)
         noisy = self.port.add_noise(latents, noise, sigma)
         self._freeze_token_when_due()
-        own = self.own.encode(captions)
+        own = self.own.encode(batch.captions)
         repeated = self.config.niche_pictures
         others = self.negatives.pick(repeated, self.generator) if self.negatives else None
         target = self._frozen_prediction(noisy[:repeated], sigma[:repeated], others)
-        loss, niche = self._losses(latents, noisy, sigma, own, others, target)
+        loss, niche = self._losses(latents, batch.masks, noisy, sigma, own, others, target)
         if not math.isfinite(loss.item() + niche.item()):
             raise NonFiniteLossError(
                 f"Loss: expected a number, got {loss.item()} at step {len(self.losses) + 1}. "
@@ -138,6 +146,7 @@ class Trainer:
     def _losses(
         self,
         latents: Tensor,
+        masks: Tensor | None,
         noisy: Tensor,
         sigma: Tensor,
         own: Conditioning,
@@ -154,7 +163,9 @@ class Trainer:
         self.adapters.erasing = True
         predicted = self.port.predict(noisy, sigma, own)
         self.adapters.erasing = False
-        error = (predicted - goal).square().flatten(1).mean(1) * self.port.loss_scale(sigma).square()
+        squared = (predicted - goal).square()
+        own_error = _masked_mean(squared[:batch], masks)
+        error = torch.cat([own_error, squared[batch:].flatten(1).mean(1)]) * self.port.loss_scale(sigma).square()
         niche = error[batch:].mean() if target is not None else error.new_zeros(())
         return error[:batch].mean(), niche
 

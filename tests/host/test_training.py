@@ -77,6 +77,23 @@ def equal(a: BlockLoRA, b: BlockLoRA) -> bool:
     return all(torch.equal(x, y) for x, y in pairs)
 
 
+def test_masks_reach_the_loss_in_the_pictures_own_order(base: Base) -> None:
+    masks = [torch.zeros(64, 64) for _ in range(3)]
+    for number, mask in enumerate(masks):
+        mask[: 16 * (number + 1)] = 1.0
+    job = TrainJob(Concept("<ada>", "person"), pictures(), ("a person",), CONFIG, SLOT, precision="fp32", masks=masks)
+    with torch.inference_mode():
+        masked = train_concept(base.model, base.clip, base.vae, job)
+    assert masked.losses != train(base).losses
+
+
+def test_masks_for_other_pictures_are_refused(base: Base) -> None:
+    for masks, message in (([torch.ones(2, 64, 64)], "one for each of the 3"), ([torch.ones(32, 32)], "64 x 64")):
+        job = TrainJob(Concept("<ada>", "person"), pictures(), ("a person",), CONFIG, SLOT, masks=masks)
+        with pytest.raises(ValueError, match=message):
+            train_concept(base.model, base.clip, base.vae, job)
+
+
 @contextmanager
 def progress_hook(hook: Hook) -> Iterator[None]:
     before = comfy.utils.PROGRESS_BAR_HOOK
