@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import comfy.model_management
 import comfy.model_sampling
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from ..training.port import AdaptedLayer, Conditioning, Embeddings
@@ -54,6 +56,8 @@ class ComfyPort:
         self.base = base_name(model)
         self._layers = self._find_layers(choose)
         self.sampling = model.model.model_sampling
+        # UNets' blocks make new tensors; the clones that the others need would only cost there.
+        self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
         self.scale = next((scale for kind, scale in _LOSS_SCALES if isinstance(self.sampling, kind)), _clean)
 
     def _find_layers(self, choose: Callable[[str], bool]) -> dict[str, AdaptedLayer]:
@@ -100,7 +104,8 @@ class ComfyPort:
             width=width, height=height, prompt_type="positive",
         )  # fmt: skip
         ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
-        return self.model.model.apply_model(noisy, sigma, **ready)
+        with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
+            return self.model.model.apply_model(noisy, sigma, **ready)
 
     def loss_scale(self, sigma: Tensor) -> Tensor:
         return self.scale(sigma, float(getattr(self.sampling, "sigma_data", 1.0)))

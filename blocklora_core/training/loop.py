@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..grams import Grams
-from ..keys import halves
+from ..keys import parts
 from ..lora import BlockLoRA, Concept
 from ..rows import count
 from .adapter import AdapterSet, RowBlockAdapter
@@ -74,7 +74,7 @@ class Trainer:
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
         made = {}
         for name, layer in self.port.layers.items():
-            rows = self.config.scheme.rows(self.config.slot, layer.out_features, halves(name))
+            rows = self.config.scheme.rows(self.config.slot, layer.out_features, parts(name))
             if count(rows):
                 made[name] = RowBlockAdapter(layer, rows, self.config.rank, self.generator, self.port.device)
         if not made:

@@ -40,10 +40,11 @@ def train(
     name: str = "<ada>",
     captions: Sequence[str] = ("a person",),
     precision: str = "fp32",
+    layers: str = "attention",
     **changes: Any,
 ) -> TrainResult:
     config = dataclasses.replace(CONFIG, **changes)
-    job = TrainJob(Concept(name, "person"), pictures(), captions, config, slot, precision=precision)
+    job = TrainJob(Concept(name, "person"), pictures(), captions, config, slot, layers=layers, precision=precision)
     with torch.inference_mode():
         return train_concept(base.model, base.clip, base.vae, job)
 
