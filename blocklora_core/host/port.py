@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import comfy.model_management
 import comfy.model_sampling
@@ -11,6 +11,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
+from ..training.checkpointing import checkpointed, heavy_blocks
 from ..training.port import AdaptedLayer, Conditioning, Embeddings
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
@@ -76,6 +77,11 @@ class ComfyPort:
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
         return self._layers
+
+    def recomputing(self) -> AbstractContextManager[None]:
+        """Gradient checkpointing of the model's blocks, undone when the block ends."""
+        adapted = [layer.module for layer in self._layers.values()]
+        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted))
 
     @property
     def sigmas(self) -> Tensor:

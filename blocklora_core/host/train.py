@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,7 +32,10 @@ AUTO_SLOT = -1
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What the Train node was given. slot AUTO_SLOT picks one; resolution 0 keeps the pictures' size."""
+    """What the Train node was given. slot AUTO_SLOT picks one; resolution 0 keeps the pictures' size.
+
+    checkpointing: compute activations anew in the backward pass instead of keeping them.
+    """
 
     concept: Concept
     images: Sequence[torch.Tensor]
@@ -41,6 +45,7 @@ class TrainJob:
     resolution: int = 512
     layers: str = "attention"
     precision: str = AUTO
+    checkpointing: bool = False
     node_id: str | None = None
     masks: Sequence[torch.Tensor] = ()
 
@@ -130,7 +135,8 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
             computing_in(model, compute_dtype(model.load_device, job.precision)), clip, LAYER_CHOICES[job.layers]
         )
         trainer = Trainer(port, dataset, job.concept, config)
-        seconds, gram_seconds = _run(trainer, progress)
+        with port.recomputing() if job.checkpointing else nullcontext():
+            seconds, gram_seconds = _run(trainer, progress)
     return _result(trainer, dataset, progress, seconds, gram_seconds)
 
 

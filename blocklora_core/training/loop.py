@@ -118,13 +118,14 @@ class Trainer:
         repeated = self.config.niche_pictures
         others = self.negatives.pick(repeated, self.generator) if self.negatives else None
         target = self._frozen_prediction(noisy[:repeated], sigma[:repeated], others)
-        loss, niche = self._losses(latents, batch.masks, noisy, sigma, own, others, target)
-        if not math.isfinite(loss.item() + niche.item()):
-            raise NonFiniteLossError(
-                f"Loss: expected a number, got {loss.item()} at step {len(self.losses) + 1}. "
-                f"Lower the learning rate (now {self.config.learning_rate:g})."
-            )
-        (loss + self.config.niche_weight * niche).backward()
+        with self.adapters.erasing():
+            loss, niche = self._losses(latents, batch.masks, noisy, sigma, own, others, target)
+            if not math.isfinite(loss.item() + niche.item()):
+                raise NonFiniteLossError(
+                    f"Loss: expected a number, got {loss.item()} at step {len(self.losses) + 1}. "
+                    f"Lower the learning rate (now {self.config.learning_rate:g})."
+                )
+            (loss + self.config.niche_weight * niche).backward()
         self._update()
         self.losses.append(loss.item())
         self.niche_losses.append(niche.item())
@@ -160,9 +161,7 @@ class Trainer:
             repeated = target.shape[0]
             noisy, sigma = torch.cat([noisy, noisy[:repeated]]), torch.cat([sigma, sigma[:repeated]])
             own, goal = Conditioning.cat([own, others]), torch.cat([latents, target])
-        self.adapters.erasing = True
         predicted = self.port.predict(noisy, sigma, own)
-        self.adapters.erasing = False
         squared = (predicted - goal).square()
         own_error = _masked_mean(squared[:batch], masks)
         error = torch.cat([own_error, squared[batch:].flatten(1).mean(1)]) * self.port.loss_scale(sigma).square()

@@ -223,8 +223,8 @@ def test_adapter_adds_its_dense_delta_to_the_output(layout: str, probability: fl
         adapted = linear(x)
         with adapters.silent():
             assert torch.equal(linear(x), nn.functional.linear(x, linear.weight, linear.bias))
-        adapters.erasing = True
-        erased = linear(x)
+        with adapters.erasing():
+            erased = linear(x)
     dense = adapter.to_layer().dense()
     torch.testing.assert_close(adapted, nn.functional.linear(x, linear.weight + dense, linear.bias))
     plain = nn.functional.linear(x, linear.weight, linear.bias)
