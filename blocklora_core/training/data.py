@@ -68,3 +68,11 @@ class Dataset:
         chosen, self._queues[group] = queue[: self.batch_size], queue[self.batch_size :]
         picked = [self.examples[number] for number in chosen]
         return torch.stack([example.latents for example in picked]), [example.caption for example in picked]
+
+    def queues(self) -> list[list[int]]:
+        """Numbers of the examples that are left of each group's epoch: all that batches depend on besides chance."""
+        return [list(queue) for queue in self._queues.values()]
+
+    def put_queues(self, queues: Sequence[Sequence[int]]) -> None:
+        """Go on where `queues()` was taken from an equal dataset."""
+        self._queues = {group: list(queue) for group, queue in zip(self._queues, queues, strict=True)}
