@@ -95,6 +95,14 @@ class Dataset:
         captions = [self.rules.apply(example.caption, generator) for example in picked]
         return Batch(torch.stack([example.latents for example in picked]), captions, _masks(picked))
 
+    def queues(self) -> list[list[int]]:
+        """Numbers of the examples that are left of each group's epoch: all that batches depend on besides chance."""
+        return [list(queue) for queue in self._queues.values()]
+
+    def put_queues(self, queues: Sequence[Sequence[int]]) -> None:
+        """Go on where `queues()` was taken from an equal dataset."""
+        self._queues = {group: list(queue) for group, queue in zip(self._queues, queues, strict=True)}
+
 
 def _masks(examples: Sequence[Example]) -> Tensor | None:
     if all(example.mask is None for example in examples):
