@@ -54,9 +54,7 @@ def fill(parameters: Iterable[torch.Tensor]) -> None:
             flat[start : start + noise.numel()] = noise[: flat.numel() - start]
 
 
-def build_model(
-    config: dict[str, Any], dtype: torch.dtype = torch.float16
-) -> comfy.model_patcher.ModelPatcher:
+def build_model(config: dict[str, Any], dtype: torch.dtype = torch.float16) -> comfy.model_patcher.ModelPatcher:
     """A MODEL with random weights, on the CPU."""
     settings = comfy.supported_models.SD15(dict(config))
     settings.set_inference_dtype(dtype, None)

@@ -52,6 +52,7 @@ from blocklora_core.rows import Scheme, count  # noqa: E402
 RANK, CONCEPTS, MANY = 4, 15, 60
 SLOTS, MANY_SLOTS = 16, 64
 
+
 def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:
     """Stem -> shape of the attention Linears."""
     weights, found = model.model.state_dict(), {}

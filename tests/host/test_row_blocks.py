@@ -56,7 +56,7 @@ def test_a_weight_in_another_memory_order_is_patched() -> None:
 def test_the_host_can_rebuild_an_adapter_from_its_attributes() -> None:
     layers = [make_layer(Scheme(slots=4).rows(slot, 8), (8, 5), 2, 0.5, slot) for slot in range(3)]
     first = RowBlocksAdapter.of(layers)
-    moved = tuple(tuple(part.clone() if isinstance(part, torch.Tensor) else part for part in run) for run in first.weights)
+    moved = tuple(
         tuple(part.clone() if isinstance(part, torch.Tensor) else part for part in run) for run in first.weights
     )
     again = type(first)(first.loaded_keys, moved)
