@@ -293,8 +293,8 @@ def _alpha(alpha: Tensor) -> float:
 
 def _embedding(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     value = _floats(name, tensors)
-    if value.ndim != 2:
-        raise ValueError(f"{name}: expected (tokens, width), got {tuple(value.shape)}.")
+    if value.ndim not in (2, 3):
+        raise ValueError(f"{name}: expected (tokens, width) or (layers, tokens, width), got {tuple(value.shape)}.")
     return value
 
 
