@@ -1,0 +1,106 @@
+"""Text encoders that learn with the model, and what else a run can be asked to keep."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+from blocklora.blocklora_core.files import save
+from blocklora.blocklora_core.host.patching import apply_merge
+from blocklora.blocklora_core.host.train import TrainJob, TrainResult, train_concept
+from blocklora.blocklora_core.keys import is_text
+from blocklora.blocklora_core.lora import Concept
+from blocklora.blocklora_core.rows import index
+
+from tests.host.test_layerwise import encode
+from tests.host.test_training import CONFIG, hooks, pictures, train, weights
+from tests.host.tiny import Base, patched, same
+
+
+@pytest.fixture(scope="module")
+def trained(base: Base) -> TrainResult:
+    return train(base, text_learning_rate=0.01, learning_rate=0.01, steps=4)
+
+
+def test_text_layers_learn_in_their_rows_alone(base: Base, trained: TrainResult) -> None:
+    text = {name: layer for name, layer in trained.lora.layers.items() if is_text(name)}
+    assert len(text) == 12 * 4
+    for layer in text.values():
+        assert layer.rows == CONFIG.scheme.rows(5, 768)
+    assert any(layer.up.abs().max() > 0 for layer in text.values())
+    assert not any(is_text(name) for name in train(base, steps=1).lora.layers)
+
+
+def test_what_was_learnt_is_what_a_merge_and_the_stock_loader_give(
+    base: Base, trained: TrainResult, tmp_path: Path
+) -> None:
+    path = tmp_path / "ada.safetensors"
+    save(path, trained.lora, dtype=torch.float32)
+    merged = apply_merge((trained.lora,), base.model, base.clip)
+    assert merged.clip_layers == 48
+    model, clip = comfy.sd.load_lora_for_models(base.model, base.clip, comfy.utils.load_torch_file(str(path)), 1.0, 1.0)
+    for ours, stock in ((merged.clip.patcher, clip.patcher), (merged.model, model)):
+        a, b = patched(ours), patched(stock)
+        assert all(torch.allclose(a[name], b[name], atol=1e-6) for name in a)
+
+
+def test_every_layer_has_its_gram(trained: TrainResult) -> None:
+    assert trained.lora.grams is not None and trained.lora.grams.covers(trained.lora.layers)
+
+
+def test_nothing_is_left_in_the_text_encoder(base: Base) -> None:
+    before, hooked = weights(base), hooks(base)
+    train(base, text_learning_rate=0.01, steps=1)
+    assert same(before, weights(base)) and hooks(base) == hooked
+
+
+def test_same_seed_same_text_layers(base: Base, trained: TrainResult) -> None:
+    again = train(base, text_learning_rate=0.01, learning_rate=0.01, steps=4).lora
+    assert all(torch.equal(again.layers[name].up, layer.up) for name, layer in trained.lora.layers.items())
+
+
+def test_a_trigger_word_needs_no_token(base: Base) -> None:
+    lora = train(base, token="none", name="sks", niche_weight=1.0).lora
+    assert not lora.embeddings
+    merged = apply_merge((lora,), base.model, base.clip)
+    assert torch.equal(encode(merged.clip, "a sks")[0][0], encode(base.clip, "a sks")[0][0])
+
+
+def masked(base: Base, **changes: Any) -> TrainResult:
+
+    mask = torch.zeros(64, 64)
+    mask[:32] = 1.0
+    job = TrainJob(
+        Concept("<ada>", "person"), pictures(), ("a person",), dataclasses.replace(CONFIG, **changes), 5,
+        precision="fp32", masks=[mask] * 3,
+    )  # fmt: skip
+    with torch.inference_mode():
+        return train_concept(base.model, base.clip, base.vae, job)
+
+
+def test_attention_regularisation_turns_the_token(base: Base) -> None:
+    before = hooks(base)
+    plain, regularised = masked(base), masked(base, attention_weight=10.0)
+    assert not torch.equal(plain.lora.embeddings["clip_l"], regularised.lora.embeddings["clip_l"])
+    # The loss that is shown is the pictures' alone, which starts alike.
+    assert plain.losses[0] == regularised.losses[0]
+    assert hooks(base) == before
+
+
+def test_attention_regularisation_needs_masks(base: Base) -> None:
+    with pytest.raises(ValueError, match="Connect masks to Train"):
+        train(base, attention_weight=0.01)
+
+
+def test_prior_preservation_learns_from_the_bases_own_pictures(base: Base) -> None:
+    plain, kept = train(base, steps=4), train(base, steps=4, prior_pictures=2)
+    names = list(plain.lora.layers)
+    assert any(not torch.equal(plain.lora.layers[name].up, kept.lora.layers[name].up) for name in names)
+    again = train(base, steps=4, prior_pictures=2)
+    assert all(torch.equal(kept.lora.layers[name].up, again.lora.layers[name].up) for name in names)
+    assert index(plain.lora.layers[names[0]].rows).numel()
