@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from . import keys
 from .metadata import GRAMS_TENSOR, bundled
 
-STOCK = "ComfyUI's own Load LoRA node may be able to use it."
+STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Merge."
 
 # Start of a tensor name -> what a file with such tensors is.
 _NOT_LORAS: Mapping[str, str] = {

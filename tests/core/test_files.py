@@ -189,20 +189,20 @@ def plain_tensors(down: str = ".lora_down.weight", up: str = ".lora_up.weight", 
 
 
 @pytest.mark.parametrize(
-    ("down", "up", "stem"),
+    ("down", "up", "stem", "expected"),
     [
-        (".lora_down.weight", ".lora_up.weight", QUERY),
-        (".lora_A.weight", ".lora_B.weight", "unet.mid_block.attentions.0.to_q"),
-        (".lora_A.default.weight", ".lora_B.default.weight", "transformer.blocks.0.to_q"),
-        ("_lora.down.weight", "_lora.up.weight", "mid_block.attentions.0.processor.to_q"),
-        (".lora.down.weight", ".lora.up.weight", "unet.mid_block.attentions.0.to_q"),
+        (".lora_down.weight", ".lora_up.weight", QUERY, QUERY),
+        (".lora_A.weight", ".lora_B.weight", "unet.mid_block.x.to_q", "lora_unet_mid_block_x_to_q"),
+        (".lora_A.mine.weight", ".lora_B.mine.weight", "transformer.blocks.0.to_q", "transformer.blocks.0.to_q"),
+        ("_lora.down.weight", "_lora.up.weight", "mid_block.x.processor.to_q", "lora_unet_mid_block_x_to_q"),
+        (".lora.down.weight", ".lora.up.weight", "unet.mid_block.x.to_q", "lora_unet_mid_block_x_to_q"),
     ],
 )
-def test_plain_loras_of_every_dialect_are_read(tmp_path: Path, down: str, up: str, stem: str) -> None:
+def test_plain_loras_of_every_dialect_are_read(tmp_path: Path, down: str, up: str, stem: str, expected: str) -> None:
     path = tmp_path / "My LoRA (v2).safetensors"
     safetensors.torch.save_file(plain_tensors(down, up, stem), path)
     lora = load(path)
-    layer = lora.layers[stem]
+    layer = lora.layers[expected]
     assert (lora.scheme, lora.slot, lora.base) == (None, None, "")
     assert lora.concept.name == "My-LoRA--v2"
     assert (layer.rows, layer.scale, layer.rank) == ((range(8),), 1.0, 2)
