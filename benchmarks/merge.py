@@ -35,15 +35,11 @@ from benchmarks._shared import Stopwatch, finish, import_comfyui, interleaved, m
 
 import_comfyui()
 
-import comfy.model_base  # noqa: E402  (ComfyUI is on the path only now)
-import comfy.model_patcher  # noqa: E402
-import comfy.sd  # noqa: E402
-import comfy.sd1_clip  # noqa: E402
-import comfy.supported_models  # noqa: E402
-import comfy.supported_models_base  # noqa: E402
+import comfy.sd  # noqa: E402  (ComfyUI is on the path only now)
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 
+from benchmarks._models import CPU, SD15, TINY, build_clip, build_model  # noqa: E402
 from blocklora_core.files import load, save  # noqa: E402
 from blocklora_core.grams import EIGENPAIRS, Gram, Grams  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
@@ -55,61 +51,6 @@ from blocklora_core.rows import Scheme, count  # noqa: E402
 
 RANK, CONCEPTS, MANY = 4, 15, 60
 SLOTS, MANY_SLOTS = 16, 64
-CPU = torch.device("cpu")
-
-SD15 = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "context_dim": 768,
-    "num_heads": 8,
-    "num_head_channels": -1,
-    "use_spatial_transformer": True,
-    "use_linear_in_transformer": False,
-    "adm_in_channels": None,
-    "use_temporal_attention": False,
-    "legacy": False,
-}
-TINY = SD15 | {
-    "model_channels": 64,
-    "num_res_blocks": [1],
-    "channel_mult": [1],
-    "transformer_depth": [1],
-    "transformer_depth_output": [1, 1],
-    "context_dim": 96,
-}
-
-
-def build_model(config: dict[str, Any]) -> comfy.model_patcher.ModelPatcher:
-    """A MODEL with random fp16 weights, on the CPU."""
-    settings = comfy.supported_models.SD15(dict(config))
-    settings.set_inference_dtype(torch.float16, None)
-    model = comfy.model_base.BaseModel(settings, device=CPU)
-    model.requires_grad_(False)
-    noise = (torch.randn(1_000_003, generator=torch.Generator().manual_seed(0)) * 0.02).half()
-    for parameter in model.parameters():
-        # Repeating one stretch of noise is far quicker than drawing 860 million numbers.
-        flat = parameter.data.view(-1)
-        for start in range(0, flat.numel(), noise.numel()):
-            flat[start : start + noise.numel()] = noise[: flat.numel() - start]
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
-
-
-def build_clip() -> comfy.sd.CLIP:
-    """SD1.5's CLIP with weights of zero: it is patched and cloned, never run."""
-    clip = comfy.sd.CLIP(
-        comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel),
-        embedding_directory=[],
-    )
-    for parameter in clip.cond_stage_model.parameters():
-        parameter.data.zero_()
-    return clip
 
 
 def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:

@@ -56,8 +56,7 @@ class Erasure:
 
     def apply(self, h: Tensor, channel_dim: int = -1, *, generator: torch.Generator | None = None) -> Tensor:
         """`h` (B, ..., rows), or (B, rows, H, W) with channel_dim=1, with some output rows erased."""
-        mask = self.mask(h.shape, channel_dim, generator=generator, dtype=h.dtype, device=h.device)
-        return h if mask is None else h * mask
+        return _erased(h, self.mask(h.shape, channel_dim, generator=generator, dtype=h.dtype, device=h.device))
 
     def _mask_shape(self, shape: Sequence[int], channel_dim: int) -> list[int]:
         if not -len(shape) <= channel_dim < len(shape):
@@ -70,3 +69,23 @@ class Erasure:
         if self.per_sample:
             kept[0] = shape[0]
         return kept
+
+
+class HeldErasure:
+    """Erasure whose masks are drawn once and kept: an output that is computed again is erased as it was before."""
+
+    def __init__(self, erasure: Erasure, generator: torch.Generator):
+        self.erasure, self.generator = erasure, generator
+        self._masks: dict[str, Tensor | None] = {}
+
+    def apply(self, name: str, h: Tensor, channel_dim: int = -1) -> Tensor:
+        """`h`, the output of layer `name`, with some output rows erased, as `Erasure.apply` does."""
+        if name not in self._masks:
+            self._masks[name] = self.erasure.mask(
+                h.shape, channel_dim, generator=self.generator, dtype=h.dtype, device=h.device
+            )
+        return _erased(h, self._masks[name])
+
+
+def _erased(h: Tensor, mask: Tensor | None) -> Tensor:
+    return h if mask is None else h * mask

@@ -138,7 +138,7 @@ def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
     index = None
     if lora.grams is not None:
         tensors[GRAMS_TENSOR], index = grams_module.pack(lora.grams)
-    return _serialise(tensors, metadata.write(lora, index))
+    return serialise(tensors, metadata.write(lora, index))
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -156,7 +156,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> bytes:
+def serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file: the same tensors and metadata give the same bytes. Tensors share no memory."""
     # The library writes metadata in no fixed order, so its header is replaced by one with sorted keys.
     data = safetensors.torch.save(dict(sorted(tensors.items())), dict(entries))
     (length,) = _PREFIX.unpack_from(data)

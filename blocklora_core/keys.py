@@ -69,6 +69,9 @@ _PREFERENCE = tuple(
 
 _GEGLU = re.compile(r"(^|[._])ff[._]net[._]0[._]proj(\.weight)?$")
 
+# MMDiTs hold Q, K and V in one weight, in this order and of one size.
+_FUSED_QKV = re.compile(r"(^|[._])attn2?[._]qkv(\.weight)?$")
+
 _UNET_BLOCKS = r"(?:down_blocks|mid_block|up_blocks)\."
 _UNET_PARTS = rf"(?:{_UNET_BLOCKS}|(?:conv_in|conv_out|time_embedding|add_embedding)(?:\.|$))"
 
@@ -163,9 +166,12 @@ def is_geglu(name: str) -> bool:
     return _GEGLU.search(name) is not None
 
 
-def halves(name: str) -> int:
-    """Parts of the weight's rows that rows.py deals out separately: 2 for a GEGLU projection, else 1."""
-    return 2 if is_geglu(name) else 1
+def parts(name: str) -> int:
+    """Equal parts of the weight's rows that rows.py deals out separately, so that every slot gets some of each:
+    2 for a GEGLU projection (values, gates), 3 for a fused Q, K and V, else 1."""
+    if is_geglu(name):
+        return 2
+    return 3 if _FUSED_QKV.search(name) else 1
 
 
 def _preference(name: str) -> tuple[int, str]:

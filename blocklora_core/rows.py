@@ -57,19 +57,19 @@ class Scheme:
             raise ValueError(f"Row scheme: expected the fields {_words(expected)}, got {_words(data)}.")
         return cls(**data)
 
-    def rows(self, slot: int, out_features: int, halves: int = 1) -> Rows:
+    def rows(self, slot: int, out_features: int, parts: int = 1) -> Rows:
         """Rows of `slot` in a weight of `out_features` rows.
 
-        `halves=2` (a GEGLU projection, whose first half holds values and second half gates) applies the
-        rule to each half, so that every slot gets both. Slots differ by at most one row per half; with
+        `parts=2` (a GEGLU projection, whose first half holds values and second half gates) or 3 (a fused Q, K and
+        V) applies the rule to each part, so that every slot gets all. Slots differ by at most one row a part; with
         fewer rows than slots some slots get none, `()`. ValueError when the slot or the shape is impossible.
         """
         self.check_slot(slot)
-        if halves < 1 or out_features < 0 or out_features % halves:
-            raise ValueError(f"Expected {halves} equal parts of a weight, got one of {out_features} rows.")
-        size = out_features // halves
-        part = _PARTS[self.layout](slot, size, self.slots)
-        return tidy(_shift(part, half * size) for half in range(halves))
+        if parts < 1 or out_features < 0 or out_features % parts:
+            raise ValueError(f"Expected {parts} equal parts of a weight, got one of {out_features} rows.")
+        size = out_features // parts
+        held = _PARTS[self.layout](slot, size, self.slots)
+        return tidy(_shift(held, part * size) for part in range(parts))
 
     def check_slot(self, slot: int) -> None:
         """ValueError unless `slot` is one of this scheme's."""

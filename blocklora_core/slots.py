@@ -56,9 +56,9 @@ def _slots_of(record: Record, scheme: Scheme) -> set[int]:
         return set()
     if record.scheme == scheme:
         return {record.slot}
-    shapes = {(out, keys.halves(stem), rows) for stem, (out, rows) in record.layers.items()}
+    shapes = {(out, keys.parts(stem), rows) for stem, (out, rows) in record.layers.items()}
     return {
         slot
         for slot in range(scheme.slots)
-        if any(overlap(rows, scheme.rows(slot, out, halves)) for out, halves, rows in shapes)
+        if any(overlap(rows, scheme.rows(slot, out, parts)) for out, parts, rows in shapes)
     }

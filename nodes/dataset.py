@@ -35,13 +35,17 @@ class BlockLoRAImages(io.ComfyNode):
                     display_name="images", is_output_list=True, tooltip="The pictures, each in its own size."
                 ),
                 io.String.Output(display_name="captions", is_output_list=True, tooltip="One caption for each picture."),
+                io.Mask.Output(
+                    display_name="masks",
+                    is_output_list=True,
+                    tooltip="Where the concept is: from NAME-masklabel.png, else what is not transparent.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, folder: str, default_caption: str) -> io.NodeOutput:
-        pictures, captions = read_pictures(folder, default_caption)
-        return io.NodeOutput(pictures, captions)
+        return io.NodeOutput(*read_pictures(folder, default_caption))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:

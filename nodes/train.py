@@ -98,6 +98,14 @@ class BlockLoRATrain(io.ComfyNode):
                     io.Combo, "precision", options=[AUTO, *PRECISIONS], default=AUTO, optional=True,
                     tooltip="In what the frozen model computes. auto takes bf16 where the device is quick at it.",
                 ),
+                io.Mask.Input(
+                    "masks", optional=True,
+                    tooltip="Where the concept is, one for each picture. Only there does the loss look. Without it, everywhere.",
+                ),
+                advanced(
+                    io.Boolean, "checkpointing", default=False, optional=True,
+                    tooltip="Gradient checkpointing: each step takes less memory and about a third more time. What is learnt is the same.",
+                ),
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The trained concept, a stack of one: save it, join it, merge it."),
@@ -108,7 +116,9 @@ class BlockLoRATrain(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, images: list[Any], captions: list[str], **inputs: Any) -> io.NodeOutput:
+    def execute(
+        cls, images: list[Any], captions: list[str], masks: list[Any] | None = None, **inputs: Any
+    ) -> io.NodeOutput:
         one = {name: value[0] for name, value in inputs.items()}
         config = TrainConfig(
             steps=one["steps"],
@@ -124,7 +134,8 @@ class BlockLoRATrain(io.ComfyNode):
         )
         job = TrainJob(
             Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, config, one["slot"],
-            one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO), cls.hidden.unique_id,
+            one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO),
+            one.get("checkpointing", False), cls.hidden.unique_id, masks or (),
         )  # fmt: skip
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)

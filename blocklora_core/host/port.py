@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import comfy.model_management
 import comfy.model_sampling
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
+from ..training.checkpointing import checkpointed, heavy_blocks
 from ..training.port import AdaptedLayer, Conditioning, Embeddings
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
@@ -30,13 +34,34 @@ def _clean(sigma: Tensor, _data: float) -> Tensor:
     return torch.ones_like(sigma)
 
 
-# denoised = x - sigma * eps, or x * (...) - v * sigma * data / sqrt(sigma^2 + data^2), or x - sigma * v for flow: the
-# factor turns an error of the clean estimate into one of the network's own output. The first match counts.
-_LOSS_SCALES: tuple[tuple[type, Callable[[Tensor, float], Tensor]], ...] = (
-    (comfy.model_sampling.X0, _clean),
-    (comfy.model_sampling.V_PREDICTION, _velocity),
-    (comfy.model_sampling.EPS, _epsilon),
-    (comfy.model_sampling.CONST, _epsilon),
+def _exploding(sigma: Tensor, data: float) -> Tensor:
+    return (data / sigma).square()
+
+
+def _flow(sigma: Tensor, _data: float) -> Tensor:
+    return ((1 - sigma) / sigma).square()
+
+
+class _Objective(NamedTuple):
+    """What a network's output means. Functions of (sigma, sigma_data).
+
+    loss_scale: denoised = x - sigma * eps, or x * (...) - v * sigma * data / sqrt(sigma^2 + data^2), or x - sigma * v
+    for flow: the factor turns an error of the clean estimate into one of the network's own output.
+    snr: of noisy latents, x0 + sigma * noise, or (1 - sigma) * x0 + sigma * noise for flow.
+    """
+
+    loss_scale: Callable[[Tensor, float], Tensor]
+    snr: Callable[[Tensor, float], Tensor]
+
+
+_CLEAN = _Objective(_clean, _exploding)
+
+# The first match counts: V_PREDICTION and X0 derive from EPS.
+_OBJECTIVES: tuple[tuple[type, _Objective], ...] = (
+    (comfy.model_sampling.X0, _CLEAN),
+    (comfy.model_sampling.V_PREDICTION, _Objective(_velocity, _exploding)),
+    (comfy.model_sampling.EPS, _Objective(_epsilon, _exploding)),
+    (comfy.model_sampling.CONST, _Objective(_epsilon, _flow)),
 )
 
 
@@ -54,7 +79,9 @@ class ComfyPort:
         self.base = base_name(model)
         self._layers = self._find_layers(choose)
         self.sampling = model.model.model_sampling
-        self.scale = next((scale for kind, scale in _LOSS_SCALES if isinstance(self.sampling, kind)), _clean)
+        self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
+        # UNets' blocks make new tensors; the clones that the others need would only cost there.
+        self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
     def _find_layers(self, choose: Callable[[str], bool]) -> dict[str, AdaptedLayer]:
         stems, found = preferred_stems(model_stems(self.model)), {}
@@ -72,6 +99,11 @@ class ComfyPort:
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
         return self._layers
+
+    def recomputing(self) -> AbstractContextManager[None]:
+        """Gradient checkpointing of the model's blocks, undone when the block ends."""
+        adapted = [layer.module for layer in self._layers.values()]
+        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted))
 
     @property
     def sigmas(self) -> Tensor:
@@ -100,10 +132,18 @@ class ComfyPort:
             width=width, height=height, prompt_type="positive",
         )  # fmt: skip
         ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
-        return self.model.model.apply_model(noisy, sigma, **ready)
+        with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
+            return self.model.model.apply_model(noisy, sigma, **ready)
 
     def loss_scale(self, sigma: Tensor) -> Tensor:
-        return self.scale(sigma, float(getattr(self.sampling, "sigma_data", 1.0)))
+        return self.objective.loss_scale(sigma, self._sigma_data)
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        return self.objective.snr(sigma, self._sigma_data)
+
+    @property
+    def _sigma_data(self) -> float:
+        return float(getattr(self.sampling, "sigma_data", 1.0))
 
 
 @torch.no_grad()

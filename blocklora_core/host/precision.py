@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import comfy.model_management
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from .handles import ComfyModel
 
@@ -34,3 +39,38 @@ def computing_in(model: ComfyModel, dtype: torch.dtype) -> ComfyModel:
     clone = model.clone()
     clone.set_model_compute_dtype(dtype)
     return clone
+
+
+@contextmanager
+def held_in(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Until the block ends, keep in `dtype` the wider weights that `module` would cast to it at every use.
+
+    At the end they are as before, bit for bit: meanwhile each waits in the narrowest format that holds it exactly. A
+    float16 checkpoint that was loaded in float32 thus takes no more memory than before, one in bfloat16 half of it.
+    """
+    waiting: list[tuple[nn.Parameter, torch.dtype, Tensor | None]] = []
+    try:
+        for weight in _cast_weights(module):
+            if weight.dtype.itemsize > dtype.itemsize:
+                held = weight.data.to(dtype)
+                waiting.append((weight, weight.dtype, _exact(weight.data, held)))
+                weight.data = held
+        yield
+    finally:
+        for weight, whole, kept in waiting:
+            weight.data = (weight.data if kept is None else kept).to(weight.device, whole)
+
+
+def _cast_weights(module: nn.Module) -> Iterator[nn.Parameter]:
+    for child in module.modules():
+        # The rest, norms and embeddings, is small, and embeddings answer in their weight's own dtype.
+        if isinstance(child, (nn.Linear, _ConvNd)) and getattr(child, "comfy_cast_weights", False):
+            yield from child.parameters(recurse=False)
+
+
+def _exact(weight: Tensor, held: Tensor) -> Tensor | None:
+    """What restores `weight` once only `held` is left of it: None when that is enough."""
+    if torch.equal(held.to(weight.dtype), weight):
+        return None
+    half = weight.half()
+    return half if torch.equal(half.to(weight.dtype), weight) else weight

@@ -28,7 +28,7 @@ class RowBlocksAdapter(WeightAdapterBase):
     name = "row_blocks"
 
     def __init__(self, loaded_keys: set[str], weights: Sequence[Run]):
-        # The constructor's shape is the host's: it makes copies of adapters whose tensors are on another device.
+        # The host makes copies with this constructor, from these two attributes, for tensors on another device.
         self.loaded_keys, self.weights = loaded_keys, tuple(weights)
 
     @classmethod
@@ -36,6 +36,9 @@ class RowBlocksAdapter(WeightAdapterBase):
         """One patch of all `layers`, which must be of one weight."""
         runs = _runs(tuple((layer.rank, layer.rows) for layer in layers))
         return cls(set(), [_stacked(layers, run) for run in runs])
+
+    def calculate_shape(self, _key: str) -> None:
+        """Newer hosts ask: the weight keeps its shape."""
 
     def calculate_weight(self, weight: Tensor, _key: str, strength: float, *_host: object, **_named: object) -> Tensor:
         """`weight` (m, n[, kh, kw]) with strength * scale * up @ down added to each block's rows, in place where it is

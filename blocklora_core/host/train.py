@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from .layers import LAYER_CHOICES
 from .ledger import choose_slot, hold_slot
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
-from .precision import AUTO, compute_dtype, computing_in
+from .precision import AUTO, compute_dtype, computing_in, held_in
 from .progress import NodeProgress
 from .saving import loras_folder, safe_name
 from .weights import training_mode
@@ -31,7 +32,10 @@ AUTO_SLOT = -1
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What the Train node was given. slot AUTO_SLOT picks one; resolution 0 keeps the pictures' size."""
+    """What the Train node was given. slot AUTO_SLOT picks one; resolution 0 keeps the pictures' size.
+
+    checkpointing: compute activations anew in the backward pass instead of keeping them.
+    """
 
     concept: Concept
     images: Sequence[torch.Tensor]
@@ -41,7 +45,9 @@ class TrainJob:
     resolution: int = 512
     layers: str = "attention"
     precision: str = AUTO
+    checkpointing: bool = False
     node_id: str | None = None
+    masks: Sequence[torch.Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -103,29 +109,42 @@ def _slot(base: str, job: TrainJob) -> int:
     return job.slot
 
 
+@contextmanager
+def training_port(
+    model: ComfyModel, clip: ComfyClip, layers: str = "attention", precision: str = AUTO, checkpointing: bool = False
+) -> Iterator[ComfyPort]:
+    """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
+    dtype = compute_dtype(model.load_device, precision)
+    port = ComfyPort(computing_in(model, dtype), clip, LAYER_CHOICES[layers])
+    with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
+        yield port
+
+
 def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     """Train `job` on frozen MODEL and CLIP. What was learnt is saved when the user cancels or an error ends the run."""
     config = replace(job.config, slot=_slot(base_name(model), job))
     with training_mode():
-        images = [image.clone() if image.is_inference() else image for image in job.images]
+        images, masks = (
+            [given.clone() if given.is_inference() else given for given in each] for each in (job.images, job.masks)
+        )
         dataset = make_dataset(
             vae,
             model,
             images,
             job.captions,
+            masks,
             job.concept.name,
             job.concept.class_word,
             job.resolution,
             config.batch_size,
+            config.captions,
         )
         progress = NodeProgress(
             job.node_id, config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        port = ComfyPort(
-            computing_in(model, compute_dtype(model.load_device, job.precision)), clip, LAYER_CHOICES[job.layers]
-        )
-        trainer = Trainer(port, dataset, job.concept, config)
-        seconds, gram_seconds = _run(trainer, progress)
+        with training_port(model, clip, job.layers, job.precision, job.checkpointing) as port:
+            trainer = Trainer(port, dataset, job.concept, config)
+            seconds, gram_seconds = _run(trainer, progress)
     return _result(trainer, dataset, progress, seconds, gram_seconds)
 
 

@@ -34,7 +34,7 @@ def leave_inference_mode(module: nn.Module) -> None:
 
 @contextmanager
 def norms_keep_inputs(module: nn.Module) -> Iterator[None]:
-    """Let gradients through ComfyUI's CLIP, whose layers add in place to what their norms still need for them."""
+    """Let gradients through blocks that add in place to what their norms still need: CLIP's, Flux's, others'."""
     handles = []
     try:
         for child in module.modules():

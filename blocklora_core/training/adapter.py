@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..erasure import Erasure
+from ..erasure import Erasure, HeldErasure
 from ..lora import Layer
 from ..rows import Rows, count, index
 from .port import AdaptedLayer
@@ -47,11 +47,12 @@ class RowBlockAdapter(nn.Module):
 
 
 class AdapterSet:
-    """All adapters of one run; `active` and `erasing` switch them without taking them off."""
+    """All adapters of one run; `active` switches them without taking them off."""
 
     def __init__(self, adapters: Mapping[str, RowBlockAdapter], erasure: Erasure, generator: torch.Generator):
         self.adapters, self.erasure, self.generator = adapters, erasure, generator
-        self.active, self.erasing = True, False
+        self.active = True
+        self._masks: HeldErasure | None = None
 
     def parameters(self) -> list[nn.Parameter]:
         return [parameter for adapter in self.adapters.values() for parameter in adapter.parameters()]
@@ -62,7 +63,7 @@ class AdapterSet:
         handles = []
         try:
             for name, adapter in self.adapters.items():
-                handles.append(layers[name].module.register_forward_hook(self._hook(adapter)))
+                handles.append(layers[name].module.register_forward_hook(self._hook(name, adapter)))
             yield
         finally:
             for handle in handles:
@@ -78,13 +79,22 @@ class AdapterSet:
         finally:
             self.active = True
 
-    def _hook(self, adapter: RowBlockAdapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    @contextmanager
+    def erasing(self) -> Iterator[None]:
+        """Erasure, one mask a layer. The backward pass belongs inside, as it may compute outputs again."""
+        self._masks = HeldErasure(self.erasure, self.generator)
+        try:
+            yield
+        finally:
+            self._masks = None
+
+    def _hook(self, name: str, adapter: RowBlockAdapter) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if not self.active:
                 return output
             delta = adapter(inputs[0])
-            if self.erasing:
-                delta = self.erasure.apply(delta, generator=self.generator)
+            if self._masks is not None:
+                delta = self._masks.apply(name, delta)
             return adapter.add_to(output, delta)
 
         return add

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..erasure import Erasure
 from ..rows import Scheme
+from .captions import CaptionRules
+from .optimizers import DEFAULT, OPTIMIZERS
+from .schedules import SCHEDULES
+from .weighting import WEIGHTINGS
 
+_POSITIVE = (
+    "steps",
+    "batch_size",
+    "rank",
+    "gram_pictures",
+    "gram_steps",
+    "preview_steps",
+    "accumulation",
+    "scheduler_cycles",
+)
 _NOT_NEGATIVE = (
+    "preview_cfg",
+    "warmup_steps",
+    "max_grad_norm",
+    "save_every",
     "preview_every",
     "niche_negatives",
     "niche_weight",
@@ -25,7 +44,16 @@ class TrainConfig:
 
     steps, batch_size: optimiser steps, pictures a step.
     rank: r of B (rows, r) and A (r, n); scale is 1 (alpha = r), as in ED-LoRA.
-    learning_rate: of A and B; embedding_learning_rate: of V_rand and V_class. Linear decay to zero over the steps.
+    learning_rate: of A and B; embedding_learning_rate: of V_rand and V_class.
+    optimizer: a key of OPTIMIZERS. prodigy finds the rate itself: both rates 1, or one of them 0. schedulefree averages
+        the weights itself: scheduler constant, ema_decay 0.
+    scheduler: a key of SCHEDULES, what becomes of both rates over the steps; warmup_steps: optimiser steps of linear
+        warm-up before it; scheduler_cycles: cycles of cosine_restarts.
+    accumulation: batches whose mean gradient makes one optimiser step.
+    max_grad_norm: gradients are scaled down together to this global norm, 0 leaves them.
+    ema_decay: previews, Grams and the result take an exponential moving average of the weights with this decay, 0 takes
+        the weights themselves.
+    weighting: a key of WEIGHTINGS, what each noise level counts; snr_gamma: of min_snr (Hang et al. 2023: 5).
     embedding_share: share of the steps, from the first on, in which V_rand and V_class learn; frozen afterwards, when
         prompts need encoding only once (pivotal tuning). 1 throughout, as in ED-LoRA; 0 leaves V_rand random.
     weight_decay: AdamW's, on A, B and the embeddings (Mix-of-Show: 0.01).
@@ -36,6 +64,8 @@ class TrainConfig:
     niche_negatives: how many prompts with another random V_rand to hold in store.
     noise_offset: per-channel constant added to the noise (Mix-of-Show: 0.01).
     gram_pictures, gram_steps: pictures and sampler steps from which the concept's Grams are collected.
+    captions: dropout, shuffled tags and templates, drawn anew at each use of a caption.
+    save_every: steps between snapshots of LoRA and state, which the host writes; 0 for none.
     preview_every: steps between sample pictures, 0 for none; preview_steps, preview_cfg: how they are sampled.
     """
 
@@ -52,24 +82,61 @@ class TrainConfig:
     niche_share: float = 0.25
     niche_negatives: int = 12
     noise_offset: float = 0.01
+    captions: CaptionRules = field(default_factory=CaptionRules)
     gram_pictures: int = 4
     gram_steps: int = 20
     preview_every: int = 50
     preview_steps: int = 12
     preview_cfg: float = 4.0
+    optimizer: str = DEFAULT
+    scheduler: str = "linear"
+    warmup_steps: int = 0
+    scheduler_cycles: int = 1
+    accumulation: int = 1
+    max_grad_norm: float = 0.0
+    ema_decay: float = 0.0
+    weighting: str = "plain"
+    snr_gamma: float = 5.0
+    save_every: int = 0
     seed: int = 0
     scheme: Scheme = field(default_factory=Scheme)
     slot: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "rank", "gram_pictures", "gram_steps", "preview_steps"):
+        for name in _POSITIVE:
             self._at_least(name, 1)
         for name in _NOT_NEGATIVE:
             self._at_least(name, 0)
         for name in ("niche_share", "embedding_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}.")
+        for name, table in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULES), ("weighting", WEIGHTINGS)):
+            self._among(name, table)
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay: expected 0 or more and less than 1, got {self.ema_decay}.")
+        if not self.snr_gamma > 0:
+            raise ValueError(f"snr_gamma: expected more than 0, got {self.snr_gamma}.")
+        if self.warmup_steps and self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps: expected fewer than the {self.steps} steps, got {self.warmup_steps}.")
+        self._check_optimizer()
         self.scheme.check_slot(self.slot)
+
+    def _check_optimizer(self) -> None:
+        kind, rates = OPTIMIZERS[self.optimizer], {self.learning_rate, self.embedding_learning_rate} - {0.0}
+        if kind.one_rate and len(rates) != 1:
+            raise ValueError(
+                f"{self.optimizer}: expected learning_rate and embedding_learning_rate to be equal, best both 1, "
+                f"or one of them 0, got {self.learning_rate:g} and {self.embedding_learning_rate:g}."
+            )
+        if kind.averages and (self.scheduler != "constant" or self.ema_decay):
+            raise ValueError(
+                f"{self.optimizer}: expected scheduler constant and ema_decay 0, as it averages the weights itself, "
+                f"got {self.scheduler} and {self.ema_decay:g}."
+            )
+
+    def _among(self, name: str, known: Iterable[str]) -> None:
+        if getattr(self, name) not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}.")
 
     def _at_least(self, name: str, least: int) -> None:
         if not getattr(self, name) >= least:
@@ -90,3 +157,15 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, for the file and the report."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings beyond the usual ones, by name: fields of TrainConfig and of its Erasure."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    erasure: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, config: TrainConfig) -> TrainConfig:
+        """`config` with these settings. ValueError when they do not fit together."""
+        return replace(config, **self.fields, erasure=replace(config.erasure, **self.erasure))

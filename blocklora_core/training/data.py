@@ -9,13 +9,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .captions import CaptionRules
+
 
 @dataclass(frozen=True)
 class Example:
-    """One picture: latents (C, H, W) in the model's own units, on the CPU, and its caption."""
+    """One picture: latents (C, H, W) in the model's own units, on the CPU, and its caption.
+
+    mask: (1, H, W) in [0, 1], where the concept is; None is everywhere. Raises ValueError when it does not fit.
+    """
 
     latents: Tensor
     caption: str
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.mask is None:
+            return
+        if self.mask.shape != (1, *self.latents.shape[-2:]):
+            raise ValueError(
+                f"Mask: expected {(1, *self.latents.shape[-2:])}, as the latents, got {tuple(self.mask.shape)}."
+            )
+        if not float(self.mask.sum()) > 0:
+            raise ValueError("Mask: expected some of the picture to be the concept, got an empty mask.")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """latents (B, C, H, W), their captions, and masks (B, 1, H, W) or None when no picture has one."""
+
+    latents: Tensor
+    captions: list[str]
+    masks: Tensor | None = None
 
 
 def with_concept(caption: str, concept: str, class_word: str) -> str:
@@ -36,10 +61,10 @@ class Dataset:
     step. A batch's group is drawn in proportion to its pictures.
     """
 
-    def __init__(self, examples: Sequence[Example], batch_size: int):
+    def __init__(self, examples: Sequence[Example], batch_size: int, rules: CaptionRules | None = None):
         if not examples:
             raise ValueError("Training pictures: expected at least one, got none.")
-        self.examples, self.batch_size = list(examples), batch_size
+        self.examples, self.batch_size, self.rules = list(examples), batch_size, rules or CaptionRules()
         shared = Counter((example.latents.shape, example.caption) for example in self.examples)
         self._groups: dict[tuple[torch.Size, str], list[int]] = {}
         for number, example in enumerate(self.examples):
@@ -56,8 +81,8 @@ class Dataset:
         """Distinct captions, in order of appearance."""
         return list(dict.fromkeys(example.caption for example in self.examples))
 
-    def batch(self, generator: torch.Generator) -> tuple[Tensor, list[str]]:
-        """Latents (batch_size, C, H, W) and their captions."""
+    def batch(self, generator: torch.Generator) -> Batch:
+        """The next batch_size pictures of one size."""
         groups = list(self._groups)
         shares = torch.tensor([float(len(self._groups[group])) for group in groups])
         group = groups[int(torch.multinomial(shares, 1, generator=generator))]
@@ -67,4 +92,20 @@ class Dataset:
             queue.extend(members[at] for at in order)
         chosen, self._queues[group] = queue[: self.batch_size], queue[self.batch_size :]
         picked = [self.examples[number] for number in chosen]
-        return torch.stack([example.latents for example in picked]), [example.caption for example in picked]
+        captions = [self.rules.apply(example.caption, generator) for example in picked]
+        return Batch(torch.stack([example.latents for example in picked]), captions, _masks(picked))
+
+    def queues(self) -> list[list[int]]:
+        """Numbers of the examples that are left of each group's epoch: all that batches depend on besides chance."""
+        return [list(queue) for queue in self._queues.values()]
+
+    def put_queues(self, queues: Sequence[Sequence[int]]) -> None:
+        """Go on where `queues()` was taken from an equal dataset."""
+        self._queues = {group: list(queue) for group, queue in zip(self._queues, queues, strict=True)}
+
+
+def _masks(examples: Sequence[Example]) -> Tensor | None:
+    if all(example.mask is None for example in examples):
+        return None
+    everywhere = torch.ones_like(examples[0].latents[:1])
+    return torch.stack([everywhere if example.mask is None else example.mask for example in examples])

@@ -10,25 +10,35 @@ import torch
 from torch import Tensor
 
 from ..grams import Grams
-from ..keys import halves
+from ..keys import parts
 from ..lora import BlockLoRA, Concept
 from ..rows import count
 from .adapter import AdapterSet, RowBlockAdapter
 from .config import TrainConfig
 from .data import Dataset
 from .fingerprint import collect_grams
+from .learner import Learner
 from .port import Conditioning, Port
 from .prompts import ConceptToken, Negatives, OwnPrompts
 from .sampling import euler
+from .weighting import WEIGHTINGS
 
 
 class NonFiniteLossError(ValueError):
-    """The loss became NaN or infinite; what was learnt before that step is kept."""
+    """The loss or its gradient became NaN or infinite; what was learnt before that step is kept."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the random draws of a run stand between two steps: the generator's state, the dataset's queues."""
+
+    generator: Tensor
+    queues: list[list[int]]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What the callback gets after each step. sample: latents (1, C, H, W) when a preview is due."""
+    """What the callback gets after each optimiser step. sample: latents (1, C, H, W) when a preview is due."""
 
     step: int
     steps: int
@@ -39,6 +49,14 @@ class Progress:
 
 
 Callback = Callable[[Progress], None]
+
+
+def _masked_mean(squared: Tensor, masks: Tensor | None) -> Tensor:
+    """Mean over each picture (B, C, H, W), or over where its mask (B, 1, H, W) is: (B,)."""
+    if masks is None:
+        return squared.flatten(1).mean(1)
+    masks = masks.to(squared).expand_as(squared)
+    return (squared * masks).flatten(1).sum(1) / masks.flatten(1).sum(1)
 
 
 class Trainer:
@@ -52,21 +70,15 @@ class Trainer:
         self.token = ConceptToken(port.class_embeddings(concept.class_word), self.generator, port.device)
         self.own = OwnPrompts(port, concept.name, self.token)
         self.adapters = AdapterSet(self._make_adapters(), config.erasure, self.generator)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": self.adapters.parameters(), "lr": config.learning_rate},
-                {"params": list(self.token.parameters()), "lr": config.embedding_learning_rate},
-            ],
-            weight_decay=config.weight_decay,
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: 1 - step / config.steps)
+        self.learner = Learner(self.adapters.parameters(), list(self.token.parameters()), config)
+        self.position: Position | None = None
         self.negatives: Negatives | None = None
         self.grams: Grams | None = None
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
         made = {}
         for name, layer in self.port.layers.items():
-            rows = self.config.scheme.rows(self.config.slot, layer.out_features, halves(name))
+            rows = self.config.scheme.rows(self.config.slot, layer.out_features, parts(name))
             if count(rows):
                 made[name] = RowBlockAdapter(layer, rows, self.config.rank, self.generator, self.port.device)
         if not made:
@@ -76,50 +88,79 @@ class Trainer:
     def run(self, callback: Callback) -> None:
         """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
         with self.adapters.attached(self.port.layers):
-            if self.config.niche_pictures:
-                self.negatives = Negatives(
-                    self.port, self.dataset.captions, self.concept.name, self.concept.class_word,
-                    self.config.niche_negatives, self.generator,
-                )  # fmt: skip
+            self.prepare()
             while len(self.losses) < self.config.steps:
                 self._step()
                 callback(self._progress())
-            self.grams = self._collect_grams()
+            with self.learner.averaged():
+                self.grams = self._collect_grams()
+
+    def prepare(self) -> None:
+        """Draw what a run needs before its first step; done once."""
+        if self.position is not None:
+            return
+        if self.config.niche_pictures:
+            self.negatives = Negatives(
+                self.port, self.dataset.captions, self.concept.name, self.concept.class_word,
+                self.config.niche_negatives, self.generator,
+            )  # fmt: skip
+        self.position = self._here()
+
+    def freeze_token(self) -> None:
+        """The token stays as it is, or as it is on average, from now on."""
+        self.learner.settle(list(self.token.parameters()))
+        self.own.freeze()
+
+    def _here(self) -> Position:
+        return Position(self.generator.get_state(), self.dataset.queues())
 
     def result(self) -> BlockLoRA:
         """The concept as learnt so far; its Grams are there once `run` has ended."""
-        training = {**self.config.to_dict(), "steps_done": len(self.losses), "images": len(self.dataset)}
+        with self.learner.averaged():
+            layers = {name: adapter.to_layer() for name, adapter in self.adapters.adapters.items()}
+            embeddings = {name: value.detach().cpu().clone() for name, value in self.token.embeddings().items()}
         return BlockLoRA(
             concept=self.concept,
-            layers={name: adapter.to_layer() for name, adapter in self.adapters.adapters.items()},
+            layers=layers,
             scheme=self.config.scheme,
             slot=self.config.slot,
             base=self.port.base,
-            embeddings={name: value.detach().cpu().clone() for name, value in self.token.embeddings().items()},
+            embeddings=embeddings,
             grams=self.grams,
-            training=training,
+            training={**self.config.to_dict(), "steps_done": len(self.losses), "images": len(self.dataset)},
         )
 
     def _step(self) -> None:
-        latents, captions = self.dataset.batch(self.generator)
-        latents = latents.to(self.port.device)
+        self._freeze_token_when_due()
+        parts = [self._learn_batch() for _ in range(self.config.accumulation)]
+        self._update()
+        loss, niche = (sum(values) / len(parts) for values in zip(*parts, strict=True))
+        self.losses.append(loss)
+        self.niche_losses.append(niche)
+        self.position = self._here()
+
+    def _learn_batch(self) -> tuple[float, float]:
+        """Add the gradients of one batch; its losses."""
+        batch = self.dataset.batch(self.generator)
+        latents = batch.latents.to(self.port.device)
         sigma, noise = self._noise(latents)
         noisy = self.port.add_noise(latents, noise, sigma)
-        self._freeze_token_when_due()
-        own = self.own.encode(captions)
+        own = self.own.encode(batch.captions)
         repeated = self.config.niche_pictures
         others = self.negatives.pick(repeated, self.generator) if self.negatives else None
         target = self._frozen_prediction(noisy[:repeated], sigma[:repeated], others)
-        loss, niche = self._losses(latents, noisy, sigma, own, others, target)
-        if not math.isfinite(loss.item() + niche.item()):
+        with self.adapters.erasing():
+            loss, niche = self._losses(latents, batch.masks, noisy, sigma, own, others, target)
+            self._check_finite("Loss", loss.item() + niche.item())
+            ((loss + self.config.niche_weight * niche) / self.config.accumulation).backward()
+        return loss.item(), niche.item()
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not math.isfinite(value):
             raise NonFiniteLossError(
-                f"Loss: expected a number, got {loss.item()} at step {len(self.losses) + 1}. "
+                f"{what}: expected a number, got {value} at step {len(self.losses) + 1}. "
                 f"Lower the learning rate (now {self.config.learning_rate:g})."
             )
-        (loss + self.config.niche_weight * niche).backward()
-        self._update()
-        self.losses.append(loss.item())
-        self.niche_losses.append(niche.item())
 
     def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         batch = latents.shape[0]
@@ -138,35 +179,38 @@ class Trainer:
     def _losses(
         self,
         latents: Tensor,
+        masks: Tensor | None,
         noisy: Tensor,
         sigma: Tensor,
         own: Conditioning,
         others: Conditioning | None,
         target: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Mean squared errors of the model's own output: of the pictures, and from the frozen model off the concept."""
+        """Weighted mean squared errors: of the pictures, and from the frozen model off the concept."""
         batch = latents.shape[0]
         goal = latents
         if others is not None and target is not None:
             repeated = target.shape[0]
             noisy, sigma = torch.cat([noisy, noisy[:repeated]]), torch.cat([sigma, sigma[:repeated]])
             own, goal = Conditioning.cat([own, others]), torch.cat([latents, target])
-        self.adapters.erasing = True
         predicted = self.port.predict(noisy, sigma, own)
-        self.adapters.erasing = False
-        error = (predicted - goal).square().flatten(1).mean(1) * self.port.loss_scale(sigma).square()
+        squared = (predicted - goal).square()
+        own_error = _masked_mean(squared[:batch], masks)
+        error = torch.cat([own_error, squared[batch:].flatten(1).mean(1)]) * self._weights(sigma)
         niche = error[batch:].mean() if target is not None else error.new_zeros(())
         return error[:batch].mean(), niche
 
     def _freeze_token_when_due(self) -> None:
         learning = len(self.losses) < self.config.embedding_steps
         if not self.own.frozen and not (learning and self.token.mean_norm() < self.config.embedding_norm_limit):
-            self.own.freeze()
+            self.freeze_token()
+
+    def _weights(self, sigma: Tensor) -> Tensor:
+        return WEIGHTINGS[self.config.weighting](self.port, sigma, self.config.snr_gamma)
 
     def _update(self) -> None:
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._check_finite("Gradient", self.learner.clip())
+        self.learner.step(len(self.losses))
 
     def _progress(self) -> Progress:
         step, every = len(self.losses), self.config.preview_every
@@ -182,6 +226,10 @@ class Trainer:
 
     @torch.no_grad()
     def _preview(self) -> Tensor:
+        with self.learner.averaged():
+            return self._sample()
+
+    def _sample(self) -> Tensor:
         prompt = self._own_prompts(1)
         negative = self.port.encode("", self.concept.name, {})
         # A generator of its own: looking at a sample must not change what is learnt.

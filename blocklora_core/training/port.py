@@ -78,3 +78,7 @@ class Port(Protocol):
     def loss_scale(self, sigma: Tensor) -> Tensor:
         """(B,): factor that turns an error of the clean estimate into one of the model's own output."""
         ...
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        """(B,): signal-to-noise ratio of noisy latents, as powers: (signal / noise)^2 at noise level `sigma`."""
+        ...

@@ -69,3 +69,6 @@ class FakePort:
 
     def loss_scale(self, sigma: Tensor) -> Tensor:
         return 1 / (1 + sigma)
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        return (1 / sigma).square()

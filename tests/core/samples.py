@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blocklora_core.grams import Grams
-from blocklora_core.keys import halves
+from blocklora_core.keys import parts
 from blocklora_core.lora import BlockLoRA, Concept, Layer
 from blocklora_core.rows import Scheme, all_rows, count
 
@@ -41,7 +41,7 @@ def make_layer(
     """A random layer for a weight of `shape` (m, n[, kh, kw])."""
     rows = all_rows(shape[0])
     if scheme is not None and slot is not None:
-        rows = scheme.rows(slot, shape[0], halves(name))
+        rows = scheme.rows(slot, shape[0], parts(name))
     random = generator(seed)
     up = torch.randn(count(rows), rank, *[1] * (len(shape) - 2), generator=random).to(dtype)
     down = torch.randn(rank, *shape[1:], generator=random).to(dtype)

@@ -86,11 +86,16 @@ def test_no_candidate_is_refused() -> None:
         ("diffusion_model.input_blocks.1.1.transformer_blocks.0.ff.net.2.weight", 1),
         ("lora_unet_mid_block_attentions_0_proj_in", 1),
         ("staff_net_0_proj", 1),
+        ("diffusion_model.joint_blocks.0.x_block.attn.qkv", 3),
+        ("lora_unet_double_blocks_0_img_attn_qkv", 3),
+        ("diffusion_model.double_blocks.0.txt_attn.qkv.weight", 3),
+        ("diffusion_model.joint_blocks.0.x_block.attn2.qkv", 3),
+        ("diffusion_model.double_blocks.0.txt_attn.proj", 1),
         (KOHYA, 1),
     ],
 )
-def test_halves(name: str, expected: int) -> None:
-    assert keys.halves(name) == expected
+def test_parts(name: str, expected: int) -> None:
+    assert keys.parts(name) == expected
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,14 @@ import dataclasses
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from blocklora_core.erasure import Erasure
 from blocklora_core.lora import Concept
 from blocklora_core.rows import Scheme, index
 from blocklora_core.training import AdaptedLayer, Dataset, Example, Progress, TrainConfig, Trainer
 from blocklora_core.training.adapter import AdapterSet, RowBlockAdapter
+from blocklora_core.training.captions import CaptionRules
 from blocklora_core.training.data import with_concept
 from blocklora_core.training.loop import NonFiniteLossError
 from blocklora_core.training.sampling import euler, schedule
@@ -135,6 +136,56 @@ def test_a_token_that_rests_is_encoded_once(share: float, moved: bool) -> None:
     assert encodings[-1] - (encodings[learning - 1] if learning else 0) <= captions
 
 
+def test_outside_the_masks_a_picture_teaches_nothing() -> None:
+    mask = torch.zeros(1, SIDE, SIDE)
+    mask[:, 0, 0] = 1.0
+
+    def learnt(outside: float) -> Tensor:
+        altered = []
+        for example in examples():
+            latents = torch.full_like(example.latents, outside)
+            latents[:, 0, 0] = example.latents[:, 0, 0]
+            altered.append(Example(latents, example.caption, mask))
+        trainer = Trainer(FakePort(), Dataset(altered, 4), HERO, CONFIG)
+        trainer.run(lambda _: None)
+        return trainer.result().layers["q"].up
+
+    # The fake model looks at each pixel alone, so only the loss could let the others in.
+    torch.testing.assert_close(learnt(0.0), learnt(5.0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_full_mask_is_no_mask() -> None:
+    whole = [Example(e.latents, e.caption, torch.ones(1, SIDE, SIDE)) for e in examples()]
+    results = []
+    for given in (examples(), whole):
+        trainer = Trainer(FakePort(), Dataset(given, 4), HERO, CONFIG)
+        trainer.run(lambda _: None)
+        results.append(trainer.losses)
+    assert results[0] == pytest.approx(results[1], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"), [(torch.ones(1, 2, 9), "as the latents"), (torch.zeros(1, 2, 3), "empty")]
+)
+def test_masks_that_do_not_fit_are_refused(mask: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Example(torch.zeros(4, 2, 3), "a hero", mask)
+
+
+def test_a_picture_without_a_mask_counts_everywhere_beside_one_that_has() -> None:
+    examples = [Example(torch.zeros(4, 2, 3), "a"), Example(torch.zeros(4, 2, 3), "a", torch.full((1, 2, 3), 0.5))]
+    masks = Dataset(examples, 2).batch(torch.Generator().manual_seed(0)).masks
+    assert masks is not None
+    assert sorted(masks.mean((1, 2, 3)).tolist()) == [0.5, 1.0]
+
+
+def test_caption_rules_are_applied_at_each_use() -> None:
+    config = dataclasses.replace(CONFIG, captions=CaptionRules(dropout=1.0))
+    dataset = Dataset(examples(), 4, config.captions)
+    assert set(dataset.batch(torch.Generator().manual_seed(0)).captions) == {""}
+    assert dataset.captions == Dataset(examples(), 4).captions
+
+
 def test_grams_cover_every_layer_and_share_one_input() -> None:
     trainer, _ = trained()
     lora = trainer.result()
@@ -172,8 +223,8 @@ def test_adapter_adds_its_dense_delta_to_the_output(layout: str, probability: fl
         adapted = linear(x)
         with adapters.silent():
             assert torch.equal(linear(x), nn.functional.linear(x, linear.weight, linear.bias))
-        adapters.erasing = True
-        erased = linear(x)
+        with adapters.erasing():
+            erased = linear(x)
     dense = adapter.to_layer().dense()
     torch.testing.assert_close(adapted, nn.functional.linear(x, linear.weight + dense, linear.bias))
     plain = nn.functional.linear(x, linear.weight, linear.bias)
@@ -218,16 +269,16 @@ def test_captions_name_the_concept(caption: str, expected: str) -> None:
 def test_batches_hold_one_caption_where_it_is_shared_and_one_size_always() -> None:
     shared = examples(6, "a <hero> on white") + examples(6, "a <hero> on blue")
     dataset, generator = Dataset(shared, 4), torch.Generator().manual_seed(0)
-    assert all(len(set(dataset.batch(generator)[1])) == 1 for _ in range(12))
+    assert all(len(set(dataset.batch(generator).captions)) == 1 for _ in range(12))
     own = [Example(torch.zeros(4, 2 + at % 2, 2), f"caption {at}") for at in range(8)]
     mixed = Dataset(own, 3)
-    assert {mixed.batch(generator)[0].shape for _ in range(20)} == {(3, 4, 2, 2), (3, 4, 3, 2)}
+    assert {mixed.batch(generator).latents.shape for _ in range(20)} == {(3, 4, 2, 2), (3, 4, 3, 2)}
 
 
 def test_every_picture_is_seen_once_an_epoch() -> None:
     own = [Example(torch.full((1, 1, 1), float(at)), f"caption {at}") for at in range(6)]
     dataset, generator = Dataset(own, 2), torch.Generator().manual_seed(0)
-    seen = [int(value) for _ in range(3) for value in dataset.batch(generator)[0].flatten()]
+    seen = [int(value) for _ in range(3) for value in dataset.batch(generator).latents.flatten()]
     assert sorted(seen) == list(range(6))
 
 

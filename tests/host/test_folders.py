@@ -124,10 +124,33 @@ def test_reads_pictures_and_captions(node: dict[str, Any], folders: Path) -> Non
     picture(folders / "input" / "set" / "b.png")
     picture(folders / "input" / "set" / "a.png", (8, 8))
     (folders / "input" / "set" / "a.txt").write_text("a red square\n", "utf-8")
-    images, captions = node["BlockLoRAImages"].execute("set", "a picture").result
+    images, captions, _ = node["BlockLoRAImages"].execute("set", "a picture").result
     assert [tuple(image.shape) for image in images] == [(1, 8, 8, 3), (1, 8, 16, 3)]
     assert captions == ["a red square", "a picture"]
     assert bool((images[0] == 1).all()), "transparent pixels become white"
+
+
+def test_masks_come_from_their_file_else_from_what_is_not_transparent(node: dict[str, Any], folders: Path) -> None:
+    folder = folders / "input" / "masked"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("RGBA", (16, 8), (255, 0, 0, 51 if name == "b" else 255)).save(folder / f"{name}.png")
+    half = Image.new("L", (16, 8))
+    half.paste(255, (0, 0, 8, 8))
+    half.save(folder / "a-masklabel.png")
+    pictures, _, masks = node["BlockLoRAImages"].execute("masked", "").result
+    assert len(pictures) == 3
+    assert [mask.shape for mask in masks] == [(1, 8, 16)] * 3
+    assert [round(float(mask.mean()), 3) for mask in masks] == [0.5, 0.2, 1.0]
+
+
+def test_a_mask_of_another_size_is_refused(node: dict[str, Any], folders: Path) -> None:
+    folder = folders / "input" / "askew"
+    folder.mkdir()
+    Image.new("RGB", (16, 8)).save(folder / "a.png")
+    Image.new("L", (8, 8)).save(folder / "a-masklabel.png")
+    with pytest.raises(ValueError, match=r"a-masklabel\.png: expected the size of a\.png"):
+        node["BlockLoRAImages"].execute("askew", "")
 
 
 def test_a_changed_caption_changes_the_fingerprint(node: dict[str, Any], folders: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from blocklora.blocklora_core.files import load, save
 from blocklora.blocklora_core.host.names import clip_stems, model_stems, on_weights
 from blocklora.blocklora_core.host.patching import Applied, NothingFitsError, apply_merge
-from blocklora.blocklora_core.keys import halves, is_geglu, is_text
+from blocklora.blocklora_core.keys import is_geglu, is_text, parts
 from blocklora.blocklora_core.lora import BlockLoRA
 from blocklora.blocklora_core.rows import Scheme, all_rows, count, index
 
@@ -82,7 +82,7 @@ def test_only_the_slot_s_rows_change_in_geglu_both_halves(base: Base, scheme: Sc
     before = patched(base.model)
     after = patched(per_row(base, make_lora(base, "<c>", 3, scheme)).model)
     name = next(name for name in before if is_geglu(name))
-    held = index(scheme.rows(3, before[name].shape[0], halves(name)))
+    held = index(scheme.rows(3, before[name].shape[0], parts(name)))
     changed = (before[name] != after[name]).any(1).nonzero().flatten()
     assert changed.tolist() == sorted(held.tolist())
     assert (held < before[name].shape[0] // 2).sum() * 2 == len(held)

@@ -53,6 +53,21 @@ def test_a_weight_in_another_memory_order_is_patched() -> None:
     torch.testing.assert_close(patched, expected)
 
 
+def test_the_host_can_rebuild_an_adapter_from_its_attributes() -> None:
+    layers = [make_layer(Scheme(slots=4).rows(slot, 8), (8, 5), 2, 0.5, slot) for slot in range(3)]
+    first = RowBlocksAdapter.of(layers)
+    moved = tuple(
+        tuple(part.clone() if isinstance(part, torch.Tensor) else part for part in run) for run in first.weights
+    )
+    again = type(first)(first.loaded_keys, moved)
+    weight = torch.randn(8, 5)
+    assert torch.equal(
+        again.calculate_weight(weight.clone(), "w", 1.0, 1.0, None, None),
+        first.calculate_weight(weight.clone(), "w", 1.0, 1.0, None, None),
+    )
+    assert first.calculate_shape("w") is None
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "interleaved"])
 def test_blocks_dealt_out_evenly_are_one_product(layout: str) -> None:
     scheme = Scheme(slots=16, layout=layout)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,15 @@ def train(
     name: str = "<ada>",
     captions: Sequence[str] = ("a person",),
     precision: str = "fp32",
+    layers: str = "attention",
+    checkpointing: bool = False,
     **changes: Any,
 ) -> TrainResult:
     config = dataclasses.replace(CONFIG, **changes)
-    job = TrainJob(Concept(name, "person"), pictures(), captions, config, slot, precision=precision)
+    job = TrainJob(
+        Concept(name, "person"), pictures(), captions, config, slot,
+        layers=layers, precision=precision, checkpointing=checkpointing,
+    )  # fmt: skip
     with torch.inference_mode():
         return train_concept(base.model, base.clip, base.vae, job)
 
@@ -75,6 +80,23 @@ def equal(a: BlockLoRA, b: BlockLoRA) -> bool:
     pairs += [(a.embeddings[name], b.embeddings[name]) for name in a.embeddings]
     pairs += [(a.grams.of(name).dense(), b.grams.of(name).dense()) for name in a.grams.input_of]
     return all(torch.equal(x, y) for x, y in pairs)
+
+
+def test_masks_reach_the_loss_in_the_pictures_own_order(base: Base) -> None:
+    masks = [torch.zeros(64, 64) for _ in range(3)]
+    for number, mask in enumerate(masks):
+        mask[: 16 * (number + 1)] = 1.0
+    job = TrainJob(Concept("<ada>", "person"), pictures(), ("a person",), CONFIG, SLOT, precision="fp32", masks=masks)
+    with torch.inference_mode():
+        masked = train_concept(base.model, base.clip, base.vae, job)
+    assert masked.losses != train(base).losses
+
+
+def test_masks_for_other_pictures_are_refused(base: Base) -> None:
+    for masks, message in (([torch.ones(2, 64, 64)], "one for each of the 3"), ([torch.ones(32, 32)], "64 x 64")):
+        job = TrainJob(Concept("<ada>", "person"), pictures(), ("a person",), CONFIG, SLOT, masks=masks)
+        with pytest.raises(ValueError, match=message):
+            train_concept(base.model, base.clip, base.vae, job)
 
 
 @contextmanager
@@ -137,6 +159,94 @@ def test_gradients_reach_adapters_and_token(base: Base, monkeypatch: pytest.Monk
     # At the first step B is zero and nothing else can learn from the adapters' path; the token always can.
     train(base, steps=2, niche_weight=0.0)
     assert reached == [True, True]
+
+
+@contextmanager
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, torch.Tensor]]]:
+    """The adapters' gradients at each step."""
+    seen: list[dict[str, torch.Tensor]] = []
+    update = Trainer._update
+
+    def watch(self: Trainer) -> None:
+        pairs = self.adapters.adapters.items()
+        seen.append({f"{n}.{k}": p.grad.clone() for n, a in pairs for k, p in a.named_parameters()})
+        update(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_update", watch)
+        yield seen
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_checkpointing_changes_no_gradient(
+    base: Base, monkeypatch: pytest.MonkeyPatch, precision: str, tolerance: float
+) -> None:
+    erasure = dataclasses.replace(CONFIG.erasure, probability=0.5)
+    with watched(monkeypatch) as expected:
+        train(base, precision=precision, erasure=erasure, steps=2)
+    with watched(monkeypatch) as found:
+        train(base, precision=precision, erasure=erasure, steps=2, checkpointing=True)
+    assert len(expected) == 2 and any(bool(gradient.any()) for gradient in expected[1].values())
+    # The same numbers, added up in another order.
+    for a, b in zip(expected, found, strict=True):
+        assert all(float((a[name] - b[name]).norm()) <= tolerance * float(a[name].norm()) for name in a)
+
+
+def test_checkpointing_recomputes_the_blocks_in_the_backward_pass_only(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unet = base.model.model.diffusion_model
+    blocks = [m for m in unet.modules() if type(m).__name__ in ("ResBlock", "BasicTransformerBlock")]
+    seen: dict[bool, list[int]] = {True: [], False: []}
+    original = type(blocks[0]).forward
+
+    for checkpointing, counts in seen.items():
+        calls: list[int] = []
+
+        def count(self: Any, *args: Any, calls: list[int] = calls) -> Any:
+            calls.append(1)
+            return original(self, *args)
+
+        monkeypatch.setattr(type(blocks[0]), "forward", count)
+        with progress_hook(lambda *_args, counts=counts, calls=calls, **_more: counts.append(len(calls))):
+            train(base, checkpointing=checkpointing, steps=1, niche_weight=0.0)
+    plain, again = seen[False][0], seen[True][0]
+    # Nothing before the first block is learnt, and no gradient passes through it.
+    assert again == 2 * plain - 1
+
+
+def wrapped(base: Base) -> int:
+    return sum("forward" in vars(module) for module in base.model.model.modules())
+
+
+@pytest.mark.parametrize("ending", ["success", "error", "interrupt", "interrupt in backward"])
+@pytest.mark.usefixtures("folders")
+def test_checkpointing_leaves_no_wrapper(base: Base, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+    before, during = wrapped(base), []
+    errors: dict[str, type[BaseException]] = {
+        "error": ValueError,
+        "interrupt": comfy.model_management.InterruptProcessingException,
+        "interrupt in backward": comfy.model_management.InterruptProcessingException,
+    }
+
+    def stop(*_args: Any, **_more: Any) -> None:
+        during.append(wrapped(base))
+        if ending in ("error", "interrupt"):
+            raise errors[ending]
+
+    backward = torch.Tensor.backward
+
+    def interrupted(self: torch.Tensor) -> None:
+        # As the cancel button does: the next layer that is computed raises.
+        comfy.model_management.interrupt_current_processing(ending == "interrupt in backward")
+        backward(self)
+
+    monkeypatch.setattr(torch.Tensor, "backward", interrupted)
+    with progress_hook(stop), pytest.raises(errors[ending]) if ending in errors else nullcontext():
+        train(base, checkpointing=True, steps=2, niche_weight=0.0)
+    assert wrapped(base) == before
+    assert during or ending == "interrupt in backward"
+    assert all(count > before for count in during)
 
 
 def test_the_result_holds_its_slot_and_its_grams(base: Base, trained: TrainResult) -> None:

@@ -13,7 +13,7 @@ import comfy.sd
 import torch
 from blocklora.blocklora_core.host.base import base_name
 from blocklora.blocklora_core.host.names import clip_stems, model_stems, preferred_stems
-from blocklora.blocklora_core.keys import halves, is_geglu
+from blocklora.blocklora_core.keys import is_geglu, parts
 from blocklora.blocklora_core.lora import BlockLoRA, Concept, Layer
 from blocklora.blocklora_core.rows import Scheme, all_rows, count
 from comfy.taesd.taesd import TAESD
@@ -90,7 +90,7 @@ def adaptable(base: Base) -> dict[str, tuple[int, ...]]:
 
 
 def _layer(stem: str, shape: tuple[int, ...], scheme: Scheme | None, slot: int, random: torch.Generator) -> Layer:
-    rows = scheme.rows(slot, shape[0], halves(stem)) if scheme else all_rows(shape[0])
+    rows = scheme.rows(slot, shape[0], parts(stem)) if scheme else all_rows(shape[0])
     up = torch.randn(count(rows), 4, generator=random) * 0.1
     down = torch.randn(4, shape[1], generator=random) * 0.1
     # Values that float16 holds, as a saved file has them.

@@ -1,0 +1,54 @@
+"""What happens to a caption each time it is used: dropped, tags shuffled, wrapped in a template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "none": ("{}",),
+    "person": ("a photo of {}", "a portrait of {}", "a close-up of {}", "a snapshot of {}", "a studio photo of {}"),
+    "object": (
+        "a photo of {}",
+        "a picture of {}",
+        "a close-up photo of {}",
+        "a clear photo of {}",
+        "a view of {}",
+    ),
+    "style": ("a picture in the style of {}", "an artwork in the style of {}", "a drawing in the style of {}"),
+}
+"""What the concept is -> phrases around the caption. Mix-of-Show trains with such templates."""
+
+
+@dataclass(frozen=True)
+class CaptionRules:
+    """dropout: share of uses in which the caption is empty. shuffle: tags, which commas part, come in another order
+    each time; the first stays in front. template: a key of TEMPLATES. Raises ValueError when one is out of range.
+    """
+
+    dropout: float = 0.0
+    shuffle: bool = False
+    template: str = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"Caption dropout: expected 0 to 1, got {self.dropout}.")
+        if self.template not in TEMPLATES:
+            raise ValueError(f"Caption template: expected one of {', '.join(TEMPLATES)}, got {self.template!r}.")
+
+    def apply(self, caption: str, generator: torch.Generator) -> str:
+        """The caption as this use has it. Draws from `generator` only what the rules need."""
+        if self.dropout and float(torch.rand((), generator=generator)) < self.dropout:
+            return ""
+        if self.shuffle:
+            caption = _shuffled(caption, generator)
+        phrases = TEMPLATES[self.template]
+        chosen = int(torch.randint(len(phrases), (), generator=generator)) if len(phrases) > 1 else 0
+        return phrases[chosen].format(caption)
+
+
+def _shuffled(caption: str, generator: torch.Generator) -> str:
+    first, *tags = [tag.strip() for tag in caption.split(",")]
+    order = torch.randperm(len(tags), generator=generator).tolist()
+    return ", ".join([first, *(tags[at] for at in order)])
