@@ -155,7 +155,7 @@ def trigger_words(lora: BlockLoRA) -> str:
     if _answers_to_name(lora):
         return lora.concept.name
     phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
-    return phrase or ", ".join(_common_tags(lora.metadata)) or lora.metadata.get("ss_output_name", "").strip()
+    return phrase or ", ".join(_common_tags(lora.metadata))
 
 
 def _answers_to_name(lora: BlockLoRA) -> bool:
@@ -163,11 +163,14 @@ def _answers_to_name(lora: BlockLoRA) -> bool:
 
 
 def _common_tags(metadata: Mapping[str, str]) -> list[str]:
-    # The tags that half as many captions have as have the most common one, at the most, for captions have noise.
+    # Tags that at least half as many captions have as have the most common one. Where no tag comes twice, captions
+    # are sentences, and say nothing about triggers.
     counts: Counter[str] = Counter()
     for tags in _tag_counts(metadata.get("ss_tag_frequency", "")):
         counts.update({tag.strip(): uses for tag, uses in tags.items() if tag.strip() and isinstance(uses, int)})
     most = max(counts.values(), default=0)
+    if most == 1 and len(counts) > 1:
+        return []
     return [tag for tag, uses in counts.most_common(_MOST_TAGS) if 2 * uses >= most > 0]
 
 

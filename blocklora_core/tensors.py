@@ -28,6 +28,8 @@ def layer_of(
     if missing:
         raise ValueError(f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA.")
     up, down = floats(roles["up"], tensors), floats(roles["down"], tensors)
+    if "mid" in roles:
+        down = _with_kernel(stem, down, floats(roles["mid"], tensors))
     if up.ndim < 2 or down.ndim < 2:
         raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
     out, rows = block or (up.shape[0], metadata.rows_of(stem, up.shape[0], None, None))
@@ -38,6 +40,20 @@ def layer_of(
         return Layer(_cut(up, rows), down, rows, out, alpha / max(down.shape[0], 1))
     except ValueError as error:
         raise ValueError(f"{stem}: {error}") from error
+
+
+def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
+    """The down of a plain LoRA for LoCon's Tucker decomposition of a convolution: mid (r, r, kh, kw) after down
+    (r, n, 1, 1) is one kernel (r, n, kh, kw), in at least float32.
+    """
+    rank = down.shape[0]
+    if down.ndim < 3 or mid.ndim != down.ndim or mid.shape[:2] != (rank, rank) or any(s != 1 for s in down.shape[2:]):
+        raise ValueError(
+            f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
+            f"{tuple(mid.shape)}. The file is damaged."
+        )
+    dtype = torch.promote_types(torch.promote_types(down.dtype, mid.dtype), torch.float32)
+    return torch.einsum("ij...,jn->in...", mid.to(dtype), down.flatten(1).to(dtype))
 
 
 def _cut(up: Tensor, rows: Rows) -> Tensor:
@@ -51,8 +67,8 @@ def _cut(up: Tensor, rows: Rows) -> Tensor:
 
 
 def _alpha(alpha: Tensor) -> float:
-    if alpha.numel() != 1:
-        raise ValueError(f"expected one number for alpha, got shape {tuple(alpha.shape)}.")
+    if alpha.numel() != 1 or alpha.is_complex():
+        raise ValueError(f"expected one real number for alpha, got {alpha.dtype} of shape {tuple(alpha.shape)}.")
     value = float(alpha.item())
     if not math.isfinite(value):
         raise ValueError(f"expected a finite alpha, got {value}.")

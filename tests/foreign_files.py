@@ -30,7 +30,7 @@ class Known:
         return self.down.shape[0]
 
     def change(self, scale: float) -> Tensor:
-        return scale * self.up @ self.down
+        return (scale * self.up.flatten(1) @ self.down.flatten(1)).reshape(-1, *self.down.shape[1:])
 
 
 def named(layers: list[Known], name: Callable[[Known], str], down: str, up: str, alpha: str = "") -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ def ed_lora(folder: Path, layers: list[Known]) -> Path:
 
 
 def ed_lora_old(folder: Path, layers: list[Known]) -> Path:
-    return pickled(folder, {"params": ed_lora_tree(layers, processor, "_lora.down.weight", "_lora.up.weight")})
+    return pickled(folder, {"params": ed_lora_tree(layers, lambda a: a.module, "_lora.down.weight", "_lora.up.weight")})
 
 
 Scale = Callable[[Known], float]

@@ -37,7 +37,7 @@ def read(source: Source) -> BlockLoRA:
     vectors = [_per_layer(name, inner) for name in tokens.values()]
     rows = [each.mean(0, dtype=torch.float32).to(each.dtype) for each in vectors]
     lora = replace(lora, embeddings={_ENCODER: _stacked(rows)})
-    return noted(lora, _note(concept, tokens, max(map(len, vectors))))
+    return noted(lora, _note(tokens, max(map(len, vectors))))
 
 
 def _layers(inner: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -71,8 +71,8 @@ def _stacked(rows: list[Tensor]) -> Tensor:
     return torch.stack(rows)
 
 
-def _note(concept: Concept, tokens: Mapping[str, str], layers: int) -> str:
-    note = f"{concept.name} stands for {' '.join(tokens)}."
+def _note(tokens: Mapping[str, str], layers: int) -> str:
+    note = f"Its name stands for {' '.join(tokens)}."
     if layers == 1:
         return note
     return f"{note} Each had {layers} vectors, one for each cross-attention layer; their mean is used."

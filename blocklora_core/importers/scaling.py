@@ -14,6 +14,9 @@ from ..contents import STOCK
 # Settings that change what the tensors mean -> what to call the adapter.
 _REFUSED: Mapping[str, str] = {"use_dora": "DoRA", "fan_in_fan_out": "transposed LoRA"}
 
+# Ways to start a training that also change the base weights: without that change the LoRA is of no use.
+_BASE_CHANGING = ("pissa", "olora", "corda")
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -40,6 +43,12 @@ def scaling_of(config: Mapping[str, Any]) -> Scaling:
     found = [name for setting, name in _REFUSED.items() if config.get(setting)]
     if found:
         raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(found)}. {STOCK}")
+    start = str(config.get("init_lora_weights", "")).lower()
+    if start.startswith(_BASE_CHANGING):
+        raise ValueError(
+            f"Expected a LoRA for an unchanged base model, got one that {start} moved away from it. Export it with "
+            "PEFT's path_initial_model_for_weight_conversion."
+        )
     patterns = config.get("alpha_pattern") or {}
     if not isinstance(patterns, dict):
         raise ValueError(f"Expected an object for alpha_pattern, got {patterns!r}. Export the adapter again.")

@@ -284,7 +284,8 @@ DAMAGED: list[tuple[Edit, str]] = [
     (tensor_edit(UP, lambda x: x / 0), "NaN or infinity"),
     (tensor_edit(DOWN, lambda x: x.to(torch.int32)), "floating point"),
     (tensor_edit(ALPHA, lambda _: torch.tensor(float("inf"))), "finite alpha"),
-    (tensor_edit(ALPHA, lambda _: torch.ones(2)), "one number for alpha"),
+    (tensor_edit(ALPHA, lambda _: torch.ones(2)), "one real number for alpha"),
+    (tensor_edit(ALPHA, lambda _: torch.tensor(1j)), "one real number for alpha"),
     (tensor_edit("blocklora.grams", lambda x: x[:-8]), "Grams: expected"),
 ]
 
@@ -303,10 +304,10 @@ ALIEN: list[tuple[Tensors, str]] = [
     ({"emb_params": torch.ones(1, 768)}, "looks like a textual inversion embedding"),
     ({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}, "looks like a textual inversion"),
     ({"decoder.conv_in.weight": torch.ones(1)}, "looks like a VAE"),
-    ({f"{QUERY}.hada_w1_a": torch.ones(1)}, "another kind: LoHa.*Load LoRA"),
-    ({f"{QUERY}.lokr_w1": torch.ones(1)}, "another kind: LoKr.*Load LoRA"),
+    ({f"{QUERY}.hada_w{i}": torch.ones(1) for i in ("1_a", "1_b")}, "another kind: LoHa.*Load LoRA"),
+    ({f"{QUERY}.lokr_w{i}": torch.ones(1) for i in ("1", "2")}, "another kind: LoKr.*Load LoRA"),
     ({**plain_tensors(), f"{QUERY}.dora_scale": torch.ones(8, 1)}, "another kind: DoRA.*Load LoRA"),
-    ({**plain_tensors(), f"{QUERY}.lora_mid.weight": torch.ones(2, 2)}, "Tucker.*Load LoRA"),
+    ({**plain_tensors(), f"{QUERY}.lora_mid.weight": torch.ones(2, 2)}, r"expected down \(r, n, 1, 1\) and mid"),
     ({**plain_tensors(), f"{KEY}.diff": torch.ones(2)}, "full weight difference.*Load LoRA"),
     ({**plain_tensors(), "surprise": torch.ones(2)}, "unknown tensor surprise"),
     ({**plain_tensors(), f"{QUERY}.lora_A.weight": torch.ones(2, 6)}, "expected one down"),

@@ -39,27 +39,33 @@ from tests.foreign_files import (
 )
 
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
-# Side, diffusers' module, kohya's stem, (m, n).
-MODULES = [
+# Side, diffusers' module, kohya's stem, shape of the weight.
+MODULES: list[tuple[str, str, str, tuple[int, ...]]] = [
     ("unet", f"{ATTENTION}.to_q", f"lora_unet_{ATTENTION.replace('.', '_')}_to_q", (8, 6)),
     ("unet", f"{ATTENTION}.to_out.0", f"lora_unet_{ATTENTION.replace('.', '_')}_to_out_0", (6, 8)),
     (
         "text_encoder", "text_model.encoder.layers.0.self_attn.q_proj",
         "lora_te_text_model_encoder_layers_0_self_attn_q_proj", (5, 5),
     ),
+    ("unet", "down_blocks.0.resnets.0.conv1", "lora_unet_down_blocks_0_resnets_0_conv1", (4, 3, 3, 3)),
+    ("unet", "down_blocks.0.attentions.0.proj_in", "lora_unet_down_blocks_0_attentions_0_proj_in", (4, 4, 1, 1)),
 ]  # fmt: skip
 
 
 def known_layers(ranks: list[int], alphas: list[float]) -> list[Known]:
     random = torch.Generator().manual_seed(sum(ranks))
     layers = []
-    for (side, module, stem, (m, n)), rank, alpha in zip(MODULES, ranks, alphas, strict=True):
-        up, down = torch.randn(m, rank, generator=random), torch.randn(rank, n, generator=random)
+    for (side, module, stem, (m, *inner)), rank, alpha in zip(MODULES, ranks, alphas, strict=True):
+        up = torch.randn(m, rank, *[1] * (len(inner) - 1), generator=random)
+        down = torch.randn(rank, *inner, generator=random)
         layers.append(Known(side, module, stem, up, down, alpha))
     return layers
 
 
-LAYERS = known_layers([2, 3, 1], [1.0, 6.0, 0.5])
+CONV = "lora_unet_down_blocks_0_resnets_0_conv1"
+CONVOLVE = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
+
+LAYERS = known_layers([2, 3, 1, 2, 1], [1.0, 6.0, 0.5, 3.0, 1.0])
 
 
 @contextmanager
@@ -78,8 +84,8 @@ def check(lora: BlockLoRA, layers: list[Known], scale: Scale) -> None:
         torch.testing.assert_close(layer.dense(), known.change(scale(known)))
 
 
-RANKS = st.lists(st.integers(1, 5), min_size=3, max_size=3)
-ALPHAS = st.lists(st.floats(-32.0, 32.0, width=32), min_size=3, max_size=3)
+RANKS = st.lists(st.integers(1, 5), min_size=5, max_size=5)
+ALPHAS = st.lists(st.floats(-32.0, 32.0, width=32), min_size=5, max_size=5)
 
 
 @pytest.mark.parametrize(("writer", "scale"), WRITERS, ids=lambda one: one.__name__)
@@ -101,6 +107,41 @@ def test_an_import_saved_by_us_is_the_same_concept(tmp_path: Path, writer: Write
     assert (back.concept, back.metadata, trigger_words(back)) == (lora.concept, lora.metadata, trigger_words(lora))
 
 
+@pytest.mark.parametrize("kernel", [(3,), (3, 3), (1, 3), (2, 3, 3)])
+def test_a_locon_of_three_convolutions_is_one_plain_layer(tmp_path: Path, kernel: tuple[int, ...]) -> None:
+    random, ones = torch.Generator().manual_seed(5), (1,) * len(kernel)
+    shapes = {"up": (6, 2, *ones), "mid": (2, 2, *kernel), "down": (2, 4, *ones)}
+    parts = {part: torch.randn(shape, generator=random) for part, shape in shapes.items()}
+    tensors = {f"{CONV}.lora_{part}.weight": tensor for part, tensor in parts.items()}
+    path = write(tmp_path / "a.safetensors", {**tensors, f"{CONV}.alpha": torch.tensor(3.0)})
+    layer = load(path).layers[CONV]
+    x, convolve = torch.randn(1, 4, *[5] * len(kernel), generator=random), CONVOLVE[len(kernel)]
+    steps = convolve(convolve(convolve(x, parts["down"]), parts["mid"]), parts["up"])
+    torch.testing.assert_close(convolve(x, layer.dense()), 1.5 * steps, rtol=1e-4, atol=1e-4)
+    again = load(save(tmp_path / "b.safetensors", load(path), dtype=torch.float32)).layers[CONV]
+    torch.testing.assert_close(again.dense(), layer.dense())
+
+
+BAD_KERNELS = [
+    ({"mid": (2, 3, 3, 3)}, r"down \(r, n, 1, 1\) and mid \(r, r, kh, kw\), got .* \(2, 3, 3, 3\)"),
+    ({"mid": (2, 2, 3)}, "and mid"),
+    ({"down": (2, 4, 3, 3)}, "and mid"),
+    ({"down": (2, 4), "mid": (2, 2)}, "and mid"),
+    ({"up": (6, 2, 3, 3)}, r"Expected up \(rows, r"),
+    ({"up": (6, 3, 1, 1)}, "equal ranks"),
+]
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD_KERNELS)
+def test_convolutions_that_do_not_chain_are_refused(
+    tmp_path: Path, changed: dict[str, tuple[int, ...]], message: str
+) -> None:
+    shapes = {"up": (6, 2, 1, 1), "mid": (2, 2, 3, 3), "down": (2, 4, 1, 1), **changed}
+    tensors = {f"{CONV}.lora_{part}.weight": torch.ones(shape) for part, shape in shapes.items()}
+    with pytest.raises(FileError, match=message):
+        load(write(tmp_path / "a.safetensors", tensors))
+
+
 def test_every_format_has_a_writer_here() -> None:
     assert [form.name for form in FORMATS] == ["Mix-of-Show", "PEFT", "diffusers", "kohya"]
 
@@ -111,7 +152,7 @@ def test_an_ed_lora_s_tokens_become_one_named_after_the_file(tmp_path: Path) -> 
     expected = torch.stack([layerwise(1).mean(0), layerwise(2).mean(0)])
     assert list(lora.embeddings) == ["clip_l"]
     torch.testing.assert_close(lora.embeddings["clip_l"], expected)
-    assert lora.metadata[NOTE].startswith("<hero> stands for <x1> <x2>. Each had 16 vectors")
+    assert lora.metadata[NOTE].startswith("Its name stands for <x1> <x2>. Each had 16 vectors")
 
 
 @pytest.mark.parametrize("shape", [(768,), (1, 768)])
@@ -121,7 +162,7 @@ def test_tokens_of_one_vector_stay_as_they_are(tmp_path: Path, shape: tuple[int,
     lora = load(pickled(tmp_path, {**tree, "new_concept_embedding": {"<x1>": token}}))
     assert torch.equal(lora.embeddings["clip_l"], token.detach().reshape(1, 768))
     assert not lora.embeddings["clip_l"].requires_grad
-    assert lora.metadata[NOTE] == "<hero> stands for <x1>."
+    assert lora.metadata[NOTE] == "Its name stands for <x1>."
 
 
 def test_a_peft_file_alone_says_that_its_scale_is_unknown(tmp_path: Path) -> None:
@@ -141,8 +182,10 @@ TAGS = {"10_ohwx man": {"ohwx man": 20, "smile": 11, "hat": 2}, "5_more": {"ohwx
 WORDS: list[tuple[dict[str, str], str]] = [
     ({"modelspec.trigger_phrase": " ohwx man ", "ss_output_name": "x"}, "ohwx man"),
     ({"ss_tag_frequency": json.dumps(TAGS), "ss_output_name": "x"}, "ohwx man, smile"),
-    ({"ss_tag_frequency": "{}", "ss_output_name": "my_face"}, "my_face"),
-    ({"ss_tag_frequency": "damaged", "ss_output_name": "my_face"}, "my_face"),
+    ({"ss_tag_frequency": json.dumps({"1_a": {"ohwx man": 1}})}, "ohwx man"),
+    ({"ss_tag_frequency": json.dumps({"1_a": {"A man by a lake.": 1, "Two men walk.": 1}})}, ""),
+    ({"ss_tag_frequency": "{}", "ss_output_name": "my_face"}, ""),
+    ({"ss_tag_frequency": "damaged"}, ""),
     ({"ss_tag_frequency": "[1]"}, ""),
     ({"ss_tag_frequency": '{"a": 1}'}, ""),
     ({}, ""),
@@ -167,6 +210,7 @@ CONFIGS = [
     (config_edit(peft_type="LOHA"), "got peft_type 'LOHA'.*Load LoRA"),
     (config_edit(use_dora=True), "another kind: DoRA.*Load LoRA"),
     (config_edit(fan_in_fan_out=True), "another kind: transposed LoRA"),
+    (config_edit(init_lora_weights="pissa_niter_4"), "unchanged base model, got one that pissa_niter_4"),
     (config_edit(lora_alpha=None), "Expected a number for lora_alpha .* got None"),
     (config_edit(lora_alpha=True), "Expected a number for lora_alpha .* got True"),
     (config_edit(alpha_pattern={"to_q": "x"}), "Expected a number for alpha_pattern to_q"),
