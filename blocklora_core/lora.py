@@ -152,7 +152,8 @@ class BlockLoRA:
     layers: by name; in a file kohya's or ComfyUI's key stem, on a model ComfyUI's weight name.
     scheme, slot: who owns which rows; both None for a plain LoRA, which holds every row.
     base: the base architecture, such as "sd15"; empty when unknown.
-    embeddings: per text encoder ("clip_l"), (tokens, width), in order V_rand, V_class.
+    embeddings: per text encoder ("clip_l"), (tokens, width), in order V_rand, V_class; layer-wise ones
+        (cross-attention layers, tokens, width).
     grams: fingerprint of the inputs that the concept sees, for the `fused` merge.
     training: JSON-able configuration of the training run; metadata: foreign metadata, kept.
     strength, strength_clip: how strongly a merge applies the model's and the text encoders' layers; a

@@ -123,7 +123,7 @@ def read(metadata: Mapping[str, str]) -> Record | None:
 def embedding_names(lora: BlockLoRA) -> dict[str, str]:
     """Text encoder -> name of the tensor that holds its embedding, in the form ComfyUI reads from bundles."""
     bare = lora.concept.bare
-    if list(lora.embeddings) == ["clip_l"]:
+    if list(lora.embeddings) == ["clip_l"] and lora.embeddings["clip_l"].ndim == 2:
         return {"clip_l": f"{_BUNDLE}{bare}{_SINGLE}"}
     return {encoder: f"{_BUNDLE}{bare}.{encoder}" for encoder in lora.embeddings}
 

@@ -76,10 +76,10 @@ def _alpha(alpha: Tensor) -> float:
 
 
 def embedding_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The embedding called `name`: (tokens, width). ValueError for another shape."""
+    """The embedding called `name`: (tokens, width), or (layers, tokens, width). ValueError for another shape."""
     value = floats(name, tensors)
-    if value.ndim != 2:
-        raise ValueError(f"{name}: expected (tokens, width), got {tuple(value.shape)}.")
+    if value.ndim not in (2, 3):
+        raise ValueError(f"{name}: expected (tokens, width) or (layers, tokens, width), got {tuple(value.shape)}.")
     return value
 
 

@@ -123,11 +123,14 @@ def peft_bare(folder: Path, layers: list[Known]) -> Path:
 
 def ed_lora_tree(layers: list[Known], name: Callable[[Known], str], down: str, up: str) -> dict[str, Any]:
     sides = {side: named([a for a in layers if a.side == side], name, down, up) for side in ("unet", "text_encoder")}
-    return {"new_concept_embedding": {"<x1>": layerwise(1), "<x2>": layerwise(2)}, **sides}
+    tokens = {"<x1>": layerwise(layers, 1), "<x2>": layerwise(layers, 2)}
+    return {"new_concept_embedding": tokens, **sides}
 
 
-def layerwise(seed: int) -> Tensor:
-    return torch.randn(16, 768, generator=torch.Generator().manual_seed(seed))
+def layerwise(layers: list[Known], seed: int) -> Tensor:
+    """A token's vectors: one for each cross-attention among `layers`, or 16 as Stable Diffusion 1.5 has."""
+    count = sum(layer.module.endswith("attn2.to_q") for layer in layers) or 16
+    return torch.randn(count, 768, generator=torch.Generator().manual_seed(seed))
 
 
 def pickled(folder: Path, tree: object) -> Path:

@@ -9,9 +9,10 @@ from .. import keys
 from ..lora import BlockLoRA, Layer, ShapeError, Stack
 from ..merge import Merged, Overlap, merge
 from .handles import ComfyClip, ComfyModel
+from .layerwise import read_layerwise
 from .names import Weights, on_weights, weights_of
 from .row_blocks import RowBlocksAdapter
-from .text import with_concepts
+from .text import layers_of, with_concepts
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ def apply_merge(
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
+    layers = layers_of(vectors for parts in tokens.values() for vectors in parts.values())
+    if layers > 1:
+        read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
         clip_layers = add_to(clip.patcher, merged.members, text=True)

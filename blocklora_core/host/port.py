@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import NamedTuple
 
 import comfy.model_management
@@ -13,12 +14,13 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from ..training.checkpointing import checkpointed, heavy_blocks
-from ..training.port import AdaptedLayer, Conditioning, Embeddings
+from ..training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
 from .layers import is_attention
-from .names import model_stems, preferred_stems
-from .text import class_embeddings, with_concepts
+from .layerwise import LayerContext, cross_attention_layers, cross_attention_modules
+from .names import clip_stems, model_stems, preferred_stems
+from .text import class_embeddings, first_vector, layers_of, with_concepts
 from .weights import leave_inference_mode, norms_keep_inputs
 
 
@@ -77,28 +79,42 @@ class ComfyPort:
         clip.cond_stage_model.requires_grad_(False)
         self.device = model.load_device
         self.base = base_name(model)
-        self._layers = self._find_layers(choose)
+        self.choose = choose
+        self._layers = self._find_layers(model.model, model_stems(model))
+        if not self._layers:
+            raise ValueError(
+                f"Expected Linears of the chosen kind in the model, {self.base} has none that can be adapted."
+            )
+        self._cross_attention = cross_attention_layers(model.model.diffusion_model)
         self.sampling = model.model.model_sampling
         self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
         # UNets' blocks make new tensors; the clones that the others need would only cost there.
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
-    def _find_layers(self, choose: Callable[[str], bool]) -> dict[str, AdaptedLayer]:
-        stems, found = preferred_stems(model_stems(self.model)), {}
-        for name, module in self.model.model.named_modules():
+    def _find_layers(self, network: nn.Module, accepted: Mapping[str, str]) -> dict[str, AdaptedLayer]:
+        stems, found = preferred_stems(accepted), {}
+        for name, module in network.named_modules():
             weight = f"{name}.weight"
-            if isinstance(module, nn.Linear) and weight in stems and choose(weight):
+            if isinstance(module, nn.Linear) and weight in stems and self.choose(weight):
                 out_features, in_features = module.weight.shape
                 found[stems[weight]] = AdaptedLayer(module, out_features, in_features)
-        if not found:
-            raise ValueError(
-                f"Expected Linears of the chosen kind in the model, {self.base} has none that can be adapted."
-            )
         return found
 
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
         return self._layers
+
+    @cached_property
+    def text_layers(self) -> Mapping[str, AdaptedLayer]:
+        return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip))
+
+    @property
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        return cross_attention_modules(self.model.model.diffusion_model)
+
+    @property
+    def prompt_layers(self) -> int:
+        return len(self._cross_attention)
 
     def recomputing(self) -> AbstractContextManager[None]:
         """Gradient checkpointing of the model's blocks, undone when the block ends."""
@@ -115,9 +131,11 @@ class ComfyPort:
         self.clip.cond_stage_model.reset_clip_options()
         if self.clip.layer_idx is not None:
             self.clip.cond_stage_model.set_clip_options({"layer": self.clip.layer_idx})
+        tokens = clip.tokenize(prompt)
         with norms_keep_inputs(self.clip.cond_stage_model):
-            cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(clip.tokenize(prompt))
-        return Conditioning(cross.to(self.device), None if pooled is None else pooled.to(self.device))
+            cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(tokens)
+        pooled = None if pooled is None else pooled.to(self.device)
+        return Conditioning(cross.to(self.device), pooled, (first_vector(tokens, layers_of(embeddings.values())),))
 
     def class_embeddings(self, class_word: str) -> Embeddings:
         return class_embeddings(self.clip, class_word)
@@ -131,9 +149,10 @@ class ComfyPort:
             noise=noisy, device=self.device, cross_attn=conditioning.cross, pooled_output=conditioning.pooled,
             width=width, height=height, prompt_type="positive",
         )  # fmt: skip
+        patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
         ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
         with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
-            return self.model.model.apply_model(noisy, sigma, **ready)
+            return self.model.model.apply_model(noisy, sigma, transformer_options=patches, **ready)
 
     def loss_scale(self, sigma: Tensor) -> Tensor:
         return self.objective.loss_scale(sigma, self._sigma_data)

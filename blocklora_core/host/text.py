@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy.sd1_clip import SDTokenizer
@@ -13,11 +13,19 @@ from torch import Tensor
 from .handles import ComfyClip
 
 TokenTable = Mapping[str, Mapping[str, Tensor]]
-"""Concept name -> text encoder ("clip_l") -> (tokens, width)."""
+"""Concept name -> text encoder ("clip_l") -> (tokens, width), or (layers, tokens, width) when layer-wise."""
+
+Section = list[tuple[Any, ...]]
+"""What CLIP reads at a time, 77 tokens: (id or vector, weight, ...) each."""
 
 
 class _KnowsConcepts(SDTokenizer):
-    """Mixed into a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands in a prompt."""
+    """Mixed into a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands in a prompt.
+
+    Where a concept is layer-wise (ED-LoRA), every 77 tokens come once for each cross-attention layer, one after the
+    other, each with that layer's vectors. The host encodes them like the parts of a long prompt, and
+    `layerwise.LayerContext` gives every layer its own.
+    """
 
     concept_vectors: dict[str, Tensor]
     user_embeddings: bool
@@ -27,16 +35,33 @@ class _KnowsConcepts(SDTokenizer):
         names = sorted(self.concept_vectors, key=len, reverse=True)
         pattern = f"(?:{re.escape(self.embedding_identifier)})?({'|'.join(map(re.escape, names))})"
         text = re.sub(pattern, lambda found: f" {self.embedding_identifier}{found[1]} ", text)
-        return super().tokenize_with_weights(text, *args, **kwargs)
+        sections: list[Section] = super().tokenize_with_weights(text, *args, **kwargs)
+        layers = layers_of(self.concept_vectors.values())
+        return [_of_layer(section, layer) for section in sections for layer in range(layers)]
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Tensor | None, str]:
         first, *others = embedding_name.split(maxsplit=1) or [""]
         rest = " ".join(others)
         if first in self.concept_vectors:
-            return self.concept_vectors[first], rest
+            vectors = self.concept_vectors[first]
+            # The host takes the first dim for tokens.
+            return (vectors.transpose(0, 1) if vectors.ndim == 3 else vectors), rest
         if not self.user_embeddings or not first:
             return None, rest
         return super()._try_get_embedding(embedding_name)
+
+
+def layers_of(vectors: Iterable[Tensor]) -> int:
+    """For how many cross-attention layers embeddings differ: 1 unless some are layer-wise."""
+    return max((vector.shape[0] for vector in vectors if vector.ndim == 3), default=1)
+
+
+def _of_layer(section: Section, layer: int) -> Section:
+    return [(_vector_of(token, layer), *rest) for token, *rest in section]
+
+
+def _vector_of(token: Any, layer: int) -> Any:
+    return token[layer] if isinstance(token, Tensor) and token.ndim == 2 else token
 
 
 def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokenizer:
@@ -46,6 +71,7 @@ def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokeniz
         known.user_embeddings = tokenizer.embedding_directory is not None
         known.embedding_directory = tokenizer.embedding_directory if known.user_embeddings else []
     known.concept_vectors = {**getattr(tokenizer, "concept_vectors", {}), **vectors}
+    _check_layers(known.concept_vectors)
     return known
 
 
@@ -69,6 +95,29 @@ def with_concepts(clip: ComfyClip, table: TokenTable) -> ComfyClip:
         if vectors:
             setattr(known.tokenizer, attribute, _knowing(tokenizer, vectors))
     return known
+
+
+def first_vector(tokens: Mapping[str, Sequence[Section]], layers: int) -> int | None:
+    """Place, among the tokens that one layer reads, of the first vector in a tokenized prompt; None without any.
+
+    layers: for how many layers every part of the prompt is there.
+    """
+    for sections in tokens.values():
+        for number, section in enumerate(sections[::layers]):
+            at = next((at for at, (token, *_) in enumerate(section) if isinstance(token, Tensor)), None)
+            if at is not None:
+                return number * len(section) + at
+    return None
+
+
+def _check_layers(table: Mapping[str, Tensor]) -> None:
+    counts = {name: vectors.shape[0] for name, vectors in table.items() if vectors.ndim == 3}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} for {count}" for name, count in counts.items())
+        raise ValueError(
+            f"Layer-wise concept tokens: expected one number of layers, got {listed}. "
+            "They were trained on different bases: merge those of one base."
+        )
 
 
 def _check_width(name: str, encoder: str, vector: Tensor, width: int) -> None:

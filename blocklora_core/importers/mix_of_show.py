@@ -27,17 +27,16 @@ def owns(source: Source) -> bool:
 
 
 def read(source: Source) -> BlockLoRA:
-    """Scale 1. Its tokens (V_rand, V_class) become one, named after the file; layer-wise vectors are averaged."""
+    """Scale 1. Its tokens (V_rand, V_class) become one, named after the file; layer-wise ones stay layer-wise."""
     inner = {name.removeprefix(_OUTER): tensor for name, tensor in source.tensors.items()}
     tokens = {name.removeprefix(_TOKENS): name for name in inner if name.startswith(_TOKENS)}
     concept = Concept(f"<{file_word(source.path)}>")
     lora = replace(diffusers.read(Source(source.path, _layers(inner))), concept=concept, base=_BASE)
     if not tokens:
         return lora
-    vectors = [_per_layer(name, inner) for name in tokens.values()]
-    rows = [each.mean(0, dtype=torch.float32).to(each.dtype) for each in vectors]
-    lora = replace(lora, embeddings={_ENCODER: _stacked(rows)})
-    return noted(lora, _note(tokens, max(map(len, vectors))))
+    vectors = _joined([_per_layer(name, inner) for name in tokens.values()])
+    lora = replace(lora, embeddings={_ENCODER: vectors})
+    return noted(lora, f"Its name stands for {' '.join(tokens)}.")
 
 
 def _layers(inner: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -64,15 +63,15 @@ def _per_layer(name: str, inner: Mapping[str, Tensor]) -> Tensor:
     return value.reshape(-1, value.shape[-1])
 
 
-def _stacked(rows: list[Tensor]) -> Tensor:
-    widths = sorted({row.shape[0] for row in rows})
+def _joined(tokens: list[Tensor]) -> Tensor:
+    """(layers, tokens, width), or (tokens, width) where all layers read the same; a token (layers, width) or (1, width)
+    each."""
+    widths = sorted({token.shape[1] for token in tokens})
     if len(widths) > 1:
         raise ValueError(f"Expected concept tokens of one width, got {' and '.join(map(str, widths))}.")
-    return torch.stack(rows)
-
-
-def _note(tokens: Mapping[str, str], layers: int) -> str:
-    note = f"Its name stands for {' '.join(tokens)}."
-    if layers == 1:
-        return note
-    return f"{note} Each had {layers} vectors, one for each cross-attention layer; their mean is used."
+    counts = sorted({len(token) for token in tokens} - {1})
+    if len(counts) > 1:
+        raise ValueError(f"Expected concept tokens for one number of layers, got {' and '.join(map(str, counts))}.")
+    layers = counts[0] if counts else 1
+    stacked = torch.stack([token.expand(layers, -1) for token in tokens], dim=1)
+    return stacked if counts else stacked[0]

@@ -35,7 +35,12 @@ _NOT_NEGATIVE = (
     "noise_offset",
     "learning_rate",
     "embedding_learning_rate",
+    "text_learning_rate",
+    "prior_pictures",
+    "prior_weight",
+    "attention_weight",
 )
+TOKENS = ("single", "layer-wise", "none")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class TrainConfig:
     ema_decay: previews, Grams and the result take an exponential moving average of the weights with this decay, 0 takes
         the weights themselves.
     weighting: a key of WEIGHTINGS, what each noise level counts; snr_gamma: of min_snr (Hang et al. 2023: 5).
+    text_learning_rate: of A and B in the text encoders' layers of the same kind; 0 leaves the text encoders as they are
+        (Mix-of-Show: a tenth of learning_rate). The text encoders then run at every step.
+    token: what stands for the concept in prompts: "single", V_rand V_class; "layer-wise", a pair of its own for each
+        cross-attention layer (ED-LoRA; SD1.5, SDXL); "none", its name as a trigger word.
     embedding_share: share of the steps, from the first on, in which V_rand and V_class learn; frozen afterwards, when
         prompts need encoding only once (pivotal tuning). 1 throughout, as in ED-LoRA; 0 leaves V_rand random.
     weight_decay: AdamW's, on A, B and the embeddings (Mix-of-Show: 0.01).
@@ -61,7 +70,12 @@ class TrainConfig:
     erasure: Randomized Output Erasure (BlockLoRA Eq. 3).
     niche_weight: weight of the niche regularisation, 0 turns it off; niche_share: pictures of the batch that are
         repeated with a prompt that is not the concept's, at least one.
-    niche_negatives: how many prompts with another random V_rand to hold in store.
+    niche_negatives: how many prompts with another random V_rand (with no token, another random word) to hold in store;
+        niche_class_word: prompts with the class word in the concept's place too; niche_captions: and these.
+    prior_pictures: pictures of the class word that the frozen model makes before the first step, for prior
+        preservation; 0 for none. prior_weight: weight of their loss; prior_share: such pictures a step, as a share of
+        the batch, at least one.
+    attention_weight: of the attention regularisation (Mix-of-Show: 0.01), which needs masks; 0 turns it off.
     noise_offset: per-channel constant added to the noise (Mix-of-Show: 0.01).
     gram_pictures, gram_steps: pictures and sampler steps from which the concept's Grams are collected.
     captions: dropout, shuffled tags and templates, drawn anew at each use of a caption.
@@ -74,6 +88,8 @@ class TrainConfig:
     rank: int = 4
     learning_rate: float = 1e-3
     embedding_learning_rate: float = 1e-3
+    text_learning_rate: float = 0.0
+    token: str = "single"
     embedding_share: float = 1.0
     weight_decay: float = 0.01
     embedding_norm_limit: float = 0.55
@@ -81,6 +97,12 @@ class TrainConfig:
     niche_weight: float = 1.0
     niche_share: float = 0.25
     niche_negatives: int = 12
+    niche_class_word: bool = True
+    niche_captions: tuple[str, ...] = ()
+    prior_pictures: int = 0
+    prior_weight: float = 1.0
+    prior_share: float = 0.25
+    attention_weight: float = 0.0
     noise_offset: float = 0.01
     captions: CaptionRules = field(default_factory=CaptionRules)
     gram_pictures: int = 4
@@ -107,10 +129,15 @@ class TrainConfig:
             self._at_least(name, 1)
         for name in _NOT_NEGATIVE:
             self._at_least(name, 0)
-        for name in ("niche_share", "embedding_share"):
+        for name in ("niche_share", "embedding_share", "prior_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}: expected 0 to 1, got {getattr(self, name)}.")
-        for name, table in (("optimizer", OPTIMIZERS), ("scheduler", SCHEDULES), ("weighting", WEIGHTINGS)):
+        for name, table in (
+            ("optimizer", OPTIMIZERS),
+            ("scheduler", SCHEDULES),
+            ("weighting", WEIGHTINGS),
+            ("token", TOKENS),
+        ):
             self._among(name, table)
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay: expected 0 or more and less than 1, got {self.ema_decay}.")
@@ -122,11 +149,13 @@ class TrainConfig:
         self.scheme.check_slot(self.slot)
 
     def _check_optimizer(self) -> None:
-        kind, rates = OPTIMIZERS[self.optimizer], {self.learning_rate, self.embedding_learning_rate} - {0.0}
-        if kind.one_rate and len(rates) != 1:
+        kind, rates = OPTIMIZERS[self.optimizer], {"learning_rate", "embedding_learning_rate", "text_learning_rate"}
+        given = {name: getattr(self, name) for name in sorted(rates)}
+        if kind.one_rate and len({*given.values()} - {0.0}) != 1:
+            listed = ", ".join(f"{name} {rate:g}" for name, rate in given.items())
             raise ValueError(
-                f"{self.optimizer}: expected learning_rate and embedding_learning_rate to be equal, best both 1, "
-                f"or one of them 0, got {self.learning_rate:g} and {self.embedding_learning_rate:g}."
+                f"{self.optimizer}: expected learning rates to be equal, best 1, or 0, as it finds them itself, got "
+                f"{listed}."
             )
         if kind.averages and (self.scheduler != "constant" or self.ema_decay):
             raise ValueError(
@@ -153,6 +182,13 @@ class TrainConfig:
         if self.niche_weight == 0 or self.niche_share == 0:
             return 0
         return max(1, round(self.niche_share * self.batch_size))
+
+    @property
+    def prior_batch(self) -> int:
+        """Class pictures in each batch."""
+        if self.prior_pictures == 0 or self.prior_weight == 0:
+            return 0
+        return max(1, round(self.prior_share * self.batch_size))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, for the file and the report."""

@@ -81,6 +81,15 @@ class Dataset:
         """Distinct captions, in order of appearance."""
         return list(dict.fromkeys(example.caption for example in self.examples))
 
+    @property
+    def shape(self) -> torch.Size:
+        """(C, H, W) of the first picture's latents: the size of what is sampled."""
+        return self.examples[0].latents.shape
+
+    @property
+    def has_masks(self) -> bool:
+        return any(example.mask is not None for example in self.examples)
+
     def batch(self, generator: torch.Generator) -> Batch:
         """The next batch_size pictures of one size."""
         groups = list(self._groups)

@@ -57,18 +57,20 @@ class InputWatch:
 def collect_grams(
     port: Port,
     layers: Mapping[str, AdaptedLayer],
-    conditioning: Conditioning,
+    encode: Callable[[], Conditioning],
     latent_shape: torch.Size,
     steps: int,
     generator: torch.Generator,
 ) -> Grams:
     """Grams over a full sampling run without guidance (algorithms: gradient fusion's spatial features).
 
-    conditioning: one row per picture. latent_shape: (C, H, W).
+    encode: gives the prompts, one row per picture; what text encoders' layers see meanwhile counts too.
+    latent_shape: (C, H, W).
     """
-    noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
     watch = InputWatch(layers)
     with watch.attached():
+        conditioning = encode()
+        noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
         euler(port, noise, conditioning, steps)
     full = {key: total.mean().cpu() for key, total in watch.totals.items()}
     return Grams.from_full(full, watch.input_of)

@@ -17,12 +17,11 @@ from .schedules import factor
 
 
 class Learner:
-    """Learns the adapters at learning_rate and the token at embedding_learning_rate."""
+    """Learns groups of parameters, each at its own rate."""
 
-    def __init__(self, adapters: Sequence[nn.Parameter], token: Sequence[nn.Parameter], config: TrainConfig):
+    def __init__(self, groups: Sequence[Group], config: TrainConfig):
         self.config = config
-        self.parameters = [*adapters, *token]
-        groups = [Group(adapters, config.learning_rate), Group(token, config.embedding_learning_rate)]
+        self.parameters = [parameter for group in groups for parameter in group.parameters]
         self.optimizer = make_optimizer(config.optimizer, groups, config.weight_decay)
         self.ema = Ema(self.parameters, config.ema_decay) if config.ema_decay else None
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..grams import Grams
 from ..keys import parts
 from ..lora import BlockLoRA, Concept
 from ..rows import count
 from .adapter import AdapterSet, RowBlockAdapter
+from .attention import AttentionWatch
 from .config import TrainConfig
-from .data import Dataset
+from .data import Batch, Dataset
 from .fingerprint import collect_grams
 from .learner import Learner
+from .optimizers import Group
 from .port import Conditioning, Port
-from .prompts import ConceptToken, Negatives, OwnPrompts
+from .prior import ClassPictures
+from .prompts import Negatives, OwnPrompts, make_token
 from .sampling import euler
+from .terms import Term, term_losses
 from .weighting import WEIGHTINGS
 
 
@@ -51,14 +56,6 @@ class Progress:
 Callback = Callable[[Progress], None]
 
 
-def _masked_mean(squared: Tensor, masks: Tensor | None) -> Tensor:
-    """Mean over each picture (B, C, H, W), or over where its mask (B, 1, H, W) is: (B,)."""
-    if masks is None:
-        return squared.flatten(1).mean(1)
-    masks = masks.to(squared).expand_as(squared)
-    return (squared * masks).flatten(1).sum(1) / masks.flatten(1).sum(1)
-
-
 class Trainer:
     """Holds the state of one run. `result()` is valid at any time, also after `run` was broken off."""
 
@@ -67,17 +64,21 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.losses: list[float] = []
         self.niche_losses: list[float] = []
-        self.token = ConceptToken(port.class_embeddings(concept.class_word), self.generator, port.device)
-        self.own = OwnPrompts(port, concept.name, self.token)
+        self.token = make_token(port, concept.class_word, config, self.generator)
+        self.text_learns = config.text_learning_rate > 0
+        self.own = OwnPrompts(port, concept.name, self.token, live=self.text_learns)
+        self.layers = {**port.layers, **(port.text_layers if self.text_learns else {})}
         self.adapters = AdapterSet(self._make_adapters(), config.erasure, self.generator)
-        self.learner = Learner(self.adapters.parameters(), list(self.token.parameters()), config)
+        self.learner = Learner(self._groups(), config)
+        self.watch = self._make_watch()
+        self.prior: ClassPictures | None = None
         self.position: Position | None = None
         self.negatives: Negatives | None = None
         self.grams: Grams | None = None
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
         made = {}
-        for name, layer in self.port.layers.items():
+        for name, layer in self.layers.items():
             rows = self.config.scheme.rows(self.config.slot, layer.out_features, parts(name))
             if count(rows):
                 made[name] = RowBlockAdapter(layer, rows, self.config.rank, self.generator, self.port.device)
@@ -85,9 +86,32 @@ class Trainer:
             raise ValueError("Layers to adapt: expected at least one with rows in this slot, got none.")
         return made
 
+    def _groups(self) -> list[Group]:
+        def learnt(names: Iterable[str]) -> list[nn.Parameter]:
+            held = [self.adapters.adapters[name] for name in names if name in self.adapters.adapters]
+            return [parameter for adapter in held for parameter in adapter.parameters()]
+
+        groups = [
+            Group(learnt(self.port.layers), self.config.learning_rate),
+            Group(list(self.token.parameters()), self.config.embedding_learning_rate),
+        ]
+        if self.text_learns:
+            groups.append(Group(learnt(self.port.text_layers), self.config.text_learning_rate))
+        return groups
+
+    def _make_watch(self) -> AttentionWatch | None:
+        if not self.config.attention_weight:
+            return None
+        if not (self.port.cross_attentions and self.token.embeddings() and self.dataset.has_masks):
+            raise ValueError(
+                "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
+                "got one of them missing. Connect masks to Train, or set its weight to 0."
+            )
+        return AttentionWatch(self.port.cross_attentions)
+
     def run(self, callback: Callback) -> None:
         """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
-        with self.adapters.attached(self.port.layers):
+        with self.adapters.attached(self.layers), self.watch.attached() if self.watch else nullcontext():
             self.prepare()
             while len(self.losses) < self.config.steps:
                 self._step()
@@ -99,11 +123,22 @@ class Trainer:
         """Draw what a run needs before its first step; done once."""
         if self.position is not None:
             return
-        if self.config.niche_pictures:
-            self.negatives = Negatives(
-                self.port, self.dataset.captions, self.concept.name, self.concept.class_word,
-                self.config.niche_negatives, self.generator,
-            )  # fmt: skip
+        config, concept = self.config, self.concept
+        with self.adapters.silent():
+            if config.niche_pictures:
+                self.negatives = Negatives(
+                    self.port,
+                    self.dataset.captions,
+                    concept,
+                    self.token,
+                    config,
+                    self.generator,
+                )
+            if config.prior_batch:
+                self.prior = ClassPictures.sample(
+                    self.port, concept.class_word, config.prior_pictures, self.dataset.shape, config.gram_steps,
+                    config.preview_cfg, self.generator,
+                )  # fmt: skip
         self.position = self._here()
 
     def freeze_token(self) -> None:
@@ -140,20 +175,47 @@ class Trainer:
         self.position = self._here()
 
     def _learn_batch(self) -> tuple[float, float]:
-        """Add the gradients of one batch; its losses."""
+        """Add the gradients of one batch; its losses of the pictures and of the niche regularisation."""
         batch = self.dataset.batch(self.generator)
-        latents = batch.latents.to(self.port.device)
-        sigma, noise = self._noise(latents)
-        noisy = self.port.add_noise(latents, noise, sigma)
-        own = self.own.encode(batch.captions)
-        repeated = self.config.niche_pictures
-        others = self.negatives.pick(repeated, self.generator) if self.negatives else None
-        target = self._frozen_prediction(noisy[:repeated], sigma[:repeated], others)
+        # The masks of the erasure hold for all that a step computes: prompts, pictures, and both again when needed.
         with self.adapters.erasing():
-            loss, niche = self._losses(latents, batch.masks, noisy, sigma, own, others, target)
-            self._check_finite("Loss", loss.item() + niche.item())
-            ((loss + self.config.niche_weight * niche) / self.config.accumulation).backward()
-        return loss.item(), niche.item()
+            own = self._own_term(batch)
+            terms = [own, *self._niche_terms(own), *self._prior_terms()]
+            losses = term_losses(self.port, terms, self._weights)
+            total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
+            if self.watch:
+                total = total + self.config.attention_weight * self._attention_loss(own, self.watch)
+            self._check_finite("Loss", total.item())
+            (total / self.config.accumulation).backward()
+        return losses[0].item(), losses[1].item() if self.negatives else 0.0
+
+    def _own_term(self, batch: Batch) -> Term:
+        latents = batch.latents.to(self.port.device)
+        noisy, sigma = self._noised(latents)
+        return Term(noisy, sigma, self.own.encode(batch.captions), latents, masks=batch.masks)
+
+    def _niche_terms(self, own: Term) -> list[Term]:
+        """The same noisy pictures under prompts that are not the concept's, and what the frozen model sees in them."""
+        if self.negatives is None:
+            return []
+        repeated = self.config.niche_pictures
+        noisy, sigma = own.noisy[:repeated], own.sigma[:repeated]
+        prompts = self.negatives.pick(repeated, self.generator)
+        with self.adapters.silent():
+            goal = self.port.predict(noisy, sigma, self.negatives.encode(prompts, live=False))
+        return [Term(noisy, sigma, self.negatives.encode(prompts, self.text_learns), goal, self.config.niche_weight)]
+
+    def _prior_terms(self) -> list[Term]:
+        if self.prior is None:
+            return []
+        latents = self.prior.pick(self.config.prior_batch, self.generator).to(self.port.device)
+        noisy, sigma = self._noised(latents)
+        prompts = self.prior.encode(len(latents), live=self.text_learns)
+        return [Term(noisy, sigma, prompts, latents, self.config.prior_weight)]
+
+    def _attention_loss(self, own: Term, watch: AttentionWatch) -> Tensor:
+        masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
+        return watch.loss(masks, own.prompts.concept_at)
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -162,43 +224,15 @@ class Trainer:
                 f"Lower the learning rate (now {self.config.learning_rate:g})."
             )
 
-    def _noise(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+    def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(latents at a random noise level each, those levels)."""
         batch = latents.shape[0]
         at = torch.randint(len(self.port.sigmas), (batch,), generator=self.generator)
         noise = torch.randn(latents.shape, generator=self.generator)
         offset = torch.randn((*latents.shape[:2], *([1] * (latents.ndim - 2))), generator=self.generator)
         noise = noise + self.config.noise_offset * offset
-        return self.port.sigmas[at].to(latents), noise.to(latents)
-
-    def _frozen_prediction(self, noisy: Tensor, sigma: Tensor, others: Conditioning | None) -> Tensor | None:
-        if others is None:
-            return None
-        with self.adapters.silent():
-            return self.port.predict(noisy, sigma, others)
-
-    def _losses(
-        self,
-        latents: Tensor,
-        masks: Tensor | None,
-        noisy: Tensor,
-        sigma: Tensor,
-        own: Conditioning,
-        others: Conditioning | None,
-        target: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Weighted mean squared errors: of the pictures, and from the frozen model off the concept."""
-        batch = latents.shape[0]
-        goal = latents
-        if others is not None and target is not None:
-            repeated = target.shape[0]
-            noisy, sigma = torch.cat([noisy, noisy[:repeated]]), torch.cat([sigma, sigma[:repeated]])
-            own, goal = Conditioning.cat([own, others]), torch.cat([latents, target])
-        predicted = self.port.predict(noisy, sigma, own)
-        squared = (predicted - goal).square()
-        own_error = _masked_mean(squared[:batch], masks)
-        error = torch.cat([own_error, squared[batch:].flatten(1).mean(1)]) * self._weights(sigma)
-        niche = error[batch:].mean() if target is not None else error.new_zeros(())
-        return error[:batch].mean(), niche
+        sigma = self.port.sigmas[at].to(latents)
+        return self.port.add_noise(latents, noise.to(latents), sigma), sigma
 
     def _freeze_token_when_due(self) -> None:
         learning = len(self.losses) < self.config.embedding_steps
@@ -234,7 +268,7 @@ class Trainer:
         negative = self.port.encode("", self.concept.name, {})
         # A generator of its own: looking at a sample must not change what is learnt.
         noise = torch.randn(
-            (1, *self.dataset.examples[0].latents.shape),
+            (1, *self.dataset.shape),
             generator=torch.Generator().manual_seed(self.config.seed),
         )
         return euler(
@@ -253,9 +287,9 @@ class Trainer:
         return self.own.encode(chosen).detach()
 
     def _collect_grams(self) -> Grams:
-        layers = {name: self.port.layers[name] for name in self.adapters.adapters}
+        layers = {name: self.layers[name] for name in self.adapters.adapters}
         generator = torch.Generator().manual_seed(self.config.seed)
         return collect_grams(
-            self.port, layers, self._own_prompts(self.config.gram_pictures),
-            self.dataset.examples[0].latents.shape, self.config.gram_steps, generator,
+            self.port, layers, lambda: self._own_prompts(self.config.gram_pictures), self.dataset.shape,
+            self.config.gram_steps, generator,
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,27 +21,47 @@ class AdaptedLayer:
 
 
 @dataclass(frozen=True)
+class CrossAttention:
+    """A cross-attention of the frozen model: its projections of pixels and of tokens, and its number of heads."""
+
+    to_q: nn.Module
+    to_k: nn.Module
+    heads: int
+
+
+@dataclass(frozen=True)
 class Conditioning:
-    """Encoded prompts: cross (B, tokens, width) and, where the model has one, pooled (B, width)."""
+    """Encoded prompts: cross (B, tokens, width) and, where the model has one, pooled (B, width).
+
+    concept_at: in each prompt the place of the concept's first vector among the tokens that a layer reads, None where
+    the concept is not in it. Empty when unknown.
+    """
 
     cross: Tensor
     pooled: Tensor | None = None
+    concept_at: tuple[int | None, ...] = ()
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
+        """One below the other. Shorter ones are repeated, which changes nothing: attention does not count tokens."""
+        longest = math.lcm(*(part.cross.shape[1] for part in parts))
+        cross = [part.cross.repeat(1, longest // part.cross.shape[1], 1) for part in parts]
         pooled = [part.pooled for part in parts if part.pooled is not None]
-        return Conditioning(torch.cat([part.cross for part in parts]), torch.cat(pooled) if pooled else None)
+        places = tuple(place for part in parts for place in part.concept_at)
+        return Conditioning(torch.cat(cross), torch.cat(pooled) if pooled else None, places)
 
     def pick(self, rows: Sequence[int]) -> Conditioning:
         at = list(rows)
-        return Conditioning(self.cross[at], None if self.pooled is None else self.pooled[at])
+        places = tuple(self.concept_at[row] for row in at) if self.concept_at else ()
+        return Conditioning(self.cross[at], None if self.pooled is None else self.pooled[at], places)
 
     def detach(self) -> Conditioning:
-        return Conditioning(self.cross.detach(), None if self.pooled is None else self.pooled.detach())
+        pooled = None if self.pooled is None else self.pooled.detach()
+        return Conditioning(self.cross.detach(), pooled, self.concept_at)
 
 
 Embeddings = Mapping[str, Tensor]
-"""Per text encoder ("clip_l"): (tokens, width), rows V_rand, V_class."""
+"""Per text encoder ("clip_l"): (tokens, width), rows V_rand, V_class; layer-wise (layers, tokens, width)."""
 
 
 class Port(Protocol):
@@ -52,6 +73,21 @@ class Port(Protocol):
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
         """The Linears to adapt, by the key stem that a file stores."""
+        ...
+
+    @property
+    def text_layers(self) -> Mapping[str, AdaptedLayer]:
+        """The same of the text encoders."""
+        ...
+
+    @property
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        """The model's cross-attentions, in the order in which they compute; empty when it has none."""
+        ...
+
+    @property
+    def prompt_layers(self) -> int:
+        """How many cross-attention layers can each read an encoding of their own; 0 when the model has none."""
         ...
 
     @property

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from ..lora import Concept
+from .config import TrainConfig
 from .port import Conditioning, Embeddings, Port
 
 V_RAND_SPREAD = 0.013
 """Standard deviation of a fresh V_rand (Mix-of-Show)."""
 
+KEPT_PROMPTS = 256
+"""Encoded prompts that a run keeps: shuffled tags and templates make ever new ones."""
+
+_LETTERS, _WORD_LENGTH = string.ascii_lowercase, 6
+
 
 class ConceptToken(nn.Module):
-    """V_rand and V_class in each text encoder: (2, width). V_rand starts random, V_class at the class word."""
+    """V_rand and V_class in each text encoder: (2, width), or (layers, 2, width) when layer-wise (ED-LoRA).
 
-    def __init__(self, class_embeddings: Embeddings, generator: torch.Generator, device: torch.device):
+    V_rand starts random, V_class at the class word, both alike in all layers. Without embeddings it is empty: the name
+    is then an ordinary word, a trigger word.
+    """
+
+    def __init__(
+        self, class_embeddings: Embeddings, generator: torch.Generator, device: torch.device, layers: int | None = None
+    ):
         super().__init__()
+        self.layers = layers
         self.vectors = nn.ParameterDict()
         for encoder, class_vector in class_embeddings.items():
-            start = torch.cat([random_vector(class_vector.shape[-1], generator), class_vector.cpu().float()])
+            start = _token(class_vector.cpu().float(), generator, layers)
             self.vectors[encoder] = nn.Parameter(start.to(device))
 
     def embeddings(self) -> dict[str, Tensor]:
@@ -31,16 +47,32 @@ class ConceptToken(nn.Module):
         return float(torch.stack(norms).mean()) if norms else 0.0
 
 
-def random_vector(width: int, generator: torch.Generator) -> Tensor:
-    """A fresh V_rand: (1, width)."""
-    return torch.randn(1, width, generator=generator) * V_RAND_SPREAD
+def make_token(port: Port, class_word: str, config: TrainConfig, generator: torch.Generator) -> ConceptToken:
+    """The token that `config.token` asks for. ValueError when the model cannot have it."""
+    if config.token == "none":
+        return ConceptToken({}, generator, port.device)
+    layers = port.prompt_layers if config.token == "layer-wise" else None
+    if layers == 0:
+        raise ValueError(
+            f"Layer-wise token: expected a model with cross-attention layers, such as SD1.5 or SDXL, got {port.base}. "
+            "Choose single."
+        )
+    return ConceptToken(port.class_embeddings(class_word), generator, port.device, layers)
+
+
+def _token(class_vector: Tensor, generator: torch.Generator, layers: int | None) -> Tensor:
+    pair = torch.cat([torch.randn(1, class_vector.shape[-1], generator=generator) * V_RAND_SPREAD, class_vector])
+    return pair if layers is None else pair.expand(layers, -1, -1).clone()
 
 
 class OwnPrompts:
-    """The concept's prompts, each encoded once a batch, with gradients into its token; once frozen, once a run."""
+    """The concept's prompts, each encoded once a batch, with gradients into its token; once frozen, once a run.
 
-    def __init__(self, port: Port, concept: str, token: ConceptToken):
-        self.port, self.concept, self.token = port, concept, token
+    live: the text encoder learns too, so that no encoding can be kept.
+    """
+
+    def __init__(self, port: Port, concept: str, token: ConceptToken, live: bool = False):
+        self.port, self.concept, self.token, self.live = port, concept, token, live
         self.frozen = False
         self._kept: dict[str, Conditioning] = {}
 
@@ -60,42 +92,83 @@ class OwnPrompts:
         if caption in self._kept:
             return self._kept[caption]
         encoded = self.port.encode(caption, self.concept, self.token.embeddings())
-        if self.frozen:
+        if self.frozen and not self.live and len(self._kept) < KEPT_PROMPTS:
             self._kept[caption] = encoded
         return encoded
 
 
+@dataclass(frozen=True)
+class FrozenPrompt:
+    """A prompt that is not the concept's, as the frozen text encoder reads it. embeddings: what its name stands for."""
+
+    text: str
+    frozen: Conditioning
+    embeddings: Embeddings = field(default_factory=dict)
+
+
 class Negatives:
-    """Frozen prompts that are not the concept's: another random V_rand in its place, or the class word alone.
+    """Prompts on which the adapted model shall stay as the frozen one: another random V_rand in the concept's place,
+    the class word alone, and captions of the user's.
 
     The diagnosis is BlockLoRA's (section 3.2): tuning moves the whole class. The remedy, asking for silence here, is
-    ours.
+    ours. Make it while the adapters are silent.
     """
 
     def __init__(
         self,
         port: Port,
         captions: Sequence[str],
-        concept: str,
-        class_word: str,
-        count: int,
+        concept: Concept,
+        token: ConceptToken,
+        config: TrainConfig,
         generator: torch.Generator,
     ):
-        classes = port.class_embeddings(class_word)
-        self.pool: list[Conditioning] = []
+        self.port, self.concept, self.generator = port, concept.name, generator
+        self.pool: list[FrozenPrompt] = []
+        stranger = self._strange_tokens(concept.class_word, token) if token.embeddings() else self._strange_words()
         with torch.no_grad():
-            for number in range(count):
-                caption = captions[number % len(captions)]
-                stranger = {
-                    encoder: torch.cat([random_vector(vector.shape[-1], generator).to(vector), vector])
-                    for encoder, vector in classes.items()
-                }
-                self.pool.append(port.encode(caption, concept, stranger))
-            if class_word:
-                for caption in captions[: max(1, count // 3)]:
-                    self.pool.append(port.encode(caption.replace(concept, class_word), concept, {}))
+            for number in range(config.niche_negatives):
+                self._add(*stranger(captions[number % len(captions)]))
+            if concept.class_word and config.niche_class_word:
+                for caption in captions[: max(1, config.niche_negatives // 3)]:
+                    self._add(caption.replace(concept.name, concept.class_word), {})
+            for caption in config.niche_captions:
+                self._add(caption, {})
+        if not self.pool:
+            raise ValueError(
+                "Niche regularisation: expected prompts that are not the concept's, got none. "
+                "Allow other random tokens, the class word or captions, or set niche to 0."
+            )
 
-    def pick(self, count: int, generator: torch.Generator) -> Conditioning:
+    def _strange_tokens(self, class_word: str, token: ConceptToken) -> Callable[[str], tuple[str, Embeddings]]:
+        classes = self.port.class_embeddings(class_word)
+
+        def stranger(caption: str) -> tuple[str, Embeddings]:
+            made = {
+                encoder: _token(vector.cpu().float(), self.generator, token.layers).to(self.port.device)
+                for encoder, vector in classes.items()
+            }
+            return caption, made
+
+        return stranger
+
+    def _strange_words(self) -> Callable[[str], tuple[str, Embeddings]]:
+        def stranger(caption: str) -> tuple[str, Embeddings]:
+            at = torch.randint(len(_LETTERS), (_WORD_LENGTH,), generator=self.generator).tolist()
+            return caption.replace(self.concept, "".join(_LETTERS[number] for number in at)), {}
+
+        return stranger
+
+    def _add(self, text: str, embeddings: Embeddings) -> None:
+        self.pool.append(FrozenPrompt(text, self.port.encode(text, self.concept, embeddings), embeddings))
+
+    def pick(self, count: int, generator: torch.Generator) -> list[FrozenPrompt]:
         """`count` of them, at random."""
         chosen = torch.randint(len(self.pool), (count,), generator=generator).tolist()
-        return Conditioning.cat([self.pool[number] for number in chosen])
+        return [self.pool[number] for number in chosen]
+
+    def encode(self, prompts: Sequence[FrozenPrompt], live: bool) -> Conditioning:
+        """Their encodings: the frozen ones, or by the text encoder as it is now when it is `live`."""
+        if not live:
+            return Conditioning.cat([prompt.frozen for prompt in prompts])
+        return Conditioning.cat([self.port.encode(prompt.text, self.concept, prompt.embeddings) for prompt in prompts])

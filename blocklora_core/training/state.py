@@ -39,7 +39,7 @@ class StateMismatchError(ValueError):
 def fingerprint(trainer: Trainer) -> dict[str, str]:
     """The inputs of a run: base and its weights, text encoder, layers, concept, captions, latents."""
     port, concept, examples = trainer.port, trainer.concept, trainer.dataset.examples
-    layers = {name: port.layers[name] for name in trainer.adapters.adapters}
+    layers = {name: trainer.layers[name] for name in trainer.adapters.adapters}
     prompt = port.encode(concept.class_word, concept.name, {})
     return {
         "base": port.base,
@@ -47,6 +47,7 @@ def fingerprint(trainer: Trainer) -> dict[str, str]:
         "class word": concept.class_word,
         "captions": _hash_text(example.caption for example in examples),
         "pictures": _hash_tensors(example.latents for example in examples),
+        "masks": _hash_tensors(example.mask for example in examples if example.mask is not None),
         "layers": _hash_text(f"{name} {layer.out_features} {layer.in_features}" for name, layer in layers.items()),
         "weights of the base": _hash_tensors(_sample(layer.module) for layer in layers.values()),
         "text encoder": _hash_tensors([prompt.cross, *port.class_embeddings(concept.class_word).values()]),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from blocklora_core.training import AdaptedLayer, Conditioning
+from blocklora_core.training.port import CrossAttention
 
 WIDTH, CHANNELS, SIDE = 24, 4, 3
 
@@ -26,11 +27,27 @@ class FakePort:
         self.out = nn.Linear(32, CHANNELS, bias=False)
         for layer in (self.q, self.k, self.out):
             layer.weight = nn.Parameter(torch.randn(layer.weight.shape, generator=generator) * 0.2, requires_grad=False)
+        self.text = nn.Linear(WIDTH - CHANNELS, WIDTH - CHANNELS, bias=False)
+        self.text.weight = nn.Parameter(
+            torch.randn(self.text.weight.shape, generator=generator) * 0.02, requires_grad=False
+        )
         self.predictions = self.encodings = 0
 
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
         return {"q": AdaptedLayer(self.q, 32, WIDTH), "k": AdaptedLayer(self.k, 32, WIDTH)}
+
+    @property
+    def text_layers(self) -> Mapping[str, AdaptedLayer]:
+        return {"text": AdaptedLayer(self.text, WIDTH - CHANNELS, WIDTH - CHANNELS)}
+
+    @property
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        return ()
+
+    @property
+    def prompt_layers(self) -> int:
+        return 2
 
     @property
     def sigmas(self) -> Tensor:
@@ -47,11 +64,12 @@ class FakePort:
         vectors = []
         for word in prompt.split():
             if word == concept and embeddings:
-                vectors.extend(embeddings["fake"])
+                vectors.extend(embeddings["fake"].flatten(0, -2))
             else:
                 vectors.append(self._word(word))
         mean = torch.stack(vectors).mean(0) if vectors else torch.zeros(WIDTH - CHANNELS)
-        return Conditioning(mean[None, None])
+        at = prompt.split().index(concept) if concept and embeddings and concept in prompt.split() else None
+        return Conditioning((mean + self.text(mean))[None, None], concept_at=(at,))
 
     def class_embeddings(self, class_word: str) -> Mapping[str, Tensor]:
         return {"fake": self._word(class_word or "object")[None].clone()}

@@ -149,10 +149,20 @@ def test_every_format_has_a_writer_here() -> None:
 def test_an_ed_lora_s_tokens_become_one_named_after_the_file(tmp_path: Path) -> None:
     lora = load(ed_lora(tmp_path, LAYERS))
     assert (lora.concept.name, lora.base, trigger_words(lora)) == ("<hero>", "sd15", "<hero>")
-    expected = torch.stack([layerwise(1).mean(0), layerwise(2).mean(0)])
     assert list(lora.embeddings) == ["clip_l"]
-    torch.testing.assert_close(lora.embeddings["clip_l"], expected)
-    assert lora.metadata[NOTE].startswith("Its name stands for <x1> <x2>. Each had 16 vectors")
+    vectors = lora.embeddings["clip_l"]
+    assert vectors.shape == (16, 2, 768)
+    assert torch.equal(vectors[:, 0], layerwise(LAYERS, 1)) and torch.equal(vectors[:, 1], layerwise(LAYERS, 2))
+    assert lora.metadata[NOTE] == "Its name stands for <x1> <x2>."
+    again = load(save(tmp_path / "ours.safetensors", lora, dtype=torch.float32))
+    assert torch.equal(again.embeddings["clip_l"], vectors)
+
+
+def test_a_token_of_one_vector_beside_layer_wise_ones_is_the_same_in_every_layer(tmp_path: Path) -> None:
+    tree = ed_lora_tree(LAYERS, lambda a: a.module, ".lora_down.weight", ".lora_up.weight")
+    tokens = {"<x1>": torch.ones(3, 4), "<x2>": torch.arange(4.0)}
+    vectors = load(pickled(tmp_path, {**tree, "new_concept_embedding": tokens})).embeddings["clip_l"]
+    assert torch.equal(vectors, torch.stack([torch.ones(3, 4), torch.arange(4.0).expand(3, 4)], 1))
 
 
 @pytest.mark.parametrize("shape", [(768,), (1, 768)])
@@ -300,6 +310,10 @@ MALFORMED: list[tuple[object, str]] = [
     (
         {TOKENS: {"<x>": torch.ones(1, 4), "<y>": torch.ones(1, 5)}, "unet": {UP: ONES, DOWN: ONES}},
         "of one width, got 4 and 5",
+    ),
+    (
+        {TOKENS: {"<x>": torch.ones(2, 4), "<y>": torch.ones(3, 4)}, "unet": {UP: ONES, DOWN: ONES}},
+        "for one number of layers, got 2 and 3",
     ),
     ({TOKENS: {"<x>": torch.ones(1, 4) / 0}, "unet": {UP: ONES, DOWN: ONES}}, "NaN or infinity"),
     ({"unet": {UP: ONES.to_sparse(), DOWN: ONES}}, f"unet/{UP}: expected a plain tensor"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -254,9 +255,21 @@ def test_prompts_understand_an_ed_lora_s_name(base: Base, layers: list[Known], t
     lora = load(ed_lora(tmp_path, layers))
     applied = apply_merge((lora,), base.model, base.clip, "per_row")
     assert applied.tokens == ("<hero>",)
-    (tokens,) = applied.clip.tokenize("a <hero> smiling")["l"]
-    vectors = [token for token, *_ in tokens if isinstance(token, torch.Tensor)]
-    assert torch.equal(torch.stack(vectors), lora.embeddings["clip_l"])
+    sections = applied.clip.tokenize("a <hero> smiling")["l"]
+    read = [torch.stack([token for token, *_ in part if isinstance(token, torch.Tensor)]) for part in sections]
+    crossed = [known for known in layers if known.module.endswith("attn2.to_q")]
+    assert len(read) == len(crossed) > 1, "every cross-attention layer reads its own vectors"
+    assert torch.equal(torch.stack(read), lora.embeddings["clip_l"])
+
+
+def test_an_ed_lora_for_more_layers_than_the_model_has_is_refused(
+    base: Base, layers: list[Known], tmp_path: Path
+) -> None:
+    lora = load(ed_lora(tmp_path, layers))
+    vectors = lora.embeddings["clip_l"]
+    more = replace(lora, embeddings={"clip_l": torch.cat([vectors, vectors])})
+    with pytest.raises(ValueError, match=r"Layer-wise concept tokens: expected \d+ layers, as this model has"):
+        apply_merge((more,), base.model, base.clip, "per_row")
 
 
 def test_the_load_node_tells_the_trigger_words_and_the_note(
