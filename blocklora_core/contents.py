@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from . import keys
 from .metadata import GRAMS_TENSOR, bundled
 
-STOCK = "ComfyUI's own Load LoRA node may be able to use it."
+STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Merge."
 
 # Start of a tensor name -> what a file with such tensors is.
 _NOT_LORAS: Mapping[str, str] = {
@@ -34,6 +34,7 @@ Parts = dict[str, dict[keys.Role, str]]
 def sort_tensors(names: Iterable[str]) -> Parts:
     """Tensor names by layer and role; ValueError when something is no part of a LoRA that we can read."""
     parts: Parts = {}
+    kinds: set[str] = set()
     unknown: list[str] = []
     for name in names:
         if name == GRAMS_TENSOR or bundled(name):
@@ -41,23 +42,21 @@ def sort_tensors(names: Iterable[str]) -> Parts:
         stem, role = keys.parse(name) or ("", None)
         if role is None:
             unknown.append(name)
+        elif kind := "DoRA" if role == "dora_scale" else keys.foreign_kind(name):
+            kinds.add(kind)
         elif role in parts.setdefault(stem, {}):
             raise ValueError(f"{stem}: expected one {role}, got {parts[stem][role]} and {name}. Remove one.")
         else:
             parts[stem][role] = name
-    _refuse_other_kinds(parts, unknown)
+    _refuse(parts, kinds, unknown)
     return parts
 
 
-def _refuse_other_kinds(parts: Parts, unknown: list[str]) -> None:
-    names = [name for roles in parts.values() for name in roles.values()]
+def _refuse(parts: Parts, kinds: set[str], unknown: list[str]) -> None:
     if not any({"up", "down"} & set(roles) for roles in parts.values()):
         what = next((kind for start, kind in _NOT_LORAS.items() if _starts(unknown, start)), None)
         if what:
             raise ValueError(f"Expected a LoRA, got what looks like {what}.")
-    kinds = {kind for name in names if (kind := keys.foreign_kind(name))}
-    kinds |= {"DoRA" for roles in parts.values() if "dora_scale" in roles}
-    kinds |= {"LoCon with Tucker decomposition" for roles in parts.values() if "mid" in roles}
     if kinds:
         raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(sorted(kinds))}. {STOCK}")
     if unknown:

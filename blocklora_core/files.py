@@ -8,7 +8,6 @@ what it should be is refused with the reason.
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
 import tempfile
@@ -22,13 +21,13 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from . import grams as grams_module
-from . import keys, metadata
-from .contents import STOCK, Parts, sort_tensors
-from .lora import BlockLoRA, Concept, Layer
+from . import importers, metadata
+from .contents import Parts, sort_tensors
+from .importers import Source, pickles
+from .lora import BlockLoRA, Layer
 from .metadata import GRAMS_TENSOR, Record
-from .rows import Rows, describe, index
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+from .rows import describe
+from .tensors import DTYPES, embedding_of, layer_of
 
 _METADATA = "__metadata__"
 _MAX_HEADER = 100_000_000  # the safetensors library's own limit, in bytes
@@ -65,22 +64,36 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> BlockLoRA:
-    """Reads a BlockLoRA, exactly the block that was saved, or a plain LoRA, whose scheme and slot are None.
+    """Reads a BlockLoRA, exactly the block that was saved, or another tool's LoRA as a plain one: scheme and slot None.
 
-    Tensors keep their dtype and come on the CPU. FileError for any file that is not a sound LoRA.
+    Which tools' files are read: see `importers`. Tensors keep their dtype and come on the CPU. FileError for any file
+    that is not a sound LoRA.
     """
     path = Path(path)
-    header = read_header(path)
-    entries = header.pop(_METADATA, {})
+    reader = _load_pickle if path.suffix.lower() in pickles.SUFFIXES else _load_safetensors
     try:
-        record = metadata.read(entries)
-        parts = sort_tensors(header)
-        tensors = safetensors.torch.load_file(path)
-        if record is None:
-            return _plain(path, entries, parts, tensors)
-        return _block(path, entries, record, parts, tensors)
+        return reader(path)
+    except FileError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
     except (ValueError, SafetensorError) as error:
         raise FileError(f"{path}: {error}") from error
+
+
+def _load_pickle(path: Path) -> BlockLoRA:
+    return importers.read(Source(path, pickles.read_tensors(path)))
+
+
+def _load_safetensors(path: Path) -> BlockLoRA:
+    header = read_header(path)
+    entries = header.pop(_METADATA, {})
+    record = metadata.read(entries)
+    parts = sort_tensors(header)
+    tensors = safetensors.torch.load_file(path)
+    if record is None:
+        return importers.read(Source(path, tensors, entries))
+    return _block(path, entries, record, parts, tensors)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -96,10 +109,8 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             prefix = file.read(_PREFIX.size)
             length = _PREFIX.unpack(prefix)[0] if len(prefix) == _PREFIX.size else 0
             text = file.read(length) if 0 < length <= min(size, _MAX_HEADER) else b""
-    except FileNotFoundError as error:
-        raise FileError(f"{path}: expected a file, got none. Check the name and the folder.") from error
     except OSError as error:
-        raise FileError(f"{path}: expected a readable file, got: {error.strerror}.") from error
+        raise _unreadable(path, error) from error
     header = _parse_header(path, text)
     end = max((entry["data_offsets"][1] for entry in _entries(header)), default=0)
     if length + end != size:
@@ -173,6 +184,12 @@ def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
         raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")
 
 
+def _unreadable(path: Path, error: OSError) -> FileError:
+    if isinstance(error, FileNotFoundError):
+        return FileError(f"{path}: expected a file, got none. Check the name and the folder.")
+    return FileError(f"{path}: expected a readable file, got: {error.strerror}.")
+
+
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     problem = "expected a safetensors file, got something else or a damaged file. Download it again or convert it."
     try:
@@ -199,42 +216,18 @@ def _is_metadata(entries: object) -> bool:
     return isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
 
 
-def _plain(path: Path, entries: Mapping[str, str], parts: Parts, tensors: Mapping[str, Tensor]) -> BlockLoRA:
-    if not parts:
-        raise ValueError(f"Expected LoRA layers, got none among {len(tensors)} tensors.")
-    layers = {stem: _layer(stem, roles, tensors, None) for stem, roles in sorted(parts.items())}
-    concept, embeddings = _plain_embeddings(tensors)
-    return BlockLoRA(
-        concept=concept or metadata.foreign_concept(entries, path),
-        layers=layers,
-        base=metadata.foreign_base(entries),
-        embeddings=embeddings,
-        metadata=dict(entries),
-        source=str(path),
-    )
-
-
-def _plain_embeddings(tensors: Mapping[str, Tensor]) -> tuple[Concept | None, dict[str, Tensor]]:
-    found = {name: bundle for name in sorted(tensors) if (bundle := metadata.bundled(name))}
-    concepts = sorted({concept for concept, _ in found.values()})
-    if len(concepts) > 1:
-        raise ValueError(f"Expected the embedding of one concept, got those of {', '.join(concepts)}. {STOCK}")
-    embeddings = {encoder: _embedding(name, tensors) for name, (_, encoder) in found.items()}
-    return (Concept(concepts[0]) if concepts else None), embeddings
-
-
 def _block(
     path: Path, entries: Mapping[str, str], record: Record, parts: Parts, tensors: Mapping[str, Tensor]
 ) -> BlockLoRA:
     _check_complete(record, parts, tensors)
-    layers = {stem: _layer(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
+    layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
     lora = BlockLoRA(
         concept=record.concept,
         layers=layers,
         scheme=record.scheme,
         slot=record.slot,
         base=record.base,
-        embeddings={encoder: _embedding(name, tensors) for encoder, name in record.embeddings.items()},
+        embeddings={encoder: embedding_of(name, tensors) for encoder, name in record.embeddings.items()},
         grams=None if record.grams is None else grams_module.unpack(tensors[GRAMS_TENSOR], record.grams),
         training=record.training,
         source=str(path),
@@ -251,57 +244,3 @@ def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor])
     if odd:
         where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"
         raise ValueError(f"Expected metadata and tensors to agree, got {odd[0]} in the {where}. Save the file again.")
-
-
-def _layer(
-    stem: str, roles: Mapping[keys.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None
-) -> Layer:
-    missing = next((role for role in ("up", "down") if role not in roles), None)
-    if missing:
-        raise ValueError(f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA.")
-    up, down = _floats(roles["up"], tensors), _floats(roles["down"], tensors)
-    if up.ndim < 2 or down.ndim < 2:
-        raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
-    out, rows = block or (up.shape[0], metadata.rows_of(stem, up.shape[0], None, None))
-    if up.shape[0] != out:
-        raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
-    try:
-        alpha = _alpha(tensors[roles["alpha"]]) if "alpha" in roles else down.shape[0]
-        return Layer(_cut(up, rows), down, rows, out, alpha / max(down.shape[0], 1))
-    except ValueError as error:
-        raise ValueError(f"{stem}: {error}") from error
-
-
-def _cut(up: Tensor, rows: Rows) -> Tensor:
-    held = index(rows)
-    outside = torch.ones(up.shape[0], dtype=torch.bool)
-    outside[held] = False
-    if bool(up[outside].any()):
-        row = int((up.flatten(1).ne(0).any(1) & outside).nonzero()[0])
-        raise ValueError(f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again.")
-    return up[held]
-
-
-def _alpha(alpha: Tensor) -> float:
-    if alpha.numel() != 1:
-        raise ValueError(f"expected one number for alpha, got shape {tuple(alpha.shape)}.")
-    value = float(alpha.item())
-    if not math.isfinite(value):
-        raise ValueError(f"expected a finite alpha, got {value}.")
-    return value
-
-
-def _embedding(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    value = _floats(name, tensors)
-    if value.ndim not in (2, 3):
-        raise ValueError(f"{name}: expected (tokens, width) or (layers, tokens, width), got {tuple(value.shape)}.")
-    return value
-
-
-def _floats(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    value = tensors[name]
-    if value.dtype not in (*DTYPES, torch.float64):
-        raise ValueError(f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}")
-    if not bool(value.isfinite().all()):
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity. The training diverged.")
-    return value

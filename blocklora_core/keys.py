@@ -12,7 +12,7 @@ from typing import Literal
 Role = Literal["down", "up", "alpha", "mid", "dora_scale", "foreign"]
 """Part of an adapter; "foreign" is a part of an adapter that is not a LoRA (see `foreign_kind`)."""
 
-# Suffix -> role, tried in this order. Kohya; PEFT with and without an adapter name; Mochi; diffusers;
+# Suffix -> role, tried in this order. Kohya; PEFT; Mochi; diffusers;
 # Mix-of-Show (old ED-LoRA files write `to_q_lora.down.weight`, newer ones use kohya's suffix on a dotted
 # stem).
 _SUFFIXES: tuple[tuple[str, Role], ...] = (
@@ -21,13 +21,10 @@ _SUFFIXES: tuple[tuple[str, Role], ...] = (
     (".lora_mid.weight", "mid"),
     (".alpha", "alpha"),
     (".dora_scale", "dora_scale"),
-    (".lora_A.default.weight", "down"),
-    (".lora_B.default.weight", "up"),
     (".lora_A.weight", "down"),
     (".lora_B.weight", "up"),
     (".lora_A", "down"),
     (".lora_B", "up"),
-    (".lora_magnitude_vector.default.weight", "dora_scale"),
     (".lora_magnitude_vector.weight", "dora_scale"),
     (".lora_magnitude_vector", "dora_scale"),
     (".lora_linear_layer.down.weight", "down"),
@@ -37,6 +34,9 @@ _SUFFIXES: tuple[tuple[str, Role], ...] = (
     ("_lora.down.weight", "down"),
     ("_lora.up.weight", "up"),
 )
+
+# PEFT writes the adapter's name into a tensor's, unless it saves the file itself.
+_ADAPTER = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.[^.]+(\.weight)$")
 
 # Last words of tensors that belong to other adapters -> what to call them.
 _FOREIGN: tuple[tuple[str, str], ...] = (
@@ -72,21 +72,35 @@ _GEGLU = re.compile(r"(^|[._])ff[._]net[._]0[._]proj(\.weight)?$")
 # MMDiTs hold Q, K and V in one weight, in this order and of one size.
 _FUSED_QKV = re.compile(r"(^|[._])attn2?[._]qkv(\.weight)?$")
 
-# Dotted diffusers or Mix-of-Show prefix -> kohya prefix.
-_KOHYA_PREFIXES = (
-    ("base_model.model.", ""),
-    ("text_encoder_2.", "lora_te2_"),
-    ("text_encoder.", "lora_te_"),
-    ("text_model.", "lora_te_text_model."),
-    ("unet.", "lora_unet_"),
-    ("down_blocks.", "lora_unet_down_blocks."),
-    ("mid_block.", "lora_unet_mid_block."),
-    ("up_blocks.", "lora_unet_up_blocks."),
+_UNET_BLOCKS = r"(?:down_blocks|mid_block|up_blocks)\."
+_UNET_PARTS = rf"(?:{_UNET_BLOCKS}|(?:conv_in|conv_out|time_embedding|add_embedding)(?:\.|$))"
+
+# Dotted diffusers, PEFT or Mix-of-Show prefix -> kohya prefix; what follows takes underscores.
+_KOHYA_PREFIXES = tuple(
+    (re.compile(pattern), prefix)
+    for pattern, prefix in (
+        (rf"unet\.(?:base_model\.model\.)?(?={_UNET_PARTS})", "lora_unet_"),
+        (rf"base_model\.model\.(?={_UNET_PARTS})", "lora_unet_"),
+        (rf"(?={_UNET_BLOCKS})", "lora_unet_"),
+        (r"text_encoder\.(?:base_model\.model\.)?", "lora_te_"),
+        (r"text_encoder_(\d)\.(?:base_model\.model\.)?", r"lora_te\1_"),
+        (r"(?:base_model\.model\.)?(?=text_model\.)", "lora_te_"),
+    )
+)
+
+# PEFT prefix of models that are no UNets -> the generic prefix that ComfyUI has for them.
+_GENERIC_PREFIXES = tuple(
+    (re.compile(pattern), prefix)
+    for pattern, prefix in (
+        (r"(?:transformer\.)?base_model\.model\.(?=(?:single_)?transformer_blocks\.)", "transformer."),
+        (r"base_model\.model\.(?=(?:transformer|diffusion_model)\.)", ""),
+    )
 )
 
 
 def parse(name: str) -> tuple[str, Role] | None:
     """(stem, role) of a tensor name, or None when it belongs to no adapter that we know."""
+    name = _ADAPTER.sub(r"\1\2", name)
     for suffix, role in _SUFFIXES:
         if name.endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], role
@@ -122,12 +136,24 @@ def to_kohya(stem: str) -> str | None:
     `lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0`.
     """
     name = stem.replace(".processor.", ".")
-    for prefix, replacement in _KOHYA_PREFIXES:
-        if name.startswith(prefix):
-            name = replacement + name[len(prefix) :]
-    if not name.startswith(("lora_unet_", "lora_te")) or "." not in name:
-        return None
-    return re.sub(r"\.to_out$", ".to_out.0", name).replace(".", "_")
+    for pattern, prefix in _KOHYA_PREFIXES:
+        if match := pattern.match(name):
+            path = re.sub(r"\.to_out$", ".to_out.0", name[match.end() :])
+            return match.expand(prefix) + path.replace(".", "_")
+    return None
+
+
+def to_host(stem: str) -> str:
+    """The stem that ComfyUI's key maps have for the layer that a trainer calls `stem`.
+
+    Kohya's for UNets and text encoders, a generic one (`transformer.x.y`, `diffusion_model.x.y`) for other models.
+    A stem that is in no dialect we know stays as it is.
+    """
+    kohya = to_kohya(stem)
+    if kohya is not None:
+        return kohya
+    found = (pattern.sub(prefix, stem, count=1) for pattern, prefix in _GENERIC_PREFIXES if pattern.match(stem))
+    return next(found, stem)
 
 
 def is_text(name: str) -> bool:

@@ -47,6 +47,10 @@ class Concept:
         return self.name.strip("<>")
 
 
+class ShapeError(ValueError):
+    """A layer was made for a weight of another shape."""
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """Low-rank change of some rows of one weight: delta[rows] = scale * up @ down.
@@ -112,6 +116,17 @@ class Layer:
         full = self.up.new_zeros((self.out_features, *self.up.shape[1:]))
         return full.index_copy_(0, index(self.rows, self.up.device), self.up)
 
+    def fitted(self, shape: tuple[int, ...]) -> Layer:
+        """The same layer for a weight of `shape`: trainers write the sizes of a 1x1 kernel out or leave them out.
+
+        ShapeError when it is not the same weight.
+        """
+        if _without_ones(self.weight_shape) != _without_ones(shape):
+            raise ShapeError(f"expected shape {shape}, the layer's is {self.weight_shape}.")
+        if self.up.ndim == 2 and self.weight_shape == shape:
+            return self
+        return replace(self, up=self.up.flatten(1), down=self.down.reshape(self.rank, *shape[1:]))
+
     def scaled(self, factor: float) -> Layer:
         """The same layer, `factor` times as strong."""
         return self if factor == 1 else replace(self, scale=self.scale * factor)
@@ -123,6 +138,11 @@ class Layer:
     def with_up(self, up: Tensor) -> Layer:
         """The same layer with another up for the same rows."""
         return replace(self, up=up)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    kernel = shape[2:]
+    return shape[:2] if all(size == 1 for size in kernel) else shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ value always gives the same bytes.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -19,8 +20,15 @@ from .rows import Rows, Scheme, all_rows, to_list
 KEY = "blocklora"
 FORMAT = 1
 GRAMS_TENSOR = "blocklora.grams"
+NOTE = "blocklora.import_note"
+"""Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
 
 T = TypeVar("T")
+
+_MOST_TAGS = 5
+
+# What PEFT and diffusers call every file that they save.
+_TOOL_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
 
 _BUNDLE = "bundle_emb."
 _SINGLE = ".string_to_param.*"
@@ -137,7 +145,43 @@ def foreign_concept(metadata: Mapping[str, str], path: PurePath) -> Concept:
     try:
         return Concept(trigger)
     except ValueError:
-        return Concept(_as_word(path.stem))
+        return Concept(file_word(path))
+
+
+def trigger_words(lora: BlockLoRA) -> str:
+    """What a prompt needs to call the concept: its name when it was taught one, else the words that its trainer
+    recorded, separated by commas. Empty when the file does not tell.
+    """
+    if _answers_to_name(lora):
+        return lora.concept.name
+    phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
+    return phrase or ", ".join(_common_tags(lora.metadata))
+
+
+def _answers_to_name(lora: BlockLoRA) -> bool:
+    return bool(lora.embeddings) or lora.slot is not None
+
+
+def _common_tags(metadata: Mapping[str, str]) -> list[str]:
+    # Tags that at least half as many captions have as have the most common one. Where no tag comes twice, captions
+    # are sentences, and say nothing about triggers.
+    counts: Counter[str] = Counter()
+    for tags in _tag_counts(metadata.get("ss_tag_frequency", "")):
+        counts.update({tag.strip(): uses for tag, uses in tags.items() if tag.strip() and isinstance(uses, int)})
+    most = max(counts.values(), default=0)
+    if most == 1 and len(counts) > 1:
+        return []
+    return [tag for tag, uses in counts.most_common(_MOST_TAGS) if 2 * uses >= most > 0]
+
+
+def _tag_counts(text: str) -> list[dict[str, Any]]:
+    # Another tool's record, of use only for hints: one that is not sound tells nothing.
+    try:
+        folders = json.loads(text)
+    except ValueError:
+        return []
+    found = folders.values() if isinstance(folders, dict) else ()
+    return [tags for tags in found if isinstance(tags, dict)]
 
 
 def foreign_base(metadata: Mapping[str, str]) -> str:
@@ -239,9 +283,10 @@ def _kohya_fields(lora: BlockLoRA) -> dict[str, str]:
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(max(ranks, default=0)),
         "ss_network_alpha": f"{max(alphas, default=0.0):g}",
-        "ss_tag_frequency": _json({lora.concept.bare: {trigger(lora.concept): _images(lora)}}),
         "ss_training_comment": _comment(lora),
     }
+    if _answers_to_name(lora):
+        fields["ss_tag_frequency"] = _json({lora.concept.bare: {trigger(lora.concept): _images(lora)}})
     if lora.base:
         fields["ss_base_model_version"] = _BASES.get(_family(lora.base), (lora.base, ""))[0]
     return fields
@@ -252,8 +297,9 @@ def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "diffusers",
         "modelspec.title": lora.concept.bare,
-        "modelspec.trigger_phrase": trigger(lora.concept),
     }
+    if _answers_to_name(lora):
+        fields["modelspec.trigger_phrase"] = trigger(lora.concept)
     if lora.base:
         fields["modelspec.architecture"] = f"{_BASES.get(_family(lora.base), ('', lora.base))[1]}/lora"
     resolution = lora.training.get("resolution")
@@ -278,6 +324,8 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _as_word(text: str) -> str:
+def file_word(path: PurePath) -> str:
+    """A file's name as one word; its folder's where a tool calls all its files the same."""
+    text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
     word = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text).strip("-")
     return word or "lora"

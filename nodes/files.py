@@ -9,7 +9,9 @@ from comfy_api.latest import io, ui
 
 from ..blocklora_core.files import load
 from ..blocklora_core.host.saving import lora_file, save_stack
-from ..blocklora_core.lora import Stack
+from ..blocklora_core.importers import files_of
+from ..blocklora_core.lora import BlockLoRA, Stack
+from ..blocklora_core.metadata import NOTE, trigger_words
 from .schema import StackType, schema
 
 STACK_INPUTS = 8
@@ -47,6 +49,17 @@ class BlockLoRASave(io.ComfyNode):
         return io.NodeOutput(saved, text, ui=ui.PreviewText(text))
 
 
+def _summary(lora: BlockLoRA) -> str:
+    words = trigger_words(lora)
+    held = "all rows" if lora.slot is None else f"slot {lora.slot}"
+    lines = [
+        f"{lora.concept.name}: {held}, {len(lora.layers)} layers",
+        f"Write in the prompt: {words}" if words else "The file does not tell its trigger words.",
+        lora.metadata.get(NOTE, ""),
+    ]
+    return "\n".join(filter(None, lines))
+
+
 class BlockLoRALoad(io.ComfyNode):
     """Loads one concept from the loras folder."""
 
@@ -55,7 +68,7 @@ class BlockLoRALoad(io.ComfyNode):
         return schema(
             "BlockLoRALoad",
             "BlockLoRA Load",
-            description="Loads a row-block LoRA, or any plain LoRA, as a stack of one.",
+            description="Loads a row-block LoRA, or a LoRA of kohya, diffusers, PEFT or Mix-of-Show, as a stack of one.",
             search_aliases=["load lora"],
             inputs=[
                 io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file of your loras folder."),
@@ -64,7 +77,8 @@ class BlockLoRALoad(io.ComfyNode):
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The concept, a stack of one."),
-                io.String.Output(display_name="concept", tooltip="The name to write in prompts."),
+                io.String.Output(display_name="concept", tooltip="The concept's name; Merge and its report call it so."),
+                io.String.Output(display_name="trigger_words", tooltip="What to write in prompts: the name, or a plain LoRA's trigger words. Empty when the file does not tell."),
             ],
         )  # fmt: skip
 
@@ -73,12 +87,14 @@ class BlockLoRALoad(io.ComfyNode):
         lora = load(lora_file(lora_name))
         if rename.strip():
             lora = lora.renamed(rename.strip())
-        return io.NodeOutput((lora.with_strength(strength),), lora.concept.name)
+        stack = (lora.with_strength(strength),)
+        return io.NodeOutput(stack, lora.concept.name, trigger_words(lora), ui=ui.PreviewText(_summary(lora)))
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "") -> str:
-        entry = lora_file(lora_name).stat()
-        return f"{entry.st_size} {entry.st_mtime_ns} {strength} {rename}"
+        entries = [path.stat() for path in files_of(lora_file(lora_name))]
+        states = " ".join(f"{entry.st_size} {entry.st_mtime_ns}" for entry in entries)
+        return f"{states} {strength} {rename}"
 
 
 class BlockLoRAStack(io.ComfyNode):

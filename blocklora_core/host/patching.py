@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .. import keys
-from ..lora import BlockLoRA, Layer, Stack
+from ..lora import BlockLoRA, Layer, ShapeError, Stack
 from ..merge import Merged, Overlap, merge
 from .handles import ComfyClip, ComfyModel
 from .layerwise import read_layerwise
-from .names import clip_weights, model_weights, on_weights
+from .names import Weights, on_weights, weights_of
 from .row_blocks import RowBlocksAdapter
 from .text import layers_of, with_concepts
 
@@ -46,13 +46,14 @@ def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
     return sum(map(len, by_weight.values()))
 
 
-def _check_shapes(lora: BlockLoRA, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    for name, layer in lora.layers.items():
-        if layer.weight_shape != shapes[name]:
-            raise NothingFitsError(
-                f"{lora.label}: expected {name} of shape {shapes[name]}, the file's is {layer.weight_shape}. "
-                f"It was trained for another base{f' ({lora.base})' if lora.base else ''}: load that checkpoint."
-            )
+def _on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]:
+    try:
+        return on_weights(lora, weights)
+    except ShapeError as error:
+        base = f" ({lora.base})" if lora.base else ""
+        raise NothingFitsError(
+            f"{lora.label}: {error} It was trained for another base{base}: load that checkpoint."
+        ) from error
 
 
 def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[Stack, dict[str, list[str]]]:
@@ -60,18 +61,15 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
 
     Raises NothingFitsError when a file has not one layer in common with MODEL and CLIP, or one of another shape.
     """
-    sides = [model_weights(model), *([clip_weights(clip)] if clip is not None else [])]
-    stems = {stem: name for side in sides for stem, name in side.stems.items()}
-    shapes = {name: shape for side in sides for name, shape in side.shapes.items()}
+    weights = weights_of(model, clip)
     resolved, unused = [], {}
     for lora in stack:
-        fitting, unknown = on_weights(lora, stems)
+        fitting, unknown = _on_weights(lora, weights)
         if lora.layers and not fitting.layers:
             raise NothingFitsError(
                 f"{lora.label}: none of its {len(lora.layers)} layers is in this model ({next(iter(lora.layers))}). "
                 f"It was trained for {lora.base or 'another base'}: load that checkpoint."
             )
-        _check_shapes(fitting, shapes)
         resolved.append(fitting)
         if unknown:
             unused[lora.label] = unknown

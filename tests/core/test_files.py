@@ -189,20 +189,20 @@ def plain_tensors(down: str = ".lora_down.weight", up: str = ".lora_up.weight", 
 
 
 @pytest.mark.parametrize(
-    ("down", "up", "stem"),
+    ("down", "up", "stem", "expected"),
     [
-        (".lora_down.weight", ".lora_up.weight", QUERY),
-        (".lora_A.weight", ".lora_B.weight", "unet.mid_block.attentions.0.to_q"),
-        (".lora_A.default.weight", ".lora_B.default.weight", "transformer.blocks.0.to_q"),
-        ("_lora.down.weight", "_lora.up.weight", "mid_block.attentions.0.processor.to_q"),
-        (".lora.down.weight", ".lora.up.weight", "unet.mid_block.attentions.0.to_q"),
+        (".lora_down.weight", ".lora_up.weight", QUERY, QUERY),
+        (".lora_A.weight", ".lora_B.weight", "unet.mid_block.x.to_q", "lora_unet_mid_block_x_to_q"),
+        (".lora_A.mine.weight", ".lora_B.mine.weight", "transformer.blocks.0.to_q", "transformer.blocks.0.to_q"),
+        ("_lora.down.weight", "_lora.up.weight", "mid_block.x.processor.to_q", "lora_unet_mid_block_x_to_q"),
+        (".lora.down.weight", ".lora.up.weight", "unet.mid_block.x.to_q", "lora_unet_mid_block_x_to_q"),
     ],
 )
-def test_plain_loras_of_every_dialect_are_read(tmp_path: Path, down: str, up: str, stem: str) -> None:
+def test_plain_loras_of_every_dialect_are_read(tmp_path: Path, down: str, up: str, stem: str, expected: str) -> None:
     path = tmp_path / "My LoRA (v2).safetensors"
     safetensors.torch.save_file(plain_tensors(down, up, stem), path)
     lora = load(path)
-    layer = lora.layers[stem]
+    layer = lora.layers[expected]
     assert (lora.scheme, lora.slot, lora.base) == (None, None, "")
     assert lora.concept.name == "My-LoRA--v2"
     assert (layer.rows, layer.scale, layer.rank) == ((range(8),), 1.0, 2)
@@ -284,7 +284,8 @@ DAMAGED: list[tuple[Edit, str]] = [
     (tensor_edit(UP, lambda x: x / 0), "NaN or infinity"),
     (tensor_edit(DOWN, lambda x: x.to(torch.int32)), "floating point"),
     (tensor_edit(ALPHA, lambda _: torch.tensor(float("inf"))), "finite alpha"),
-    (tensor_edit(ALPHA, lambda _: torch.ones(2)), "one number for alpha"),
+    (tensor_edit(ALPHA, lambda _: torch.ones(2)), "one real number for alpha"),
+    (tensor_edit(ALPHA, lambda _: torch.tensor(1j)), "one real number for alpha"),
     (tensor_edit("blocklora.grams", lambda x: x[:-8]), "Grams: expected"),
 ]
 
@@ -303,10 +304,10 @@ ALIEN: list[tuple[Tensors, str]] = [
     ({"emb_params": torch.ones(1, 768)}, "looks like a textual inversion embedding"),
     ({"clip_l": torch.ones(1, 768), "clip_g": torch.ones(1, 1280)}, "looks like a textual inversion"),
     ({"decoder.conv_in.weight": torch.ones(1)}, "looks like a VAE"),
-    ({f"{QUERY}.hada_w1_a": torch.ones(1)}, "another kind: LoHa.*Load LoRA"),
-    ({f"{QUERY}.lokr_w1": torch.ones(1)}, "another kind: LoKr.*Load LoRA"),
+    ({f"{QUERY}.hada_w{i}": torch.ones(1) for i in ("1_a", "1_b")}, "another kind: LoHa.*Load LoRA"),
+    ({f"{QUERY}.lokr_w{i}": torch.ones(1) for i in ("1", "2")}, "another kind: LoKr.*Load LoRA"),
     ({**plain_tensors(), f"{QUERY}.dora_scale": torch.ones(8, 1)}, "another kind: DoRA.*Load LoRA"),
-    ({**plain_tensors(), f"{QUERY}.lora_mid.weight": torch.ones(2, 2)}, "Tucker.*Load LoRA"),
+    ({**plain_tensors(), f"{QUERY}.lora_mid.weight": torch.ones(2, 2)}, r"expected down \(r, n, 1, 1\) and mid"),
     ({**plain_tensors(), f"{KEY}.diff": torch.ones(2)}, "full weight difference.*Load LoRA"),
     ({**plain_tensors(), "surprise": torch.ones(2)}, "unknown tensor surprise"),
     ({**plain_tensors(), f"{QUERY}.lora_A.weight": torch.ones(2, 6)}, "expected one down"),

@@ -16,6 +16,8 @@ NAMES = [
     (f"unet.{UNET}.to_q.lora_A.weight", f"unet.{UNET}.to_q", "down"),
     (f"unet.{UNET}.to_q.lora_B.weight", f"unet.{UNET}.to_q", "up"),
     (f"transformer.{UNET}.to_q.lora_A.default.weight", f"transformer.{UNET}.to_q", "down"),
+    (f"transformer.{UNET}.to_q.lora_B.my_face.weight", f"transformer.{UNET}.to_q", "up"),
+    (f"{UNET}.to_q.lora_magnitude_vector.my_face.weight", f"{UNET}.to_q", "dora_scale"),
     (f"unet.{UNET}.to_q.lora.down.weight", f"unet.{UNET}.to_q", "down"),
     (f"unet.{UNET}.processor.to_q_lora.up.weight", f"unet.{UNET}.processor.to_q", "up"),
     (f"{UNET}.to_q.lora_down.weight", f"{UNET}.to_q", "down"),
@@ -105,13 +107,37 @@ def test_parts(name: str, expected: int) -> None:
         (f"{UNET}.processor.to_out", KOHYA.replace("to_q", "to_out_0")),
         ("text_encoder.text_model.encoder.layers.0.q_proj", "lora_te_text_model_encoder_layers_0_q_proj"),
         ("text_encoder_2.text_model.encoder.layers.0.q_proj", "lora_te2_text_model_encoder_layers_0_q_proj"),
+        ("text_encoder_3.encoder.block.0.layer.0.SelfAttention.q", "lora_te3_encoder_block_0_layer_0_SelfAttention_q"),
         ("text_model.encoder.layers.0.q_proj", "lora_te_text_model_encoder_layers_0_q_proj"),
+        (f"base_model.model.{UNET}.to_q", KOHYA),
+        (f"unet.base_model.model.{UNET}.to_out.0", KOHYA.replace("to_q", "to_out_0")),
+        ("base_model.model.text_model.encoder.layers.0.q_proj", "lora_te_text_model_encoder_layers_0_q_proj"),
+        ("unet.conv_in", "lora_unet_conv_in"),
+        ("base_model.model.time_embedding.linear_1", "lora_unet_time_embedding_linear_1"),
+        ("unet.transformer_blocks.0.attn1.to_q", None),
         (KOHYA, None),
         ("diffusion_model.double_blocks.0", None),
     ],
 )
 def test_kohya_names(stem: str, expected: str | None) -> None:
     assert keys.to_kohya(stem) == expected
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        (f"unet.{UNET}.to_q", KOHYA),
+        (KOHYA, KOHYA),
+        ("base_model.model.transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.0.attn.to_q"),
+        ("base_model.model.single_transformer_blocks.0.q", "transformer.single_transformer_blocks.0.q"),
+        ("base_model.model.diffusion_model.blocks.0.q", "diffusion_model.blocks.0.q"),
+        ("base_model.model.blocks.0.attn1.Wqkv", "base_model.model.blocks.0.attn1.Wqkv"),
+        ("transformer.transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.0.attn.to_q"),
+        ("diffusion_model.blocks.0.q", "diffusion_model.blocks.0.q"),
+    ],
+)
+def test_names_that_comfyui_knows(stem: str, expected: str) -> None:
+    assert keys.to_host(stem) == expected
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blocklora_core.lora import BlockLoRA, Concept, Layer
+from blocklora_core.lora import BlockLoRA, Concept, Layer, ShapeError
 from blocklora_core.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, TEXT, Recipe, inputs, make_layer, with_grams
 
@@ -48,6 +48,23 @@ def test_helpers_change_one_thing() -> None:
     assert layer.with_down(layer.down * 0).dense().abs().sum() == 0
     assert layer.with_up(layer.up * 0).dense().abs().sum() == 0
     assert (layer.rank, layer.in_features) == (2, 12)
+
+
+@pytest.mark.parametrize(
+    ("trained", "model"), [((6, 4), (6, 4, 1, 1)), ((6, 4, 1, 1), (6, 4)), ((6, 4, 1), (6, 4, 1, 1))]
+)
+def test_a_1x1_kernel_may_be_left_out(trained: tuple[int, ...], model: tuple[int, ...]) -> None:
+    layer = make_layer(QUERY, trained, scale=2.0)
+    fitted = layer.fitted(model)
+    assert fitted.weight_shape == model
+    assert torch.equal(fitted.dense().flatten(), layer.dense().flatten())
+    assert layer.fitted(trained).weight_shape == trained
+
+
+@pytest.mark.parametrize("model", [(4, 6), (6, 4, 3, 3), (6, 4, 3, 1), (6, 5)])
+def test_a_weight_of_another_shape_is_refused(model: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match=r"expected shape .* the layer's is \(6, 4\)"):
+        make_layer(QUERY, (6, 4)).fitted(model)
 
 
 BAD_LAYERS = [

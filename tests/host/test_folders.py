@@ -87,8 +87,8 @@ def test_a_prefix_outside_the_loras_folder_is_refused(
 @pytest.mark.usefixtures("folders")
 def test_load_gives_the_concept_at_its_strength(node: dict[str, Any], make: Make) -> None:
     node["BlockLoRASave"].execute((make(),), "blocklora/", "keep both")
-    (lora,), name = node["BlockLoRALoad"].execute("blocklora/ada.safetensors", 0.5).result
-    assert (lora.strength, name, lora.slot) == (0.5, "<ada>", 0)
+    (lora,), name, words = node["BlockLoRALoad"].execute("blocklora/ada.safetensors", 0.5).result
+    assert (lora.strength, name, words, lora.slot) == (0.5, "<ada>", "<ada>", 0)
 
 
 @pytest.mark.usefixtures("folders")

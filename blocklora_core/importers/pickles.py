@@ -1,0 +1,61 @@
+"""PyTorch's pickled files, opened without ever running what they hold."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".pkl"})
+
+_MAX_DEPTH = 4  # Mix-of-Show nests 3 deep; a dictionary may hold itself
+
+# What the restricted unpickler raises for bytes that are no sound file of tensors.
+_BROKEN = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError,
+    ArithmeticError,
+)  # fmt: skip
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors by name, on the CPU; one in nested dictionaries is called "outer/inner".
+
+    Only tensors and dictionaries are let in (torch's weights_only): ValueError for any other file. OSError when it
+    cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            tree = torch.load(file, map_location="cpu", weights_only=True)
+        except _BROKEN as error:
+            # torch's message tells how to load unsafely, so it is not shown.
+            raise ValueError(
+                "expected a PyTorch file of plain tensors, got a damaged one or one with Python objects in it, which "
+                "could run code. Nothing in it was run. Get a .safetensors of it, or convert it where you trust it."
+            ) from error
+    if not isinstance(tree, dict):
+        raise ValueError(f"expected a dictionary of tensors, got {type(tree).__name__}. It is not a LoRA.")
+    return dict(_flat(tree, "", 1))
+
+
+def _flat(tree: dict[object, object], prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{prefix}: expected at most {_MAX_DEPTH} dictionaries in each other, got more.")
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if not isinstance(key, str):
+            raise ValueError(f"{name}: expected names as text, got {type(key).__name__}. It is not a LoRA.")
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}/", depth + 1)
+        else:
+            yield name, _tensor(name, value)
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}. It is not a LoRA.")
+    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+        raise ValueError(f"{name}: expected a plain tensor, got a sparse, quantised or empty one. It is not a LoRA.")
+    return value.detach()
