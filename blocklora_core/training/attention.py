@@ -35,8 +35,10 @@ class AttentionWatch:
 
     def _keep(self, module: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            # Gradient checkpointing computes the same again in the backward pass; the loss holds the first already.
-            self._seen.setdefault(module, output)
+            # Not the frozen model's pass. And gradient checkpointing computes the same again in the backward pass, when
+            # the loss holds the first already.
+            if torch.is_grad_enabled():
+                self._seen.setdefault(module, output)
 
         return keep
 
