@@ -12,6 +12,9 @@ from .port import Conditioning, Embeddings, Port
 V_RAND_SPREAD = 0.013
 """Standard deviation of a fresh V_rand (Mix-of-Show)."""
 
+KEPT_PROMPTS = 256
+"""Encoded prompts of a frozen token that are kept: shuffled tags make ever new captions."""
+
 
 class ConceptToken(nn.Module):
     """V_rand and V_class in each text encoder: (2, width). V_rand starts random, V_class at the class word."""
@@ -61,6 +64,8 @@ class OwnPrompts:
             return self._kept[caption]
         encoded = self.port.encode(caption, self.concept, self.token.embeddings())
         if self.frozen:
+            if len(self._kept) >= KEPT_PROMPTS:
+                self._kept.pop(next(iter(self._kept)))
             self._kept[caption] = encoded
         return encoded
 
