@@ -173,6 +173,6 @@ def naming_levers(levers: Levers) -> Iterator[None]:
         steps = "; ".join(f"{number}. {lever}" for number, lever in enumerate(levers.to_pull(), 1))
         said = str(error).partition("\n")[0]
         raise TrainingMemoryError(
-            f"Training ran out of memory. Try in this order: {steps}. What was learnt is kept in "
+            f"Training ran out of memory. Try in this order: {steps}. What was learnt, if anything, is in "
             f"loras/blocklora/interrupted. The device said: {said}"
         ) from error
