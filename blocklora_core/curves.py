@@ -1,13 +1,15 @@
-"""Small plots drawn with Pillow: the loss curve that training shows."""
+"""Small plots drawn with Pillow: the loss curve that training shows, with its samples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 WIDTH, HEIGHT, MARGIN = 480, 240, 28
+PREVIEW_WIDTH = WIDTH + HEIGHT
+IN_STRIP = 6
 INK, LINE, FAINT, PAPER = (60, 64, 72), (38, 110, 220), (190, 205, 235), (252, 252, 253)
 
 
@@ -29,10 +31,32 @@ def _points(values: Sequence[float], steps: int, low: float, high: float) -> lis
     ]
 
 
-def loss_curve(losses: Sequence[float], steps: int, title: str, sample: Image.Image | None = None) -> Image.Image:
-    """Loss per step, its running mean over 20 steps, and a sample picture beside it when there is one."""
-    picture = Image.new("RGB", (WIDTH + (HEIGHT if sample else 0), HEIGHT), PAPER)
-    draw = ImageDraw.Draw(picture)
+def loss_curve(losses: Sequence[float], steps: int, title: str, samples: Sequence[Image.Image] = ()) -> Image.Image:
+    """Loss per step and its running mean over 20 steps; beside it the latest sample, below it those that led there."""
+    strip = spread(samples[:-1], IN_STRIP)
+    side = PREVIEW_WIDTH // IN_STRIP
+    picture = Image.new("RGB", (PREVIEW_WIDTH if samples else WIDTH, HEIGHT + (side if strip else 0)), PAPER)
+    _draw_curve(ImageDraw.Draw(picture), losses, steps, title)
+    if samples:
+        picture.paste(_square(samples[-1], HEIGHT), (WIDTH, 0))
+    for at, sample in enumerate(strip):
+        picture.paste(_square(sample, side), (at * side, HEIGHT))
+    return picture
+
+
+def spread(samples: Sequence[Image.Image], most: int) -> list[Image.Image]:
+    """At most so many of them, the first and the last among them, evenly apart."""
+    if len(samples) <= most:
+        return list(samples)
+    return [samples[round(at * (len(samples) - 1) / (most - 1))] for at in range(most)]
+
+
+def _square(sample: Image.Image, side: int) -> Image.Image:
+    """The whole sample, its shape kept."""
+    return ImageOps.pad(sample, (side, side), Image.Resampling.LANCZOS, color=PAPER)
+
+
+def _draw_curve(draw: ImageDraw.ImageDraw, losses: Sequence[float], steps: int, title: str) -> None:
     finite = [value for value in losses if math.isfinite(value)]
     draw.text((MARGIN, 8), title, fill=INK)
     if finite:
@@ -45,6 +69,3 @@ def loss_curve(losses: Sequence[float], steps: int, title: str, sample: Image.Im
         draw.text((4, HEIGHT - MARGIN - 6), "0", fill=INK)
     draw.line([(MARGIN, HEIGHT - MARGIN), (WIDTH - MARGIN, HEIGHT - MARGIN)], fill=INK)
     draw.text((WIDTH - MARGIN - 60, HEIGHT - MARGIN + 4), f"{steps} steps", fill=INK)
-    if sample:
-        picture.paste(sample.resize((HEIGHT, HEIGHT), Image.Resampling.LANCZOS), (WIDTH, 0))
-    return picture

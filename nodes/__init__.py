@@ -1,5 +1,5 @@
 """What users drag into a graph."""
 
-from . import dataset, files, merge, train
+from . import dataset, files, merge, settings, train
 
-NODES = [*dataset.NODES, *train.NODES, *files.NODES, *merge.NODES]
+NODES = [*dataset.NODES, *settings.NODES, *train.NODES, *files.NODES, *merge.NODES]

@@ -10,6 +10,7 @@ from comfy_api.latest import io
 CATEGORY = "BlockLoRA"
 
 StackType = io.Custom("BLOCK_LORA_STACK")
+SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
 
 
 def known(function: Any, **arguments: Any) -> dict[str, Any]:

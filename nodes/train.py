@@ -13,21 +13,39 @@ from ..blocklora_core.host.precision import AUTO, PRECISIONS
 from ..blocklora_core.host.progress import to_image
 from ..blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
 from ..blocklora_core.lora import Concept
-from ..blocklora_core.training import TrainConfig
-from .schema import StackType, advanced, schema
+from ..blocklora_core.training import TrainConfig, TrainSettings
+from .schema import SettingsType, StackType, advanced, schema
 
 DEFAULTS = TrainConfig()
 
 
+def _work(result: TrainResult) -> list[str]:
+    """What this run did."""
+    done = len(result.losses)
+    if result.kept:
+        return [
+            f"Nothing was trained: an earlier run of the very same inputs made {done} steps on {result.pictures} pictures, and "
+            "this is its result. train_again trains anew.",
+        ]
+    here = done - result.resumed
+    lines = [
+        f"{done} steps on {result.pictures} pictures; {here} of them now, in {result.seconds:.0f} s ({result.seconds / max(here, 1):.2f} s a step)",
+        f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
+    ]
+    if result.resumed:
+        lines.insert(0, f"Resumed after step {result.resumed} of the very same run, which had been broken off")
+    if result.snapshots:
+        lines.append(f"{len(result.snapshots)} snapshots in {result.snapshots[0].parent}")
+    return lines if result.memory is None else [*lines, str(result.memory)]
+
+
 def _report(result: TrainResult) -> str:
-    lora, done = result.lora, len(result.losses)
-    tail = result.losses[-20:]
+    lora, tail = result.lora, result.losses[-20:]
     lines = [
         f"{lora.concept.name} ({lora.concept.class_word or 'no class word'}) on {lora.base}: slot {lora.slot} of "
         f"{lora.scheme.slots if lora.scheme else 0}",
-        f"{done} steps on {result.pictures} pictures in {result.seconds:.0f} s ({result.seconds / max(done, 1):.2f} s a step)",
+        *_work(result),
         f"{result.layers} layers adapted; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
-        f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
     ]
     if any(result.niche_losses):
         niche = result.niche_losses[-20:]
@@ -106,6 +124,15 @@ class BlockLoRATrain(io.ComfyNode):
                     io.Boolean, "checkpointing", default=False, optional=True,
                     tooltip="Gradient checkpointing: each step takes less memory and about a third more time. What is learnt is the same.",
                 ),
+                SettingsType.Input("settings", optional=True, tooltip="From BlockLoRA Train Settings: optimizer, schedule, captions, saving and more. Good defaults without it."),
+                advanced(
+                    io.Boolean, "resume", default=True, optional=True,
+                    tooltip="Go on where the very same run was cancelled or broke off; it ends as if it had never stopped. Off starts anew.",
+                ),
+                advanced(
+                    io.Boolean, "train_again", default=False, optional=True,
+                    tooltip="Train even if the very same run was trained to its end before. Off takes what it learnt then.",
+                ),
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The trained concept, a stack of one: save it, join it, merge it."),
@@ -132,16 +159,16 @@ class BlockLoRATrain(io.ComfyNode):
             preview_every=one.get("preview_every", DEFAULTS.preview_every),
             seed=one["seed"],
         )
+        settings = one.get("settings") or TrainSettings()
         job = TrainJob(
-            Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, config, one["slot"],
-            one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO),
-            one.get("checkpointing", False), cls.hidden.unique_id, masks or (),
+            Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, settings.apply(config),
+            one["slot"], one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO),
+            one.get("checkpointing", False), cls.hidden.unique_id, masks or (), one.get("resume", True),
+            one.get("train_again", False),
         )  # fmt: skip
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)
-        curve = loss_curve(
-            result.losses, config.steps, job.concept.name, result.samples[-1] if result.samples else None
-        )
+        curve = loss_curve(result.losses, config.steps, job.concept.name, result.samples)
         return io.NodeOutput((result.lora,), report, to_image(curve), ui=ui.PreviewText(report))
 
 

@@ -81,6 +81,7 @@ class TrainConfig:
     captions: dropout, shuffled tags and templates, drawn anew at each use of a caption.
     save_every: steps between snapshots of LoRA and state, which the host writes; 0 for none.
     preview_every: steps between sample pictures, 0 for none; preview_steps, preview_cfg: how they are sampled.
+    sample_prompt: what they show; empty for the concept alone.
     """
 
     steps: int = 300
@@ -110,6 +111,7 @@ class TrainConfig:
     preview_every: int = 50
     preview_steps: int = 12
     preview_cfg: float = 4.0
+    sample_prompt: str = ""
     optimizer: str = DEFAULT
     scheduler: str = "linear"
     warmup_steps: int = 0

@@ -244,6 +244,8 @@ class Trainer:
 
     def _update(self) -> None:
         self._check_finite("Gradient", self.learner.clip())
+        # An error within the optimiser leaves weights between two steps: no state to go on from.
+        self.position = None
         self.learner.step(len(self.losses))
 
     def _progress(self) -> Progress:
@@ -264,7 +266,7 @@ class Trainer:
             return self._sample()
 
     def _sample(self) -> Tensor:
-        prompt = self._own_prompts(1)
+        prompt = self._shown_prompt()
         negative = self.port.encode("", self.concept.name, {})
         # A generator of its own: looking at a sample must not change what is learnt.
         noise = torch.randn(
@@ -279,6 +281,10 @@ class Trainer:
             self.config.preview_cfg,
             negative,
         )
+
+    def _shown_prompt(self) -> Conditioning:
+        text = self.config.sample_prompt
+        return self.own.encode([text]).detach() if text else self._own_prompts(1)
 
     @torch.no_grad()
     def _own_prompts(self, pictures: int) -> Conditioning:

@@ -92,7 +92,9 @@ class OwnPrompts:
         if caption in self._kept:
             return self._kept[caption]
         encoded = self.port.encode(caption, self.concept, self.token.embeddings())
-        if self.frozen and not self.live and len(self._kept) < KEPT_PROMPTS:
+        if self.frozen and not self.live:
+            if len(self._kept) >= KEPT_PROMPTS:
+                self._kept.pop(next(iter(self._kept)))
             self._kept[caption] = encoded
         return encoded
 

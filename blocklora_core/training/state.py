@@ -16,7 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..files import FileError, read_header, serialise, write_atomic
 from .config import TrainConfig
@@ -26,6 +26,7 @@ KEY = "blocklora_state"
 FORMAT = 1
 
 _SAMPLES = 64  # numbers of each weight that tell one base from another
+_SHOWN = frozenset({"preview_every", "preview_steps", "preview_cfg", "sample_prompt", "save_every"})
 _DAMAGED = "The file is damaged: delete it and train anew."
 
 Inputs = Mapping[str, str]
@@ -47,26 +48,36 @@ def fingerprint(trainer: Trainer) -> dict[str, str]:
         "class word": concept.class_word,
         "captions": _hash_text(example.caption for example in examples),
         "pictures": _hash_tensors(example.latents for example in examples),
-        "masks": _hash_tensors(example.mask for example in examples if example.mask is not None),
+        "masks": _hash_tensors(_mask_or_none(example.mask) for example in examples),
         "layers": _hash_text(f"{name} {layer.out_features} {layer.in_features}" for name, layer in layers.items()),
-        "weights of the base": _hash_tensors(_sample(layer.module) for layer in layers.values()),
+        "weights of the base": hash_weights(layer.module.get_parameter("weight") for layer in layers.values()),
         "text encoder": _hash_tensors([prompt.cross, *port.class_embeddings(concept.class_word).values()]),
     }
 
 
+def hash_weights(weights: Iterable[Tensor]) -> str:
+    """A hash of a few numbers of each weight: enough to tell one checkpoint or merge from another."""
+    return _hash_tensors(map(_sample, weights))
+
+
 def run_key(config: TrainConfig, inputs: Inputs) -> str:
-    """A short name of a run that another run with the same settings and inputs shares: 12 hexadecimal digits."""
+    """A short name of a run that another run with the same settings and inputs shares: 12 hexadecimal digits.
+
+    What is shown and saved on the way is not part of it, as it does not change what is learnt.
+    """
     return hashlib.sha256(_json({"config": _plain(config), "inputs": dict(inputs)}).encode()).hexdigest()[:12]
 
 
 def save_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs) -> Path:
     """Write `trainer`'s state after its last whole step, atomically, over any state before it; gives the path.
 
-    FileError when the run has not started or what it learnt is not finite.
+    FileError when the run has not started, broke off within an optimiser step, or what it learnt is not finite.
     """
     path = Path(path)
     if trainer.position is None:
-        raise FileError(f"{path}: expected a run that has started, got one without a step.")
+        raise FileError(
+            f"{path}: expected a run that has started, got one without a step, or stopped between two steps."
+        )
     if not all(bool(parameter.isfinite().all()) for parameter in trainer.learner.parameters):
         raise FileError(f"{path}: expected finite weights, got NaN or infinity. Train at a lower learning rate.")
     optimizer, tensors = _pack(trainer.learner.optimizer.state_dict(), "optimizer")
@@ -188,16 +199,20 @@ def _check_equal(path: Path, what: str, saved: Mapping[str, Any], now: Mapping[s
 
 def _plain(config: TrainConfig) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(_json(config.to_dict()))
-    return plain
+    return {name: value for name, value in plain.items() if name not in _SHOWN}
 
 
 def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _sample(module: nn.Module) -> Tensor:
-    weight = module.get_parameter("weight").detach().flatten()
-    return weight[:: max(1, weight.numel() // _SAMPLES)].float()
+def _mask_or_none(mask: Tensor | None) -> Tensor:
+    return torch.empty(0) if mask is None else mask
+
+
+def _sample(weight: Tensor) -> Tensor:
+    flat = weight.detach().flatten()
+    return flat[:: max(1, flat.numel() // _SAMPLES)].float()
 
 
 def _hash_text(lines: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from blocklora_core.erasure import Erasure
 from blocklora_core.lora import Concept
 from blocklora_core.rows import Scheme, index
-from blocklora_core.training import AdaptedLayer, Dataset, Example, Progress, TrainConfig, Trainer
+from blocklora_core.training import AdaptedLayer, Dataset, Example, Progress, TrainConfig, Trainer, prompts
 from blocklora_core.training.adapter import AdapterSet, RowBlockAdapter
 from blocklora_core.training.captions import CaptionRules
 from blocklora_core.training.data import with_concept
@@ -70,6 +70,36 @@ def test_looking_at_samples_does_not_change_what_is_learnt() -> None:
     looked = trained(dataclasses.replace(CONFIG, preview_every=5), seen.append)[0].result()
     assert torch.equal(looked.layers["k"].up, trained()[0].result().layers["k"].up)
     assert [progress.step for progress in seen if progress.sample is not None] == list(range(5, 61, 5))
+
+
+def test_the_sample_prompt_is_what_samples_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    encode = FakePort.encode
+
+    def watch(self: FakePort, prompt: str, *rest: object) -> object:
+        seen.append(prompt)
+        return encode(self, prompt, *rest)
+
+    monkeypatch.setattr(FakePort, "encode", watch)
+    short = dataclasses.replace(CONFIG, steps=2, preview_every=1, preview_steps=1, gram_steps=1)
+    for prompt in ("", "a <hero> at sea"):
+        seen.clear()
+        trained(dataclasses.replace(short, sample_prompt=prompt))
+        assert ("a <hero> at sea" in seen) == bool(prompt)
+
+
+def test_a_resting_token_keeps_no_more_than_so_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prompts, "KEPT_PROMPTS", 2)
+    trainer, port = trained(dataclasses.replace(CONFIG, steps=1, gram_steps=1, embedding_share=0.0))
+    with torch.no_grad():
+        for _ in range(2):
+            before = port.encodings
+            trainer.own.encode(["one", "two"])
+        assert port.encodings == before
+        trainer.own.encode(["three"])
+        assert len(trainer.own._kept) == 2
+        trainer.own.encode(["one"])
+    assert port.encodings == before + 2
 
 
 def test_frozen_weights_stay_and_hooks_go() -> None:

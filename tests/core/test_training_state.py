@@ -169,6 +169,37 @@ def test_another_run_is_refused_by_name(other: Callable[[], Trainer], named: str
     assert run_key(first.config, fingerprint(first)) == run_key(EVERYTHING, fingerprint(trainer()))
 
 
+def test_masks_are_inputs_too() -> None:
+    first, second = trainer(), trainer()
+    mask = torch.ones(1, SIDE, SIDE)
+    second.dataset.examples[0] = dataclasses.replace(second.dataset.examples[0], mask=mask)
+    odd = {name for name, value in fingerprint(first).items() if fingerprint(second)[name] != value}
+    assert odd == {"masks"}
+
+
+def test_what_is_only_shown_or_saved_is_no_part_of_the_run() -> None:
+    inputs = fingerprint(trainer())
+    shown = dataclasses.replace(EVERYTHING, preview_every=2, preview_cfg=1.0, sample_prompt="a <hero>", save_every=5)
+    assert run_key(shown, inputs) == run_key(EVERYTHING, inputs)
+    assert run_key(dataclasses.replace(shown, seed=1), inputs) != run_key(EVERYTHING, inputs)
+
+
+def test_an_error_within_the_optimiser_leaves_nothing_to_save(tmp_path: Path) -> None:
+    broken = trainer()
+    step = broken.learner.step
+
+    def half(done: int) -> None:
+        step(done)
+        if done == 2:
+            raise StopError
+
+    broken.learner.step = half
+    with pytest.raises(StopError):
+        broken.run(lambda _: None)
+    with pytest.raises(FileError, match="between two steps"):
+        save_state(tmp_path / "run.state", broken, fingerprint(broken))
+
+
 def test_another_base_is_told_by_its_weights() -> None:
     first, second = trainer(), trainer()
     second.port.k.weight.data.mul_(1.01)

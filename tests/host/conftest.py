@@ -60,18 +60,31 @@ def base() -> Iterator[Base]:
         yield load_base(path)
 
 
+def _redirect(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import folder_paths
+
+    for name in ("output", "input", "temp", "user"):
+        (root / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(root / name))
+    loras = root / "models" / "loras"
+    loras.mkdir(parents=True)
+    extensions = folder_paths.folder_names_and_paths["loras"][1]
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], extensions))
+    folder_paths.filename_list_cache.clear()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_test_writes_into_comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        _redirect(tmp_path_factory.mktemp("host"), patch)
+        yield
+
+
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A scratch folder in place of ComfyUI's output, input, temp, user and models/loras folders."""
     import folder_paths
 
-    for name in ("output", "input", "temp", "user"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-    loras = tmp_path / "models" / "loras"
-    loras.mkdir(parents=True)
-    extensions = folder_paths.folder_names_and_paths["loras"][1]
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], extensions))
-    folder_paths.filename_list_cache.clear()
+    _redirect(tmp_path, monkeypatch)
     yield tmp_path
     folder_paths.filename_list_cache.clear()

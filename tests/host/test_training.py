@@ -45,9 +45,10 @@ def train(
     **changes: Any,
 ) -> TrainResult:
     config = dataclasses.replace(CONFIG, **changes)
+    # again: what these tests compare is training, not what a run before them left.
     job = TrainJob(
         Concept(name, "person"), pictures(), captions, config, slot,
-        layers=layers, precision=precision, checkpointing=checkpointing,
+        layers=layers, precision=precision, checkpointing=checkpointing, resume=False, again=True,
     )  # fmt: skip
     with torch.inference_mode():
         return train_concept(base.model, base.clip, base.vae, job)

@@ -11,6 +11,7 @@ from tests.server.conftest import ComfyUI
 
 NODES = (
     "BlockLoRAImages",
+    "BlockLoRATrainSettings",
     "BlockLoRATrain",
     "BlockLoRASave",
     "BlockLoRALoad",
