@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -11,12 +12,13 @@ import comfy.model_sampling
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..training.checkpointing import checkpointed, heavy_blocks
 from ..training.port import AdaptedLayer, Conditioning, Embeddings
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
-from .layers import is_attention
+from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
 from .names import model_stems, preferred_stems
 from .text import class_embeddings, with_concepts
 from .weights import leave_inference_mode, norms_keep_inputs
@@ -68,7 +70,7 @@ _OBJECTIVES: tuple[tuple[type, _Objective], ...] = (
 class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
-    def __init__(self, model: ComfyModel, clip: ComfyClip, choose: Callable[[str], bool] = is_attention):
+    def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
         self.model, self.clip = model, clip
         comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
         leave_inference_mode(model.model)
@@ -77,23 +79,29 @@ class ComfyPort:
         clip.cond_stage_model.requires_grad_(False)
         self.device = model.load_device
         self.base = base_name(model)
-        self._layers = self._find_layers(choose)
+        self._layers = self._find_layers(choice)
         self.sampling = model.model.model_sampling
         self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
         # UNets' blocks make new tensors; the clones that the others need would only cost there.
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
-    def _find_layers(self, choose: Callable[[str], bool]) -> dict[str, AdaptedLayer]:
-        stems, found = preferred_stems(model_stems(self.model)), {}
-        for name, module in self.model.model.named_modules():
-            weight = f"{name}.weight"
-            if isinstance(module, nn.Linear) and weight in stems and choose(weight):
-                out_features, in_features = module.weight.shape
-                found[stems[weight]] = AdaptedLayer(module, out_features, in_features)
+    def _find_layers(self, choice: LayerChoice) -> dict[str, AdaptedLayer]:
+        stems, kinds = preferred_stems(model_stems(self.model)), (nn.Linear, _ConvNd)
+        named = {f"{name}.weight": module for name, module in self.model.model.named_modules()}
+        known = {name: module for name, module in named.items() if name in stems and isinstance(module, kinds)}
+        wanted = {
+            name: AdaptedLayer.of(module) for name, module in known.items()
+            if choice.wanted(name) and (choice.convolutions or isinstance(module, nn.Linear))
+        }  # fmt: skip
+        found = {stems[name]: layer for name, layer in wanted.items() if layer}
+        left = [name for name, layer in wanted.items() if layer is None]
+        if left:
+            logging.warning(
+                "BlockLoRA: %d convolutions that are grouped, transposed or padded with other than zeros cannot be "
+                "adapted and stay as they are, such as %s", len(left), left[0],
+            )  # fmt: skip
         if not found:
-            raise ValueError(
-                f"Expected Linears of the chosen kind in the model, {self.base} has none that can be adapted."
-            )
+            raise nothing_chosen(choice, self.base, known)
         return found
 
     @property

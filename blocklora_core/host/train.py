@@ -18,7 +18,7 @@ from ..lora import BlockLoRA, Concept
 from ..training import Dataset, Progress, TrainConfig, Trainer
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
-from .layers import LAYER_CHOICES
+from .layers import layer_choice
 from .ledger import choose_slot, hold_slot
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
@@ -35,6 +35,7 @@ class TrainJob:
     """What the Train node was given. slot AUTO_SLOT picks one; resolution 0 keeps the pictures' size.
 
     checkpointing: compute activations anew in the backward pass instead of keeping them.
+    layers, layer_pattern: see layers.layer_choice.
     """
 
     concept: Concept
@@ -48,6 +49,7 @@ class TrainJob:
     checkpointing: bool = False
     node_id: str | None = None
     masks: Sequence[torch.Tensor] = ()
+    layer_pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,20 +104,28 @@ def _run(trainer: Trainer, progress: NodeProgress) -> tuple[float, float]:
     return last[0] - started, time.perf_counter() - last[0]
 
 
-def _slot(base: str, job: TrainJob) -> int:
-    if job.slot == AUTO_SLOT:
-        return choose_slot(base, job.config.scheme, job.concept)
-    hold_slot(base, job.config.scheme, job.concept, job.slot)
-    return job.slot
+def _slot(base: str, job: TrainJob) -> int | None:
+    scheme, given = job.config.scheme, None if job.slot == AUTO_SLOT else job.slot
+    if scheme is None:
+        return given
+    if given is None:
+        return choose_slot(base, scheme, job.concept)
+    hold_slot(base, scheme, job.concept, given)
+    return given
 
 
 @contextmanager
 def training_port(
-    model: ComfyModel, clip: ComfyClip, layers: str = "attention", precision: str = AUTO, checkpointing: bool = False
+    model: ComfyModel,
+    clip: ComfyClip,
+    layers: str = "attention",
+    precision: str = AUTO,
+    checkpointing: bool = False,
+    layer_pattern: str = "",
 ) -> Iterator[ComfyPort]:
     """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
     dtype = compute_dtype(model.load_device, precision)
-    port = ComfyPort(computing_in(model, dtype), clip, LAYER_CHOICES[layers])
+    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
     with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
         yield port
 
@@ -142,7 +152,7 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
         progress = NodeProgress(
             job.node_id, config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        with training_port(model, clip, job.layers, job.precision, job.checkpointing) as port:
+        with training_port(model, clip, job.layers, job.precision, job.checkpointing, job.layer_pattern) as port:
             trainer = Trainer(port, dataset, job.concept, config)
             seconds, gram_seconds = _run(trainer, progress)
     return _result(trainer, dataset, progress, seconds, gram_seconds)

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from ..grams import Grams
-from ..keys import parts
 from ..lora import BlockLoRA, Concept
+from ..metadata import rows_of
 from ..rows import count
 from .adapter import AdapterSet, RowBlockAdapter
 from .config import TrainConfig
 from .data import Dataset
 from .fingerprint import collect_grams
 from .learner import Learner
+from .orthogonal import SharedBasis
 from .port import Conditioning, Port
 from .prompts import ConceptToken, Negatives, OwnPrompts
 from .sampling import euler
@@ -76,11 +77,13 @@ class Trainer:
         self.grams: Grams | None = None
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
-        made = {}
+        made, rank, slot = {}, self.config.rank, self.config.slot
+        basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.orthogonal else None
         for name, layer in self.port.layers.items():
-            rows = self.config.scheme.rows(self.config.slot, layer.out_features, parts(name))
+            rows = rows_of(name, layer.out_features, self.config.scheme, slot)
             if count(rows):
-                made[name] = RowBlockAdapter(layer, rows, self.config.rank, self.generator, self.port.device)
+                frozen = basis.down(name, layer, rank) if basis else None
+                made[name] = RowBlockAdapter(layer, rows, rank, self.generator, self.port.device, frozen)
         if not made:
             raise ValueError("Layers to adapt: expected at least one with rows in this slot, got none.")
         return made
@@ -123,7 +126,7 @@ class Trainer:
             concept=self.concept,
             layers=layers,
             scheme=self.config.scheme,
-            slot=self.config.slot,
+            slot=self.config.slot if self.config.scheme else None,
             base=self.port.base,
             embeddings=embeddings,
             grams=self.grams,
@@ -252,8 +255,12 @@ class Trainer:
         chosen = [captions[number % len(captions)] for number in range(pictures)]
         return self.own.encode(chosen).detach()
 
-    def _collect_grams(self) -> Grams:
+    def _collect_grams(self) -> Grams | None:
+        # A convolution's Gram would be over whole patches of its input, (n kh kw) squared: too large to keep.
         layers = {name: self.port.layers[name] for name in self.adapters.adapters}
+        layers = {name: layer for name, layer in layers.items() if layer.convolution is None}
+        if not layers:
+            return None
         generator = torch.Generator().manual_seed(self.config.seed)
         return collect_grams(
             self.port, layers, self._own_prompts(self.config.gram_pictures),
