@@ -94,6 +94,11 @@ class Layer:
         """n, the weight's dim 1: kernel sizes not counted."""
         return self.down.shape[1]
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the weight is a Linear's, not a convolution's."""
+        return self.down.ndim == 2
+
     @cached_property
     def weight_shape(self) -> tuple[int, ...]:
         """Shape of the weight that this layer changes: (m, n[, kh, kw])."""

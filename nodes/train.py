@@ -12,8 +12,9 @@ from ..blocklora_core.host.layers import LAYER_CHOICES
 from ..blocklora_core.host.precision import AUTO, PRECISIONS
 from ..blocklora_core.host.progress import to_image
 from ..blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
-from ..blocklora_core.lora import Concept
-from ..blocklora_core.training import TrainConfig, TrainSettings
+from ..blocklora_core.lora import BlockLoRA, Concept
+from ..blocklora_core.rows import Scheme
+from ..blocklora_core.training import ADAPTERS, TrainConfig, TrainSettings
 from .schema import SettingsType, StackType, advanced, schema
 
 DEFAULTS = TrainConfig()
@@ -39,11 +40,14 @@ def _work(result: TrainResult) -> list[str]:
     return lines if result.memory is None else [*lines, str(result.memory)]
 
 
+def _held(lora: BlockLoRA) -> str:
+    return f"slot {lora.slot} of {lora.scheme.slots}" if lora.scheme else "all rows, no slot"
+
+
 def _report(result: TrainResult) -> str:
     lora, tail = result.lora, result.losses[-20:]
     lines = [
-        f"{lora.concept.name} ({lora.concept.class_word or 'no class word'}) on {lora.base}: slot {lora.slot} of "
-        f"{lora.scheme.slots if lora.scheme else 0}",
+        f"{lora.concept.name} ({lora.concept.class_word or 'no class word'}) on {lora.base}: {_held(lora)}",
         *_work(result),
         f"{result.layers} layers adapted; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
     ]
@@ -73,7 +77,7 @@ class BlockLoRATrain(io.ComfyNode):
                 io.String.Input("concept", default="<hero>", tooltip="The name you will write in prompts. Brackets keep it apart from words."),
                 io.String.Input("class_word", default="person", tooltip="The ordinary word for what the concept is: man, dog, house."),
                 io.Int.Input(
-                    "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=DEFAULTS.scheme.slots - 1,
+                    "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=Scheme().slots - 1,
                     tooltip="Which row block to train into. -1 takes the lowest that no file in your loras folder holds for this base.",
                 ),
                 io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Training steps."),
@@ -110,7 +114,7 @@ class BlockLoRATrain(io.ComfyNode):
                 ),
                 advanced(
                     io.Combo, "layers", options=list(LAYER_CHOICES), default="attention", optional=True,
-                    tooltip="Which Linears learn. Feed-forward layers add detail, a third more time and a larger file.",
+                    tooltip="Which layers learn. Feed-forward layers add detail, a third more time and a larger file; convolutions still more.",
                 ),
                 advanced(
                     io.Combo, "precision", options=[AUTO, *PRECISIONS], default=AUTO, optional=True,
@@ -132,6 +136,14 @@ class BlockLoRATrain(io.ComfyNode):
                 advanced(
                     io.Boolean, "train_again", default=False, optional=True,
                     tooltip="Train even if the very same run was trained to its end before. Off takes what it learnt then.",
+                ),
+                advanced(
+                    io.String, "layer_pattern", default="", optional=True,
+                    tooltip=r"A regular expression on weight names, such as attn2\.to_[kv], in place of the choice in layers.",
+                ),
+                advanced(
+                    io.Combo, "adapter", options=list(ADAPTERS), default=next(iter(ADAPTERS)), optional=True,
+                    tooltip="What learns: the slot's rows, every row, or every row with half of the change fixed beforehand. See the help page.",
                 ),
             ],
             outputs=[
@@ -158,13 +170,14 @@ class BlockLoRATrain(io.ComfyNode):
             niche_weight=one["niche"],
             preview_every=one.get("preview_every", DEFAULTS.preview_every),
             seed=one["seed"],
+            **ADAPTERS[one.get("adapter", next(iter(ADAPTERS)))],
         )
         settings = one.get("settings") or TrainSettings()
         job = TrainJob(
             Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, settings.apply(config),
             one["slot"], one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO),
             one.get("checkpointing", False), cls.hidden.unique_id, masks or (), one.get("resume", True),
-            one.get("train_again", False),
+            one.get("train_again", False), one.get("layer_pattern", "").strip(),
         )  # fmt: skip
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)

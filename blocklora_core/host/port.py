@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
@@ -12,12 +13,13 @@ import comfy.model_sampling
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ..training.checkpointing import checkpointed, heavy_blocks
 from ..training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
-from .layers import is_attention
+from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
 from .layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from .names import clip_stems, model_stems, preferred_stems
 from .text import class_embeddings, first_vector, layers_of, with_concepts
@@ -70,7 +72,7 @@ _OBJECTIVES: tuple[tuple[type, _Objective], ...] = (
 class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
-    def __init__(self, model: ComfyModel, clip: ComfyClip, choose: Callable[[str], bool] = is_attention):
+    def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
         self.model, self.clip = model, clip
         comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
         leave_inference_mode(model.model)
@@ -79,25 +81,31 @@ class ComfyPort:
         clip.cond_stage_model.requires_grad_(False)
         self.device = model.load_device
         self.base = base_name(model)
-        self.choose = choose
-        self._layers = self._find_layers(model.model, model_stems(model))
-        if not self._layers:
-            raise ValueError(
-                f"Expected Linears of the chosen kind in the model, {self.base} has none that can be adapted."
-            )
+        self.choice = choice
+        self._layers = self._find_layers(model.model, model_stems(model), self.base)
         self._cross_attention = cross_attention_layers(model.model.diffusion_model)
         self.sampling = model.model.model_sampling
         self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
         # UNets' blocks make new tensors; the clones that the others need would only cost there.
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
-    def _find_layers(self, network: nn.Module, accepted: Mapping[str, str]) -> dict[str, AdaptedLayer]:
-        stems, found = preferred_stems(accepted), {}
-        for name, module in network.named_modules():
-            weight = f"{name}.weight"
-            if isinstance(module, nn.Linear) and weight in stems and self.choose(weight):
-                out_features, in_features = module.weight.shape
-                found[stems[weight]] = AdaptedLayer(module, out_features, in_features)
+    def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
+        choice, stems, kinds = self.choice, preferred_stems(accepted), (nn.Linear, _ConvNd)
+        named = {f"{name}.weight": module for name, module in network.named_modules()}
+        known = {name: module for name, module in named.items() if name in stems and isinstance(module, kinds)}
+        wanted = {
+            name: AdaptedLayer.of(module) for name, module in known.items()
+            if choice.wanted(name) and (choice.convolutions or isinstance(module, nn.Linear))
+        }  # fmt: skip
+        found = {stems[name]: layer for name, layer in wanted.items() if layer}
+        left = [name for name, layer in wanted.items() if layer is None]
+        if left:
+            logging.warning(
+                "BlockLoRA: %d convolutions that are grouped, transposed or padded with other than zeros cannot be "
+                "adapted and stay as they are, such as %s", len(left), left[0],
+            )  # fmt: skip
+        if not found:
+            raise nothing_chosen(choice, owner, known)
         return found
 
     @property
@@ -106,7 +114,7 @@ class ComfyPort:
 
     @cached_property
     def text_layers(self) -> Mapping[str, AdaptedLayer]:
-        return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip))
+        return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip), "the text encoder")
 
     @property
     def cross_attentions(self) -> Sequence[CrossAttention]:

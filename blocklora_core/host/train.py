@@ -18,7 +18,7 @@ from ..training import Dataset, Progress, TrainConfig, Trainer
 from ..training.state import run_key
 from .base import base_name
 from .handles import ComfyClip, ComfyModel, ComfyVae
-from .layers import LAYER_CHOICES
+from .layers import layer_choice
 from .ledger import choose_slot, hold_slot
 from .memory import Levers, MemoryMeter, MemoryUse, naming_levers
 from .pictures import make_dataset
@@ -37,6 +37,7 @@ class TrainJob:
 
     checkpointing: compute activations anew in the backward pass instead of keeping them.
     resume: go on where the very same run was broken off. again: train also what was trained to its end before.
+    layers, layer_pattern: see layers.layer_choice.
     """
 
     concept: Concept
@@ -52,6 +53,7 @@ class TrainJob:
     masks: Sequence[torch.Tensor] = ()
     resume: bool = True
     again: bool = False
+    layer_pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,20 +160,28 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
     return trainer, done
 
 
-def _slot(base: str, job: TrainJob) -> int:
-    if job.slot == AUTO_SLOT:
-        return choose_slot(base, job.config.scheme, job.concept)
-    hold_slot(base, job.config.scheme, job.concept, job.slot)
-    return job.slot
+def _slot(base: str, job: TrainJob) -> int | None:
+    scheme, given = job.config.scheme, None if job.slot == AUTO_SLOT else job.slot
+    if scheme is None:
+        return given
+    if given is None:
+        return choose_slot(base, scheme, job.concept)
+    hold_slot(base, scheme, job.concept, given)
+    return given
 
 
 @contextmanager
 def training_port(
-    model: ComfyModel, clip: ComfyClip, layers: str = "attention", precision: str = AUTO, checkpointing: bool = False
+    model: ComfyModel,
+    clip: ComfyClip,
+    layers: str = "attention",
+    precision: str = AUTO,
+    checkpointing: bool = False,
+    layer_pattern: str = "",
 ) -> Iterator[ComfyPort]:
     """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
     dtype = compute_dtype(model.load_device, precision)
-    port = ComfyPort(computing_in(model, dtype), clip, LAYER_CHOICES[layers])
+    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
     with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
         yield port
 
@@ -201,7 +211,7 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
         progress = NodeProgress(
             job.node_id, job.config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        with training_port(model, clip, job.layers, job.precision, job.checkpointing) as port:
+        with training_port(model, clip, job.layers, job.precision, job.checkpointing, job.layer_pattern) as port:
             return _train(port, dataset, job, dtype, progress)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..lora import BlockLoRA, Stack
+from .fused import needs_grams
 from .overlap import Overlap, Settled, settle
 from .registry import AUTO, METHODS
 from .sums import strength_of
@@ -89,7 +90,12 @@ def _check_shapes(stack: Stack) -> None:
 
 
 def _without_grams(stack: Stack) -> list[str]:
-    return [lora.label for lora in stack if lora.grams is None or not lora.grams.covers(lora.layers)]
+    return [lora.label for lora in stack if _lacks_grams(lora)]
+
+
+def _lacks_grams(lora: BlockLoRA) -> bool:
+    needed = needs_grams(lora)
+    return bool(needed) and (lora.grams is None or not lora.grams.covers(needed))
 
 
 def _resolve(stack: Stack, method: str) -> str:

@@ -27,8 +27,9 @@ def fused(stack: Stack, damping: float = DAMPING) -> Stack:
     """The stack with every down solved against the inputs of all concepts that adapt that layer; strengths
     multiply.
 
-    A layer that only one concept adapts stays as it is: nobody else's input is known there. Downs come
-    out in at least float32, solved in float64. ValueError when a member lacks a Gram that is needed.
+    A layer that only one concept adapts stays as it is: nobody else's input is known there. So do convolutions: their
+    input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. Downs come out in at
+    least float32, solved in float64. ValueError when a member lacks a Gram that is needed.
     """
     solved: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
     for group in _groups(stack):
@@ -44,6 +45,11 @@ def fused(stack: Stack, damping: float = DAMPING) -> Stack:
     return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, solved, strict=True)))
 
 
+def needs_grams(lora: BlockLoRA) -> list[str]:
+    """The layers for which a fused merge asks `lora` for a Gram."""
+    return [name for name, layer in lora.layers.items() if layer.is_matrix]
+
+
 @dataclass(frozen=True)
 class _Group:
     """Layers that read the same input in all concepts, and so share one factorisation."""
@@ -56,7 +62,7 @@ def _groups(stack: Stack) -> list[_Group]:
     # Summed in the order of the names, so that the order of the stack does not even change the rounding.
     ordered = sorted(stack, key=lambda lora: lora.concept.name)
     groups: dict[tuple[int, ...], _Group] = {}
-    for name in sorted({name for lora in stack for name in lora.layers}):
+    for name in sorted({name for lora in stack for name in needs_grams(lora)}):
         readers = [lora for lora in ordered if name in lora.layers]
         if len(readers) > 1:
             grams = tuple(_gram(lora, name) for lora in readers)
@@ -74,7 +80,7 @@ def _gram(lora: BlockLoRA, name: str) -> Gram:
     grams = _need(lora)
     if not grams.covers([name]):
         raise ValueError(f"fused: expected a Gram of {lora.label} for {name}, got none. Merge with per_row instead.")
-    gram, size = grams.of(name), lora.layers[name].down[0].numel()
+    gram, size = grams.of(name), lora.layers[name].in_features
     if gram.size != size:
         raise ValueError(f"fused: expected a Gram of {size} features for {name} of {lora.label}, got {gram.size}.")
     return gram

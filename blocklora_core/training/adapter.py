@@ -1,10 +1,15 @@
-"""Trainable row-block adapters on the activation path: h[rows] += r * B (A x). Weights are never rebuilt."""
+"""Trainable row-block adapters on the activation path: h[rows] += r * B (A x). Weights are never rebuilt.
+
+A row of a convolution's weight is an output channel: A looks at the input as the convolution does, B mixes what it
+found.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +20,65 @@ from ..lora import Layer
 from ..rows import Rows, count, index
 from .port import AdaptedLayer
 
+Product = Callable[[Tensor, Tensor], Tensor]
+"""(input, weight) -> output, of a layer without bias."""
+
+_CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
+
+
+def _products(layer: AdaptedLayer) -> tuple[Product, Product]:
+    """How A and B act in `layer`."""
+    look = layer.convolution
+    if look is None:
+        return F.linear, F.linear
+    convolve = _CONVOLUTIONS[len(look.kernel) - 1]
+    return partial(convolve, stride=look.stride, padding=look.padding, dilation=look.dilation), convolve
+
+
+def _kaiming(rank: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    bound = 1 / math.sqrt(math.prod(shape))
+    return torch.rand(rank, *shape, generator=generator) * 2 * bound - bound
+
 
 class RowBlockAdapter(nn.Module):
-    """B (|rows|, r), zero at the start, and A (r, n), Kaiming-uniform (BlockLoRA section 3.3; ED-LoRA)."""
+    """B (|rows|, r[, 1, 1]), zero at first, and A (r, n[, kh, kw]), Kaiming-uniform (BlockLoRA section 3.3; ED-LoRA).
 
-    def __init__(self, layer: AdaptedLayer, rows: Rows, rank: int, generator: torch.Generator, device: torch.device):
+    frozen: an A that does not learn, in place of one that does.
+    """
+
+    def __init__(
+        self,
+        layer: AdaptedLayer,
+        rows: Rows,
+        rank: int,
+        generator: torch.Generator,
+        device: torch.device,
+        frozen: Tensor | None = None,
+    ):
         super().__init__()
-        bound = 1 / math.sqrt(layer.in_features)
-        down = torch.rand(rank, layer.in_features, generator=generator) * 2 * bound - bound
-        self.down = nn.Parameter(down.to(device))
-        self.up = nn.Parameter(torch.zeros(count(rows), rank, device=device))
+        self.down: Tensor
+        if frozen is None:
+            self.down = nn.Parameter(_kaiming(rank, layer.down_shape, generator).to(device))
+        else:
+            self.register_buffer("down", frozen.to(device), persistent=False)
+        flat = [1] * (len(layer.down_shape) - 1)
+        self.up = nn.Parameter(torch.zeros(count(rows), rank, *flat, device=device))
         self.rows, self.out_features = rows, layer.out_features
+        self.channel_dim = 1 if layer.convolution else -1
+        self._look, self._mix = _products(layer)
         self.register_buffer("row_index", index(rows, device), persistent=False)
         self.row_index: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., n) -> change of the held rows (..., |rows|)."""
-        return F.linear(F.linear(x, self.down.to(x.dtype)), self.up.to(x.dtype))
+        """(..., n) -> change of the held rows (..., |rows|); of a convolution (B, n, H, W) -> (B, |rows|, H', W')."""
+        return self._mix(self._look(x, self.down.to(x.dtype)), self.up.to(x.dtype))
 
     def add_to(self, output: Tensor, delta: Tensor) -> Tensor:
-        """`output` (..., m) with `delta` (..., |rows|) added to the held rows, in place."""
+        """`output`, the layer's own, with `delta` from `forward` added to the held rows, in place."""
         if len(self.rows) == 1 and self.rows[0].step == 1:
-            output.narrow(-1, self.rows[0].start, len(self.rows[0])).add_(delta)
+            output.narrow(self.channel_dim, self.rows[0].start, len(self.rows[0])).add_(delta)
             return output
-        return output.index_add_(-1, self.row_index, delta)
+        return output.index_add_(self.channel_dim, self.row_index, delta)
 
     def to_layer(self) -> Layer:
         """The trained value, on the CPU."""
@@ -94,7 +134,7 @@ class AdapterSet:
                 return output
             delta = adapter(inputs[0])
             if self._masks is not None:
-                delta = self._masks.apply(name, delta)
+                delta = self._masks.apply(name, delta, adapter.channel_dim)
             return adapter.add_to(output, delta)
 
         return add

@@ -10,6 +10,7 @@ from ..erasure import Erasure
 from ..rows import Scheme
 from .captions import CaptionRules
 from .optimizers import DEFAULT, OPTIMIZERS
+from .orthogonal import SHARES
 from .schedules import SCHEDULES
 from .weighting import WEIGHTINGS
 
@@ -82,6 +83,9 @@ class TrainConfig:
     save_every: steps between snapshots of LoRA and state, which the host writes; 0 for none.
     preview_every: steps between sample pictures, 0 for none; preview_steps, preview_cfg: how they are sampled.
     sample_prompt: what they show; empty for the concept alone.
+    scheme, slot: whose rows learn. Without a scheme every row does: a plain LoRA, which belongs to no slot.
+    orthogonal: A is frozen to rows of an orthogonal matrix that all concepts share (Orthogonal Adaptation, Po et al.
+        2024): the slot's own share of them where there is a slot, else chosen at random by seed and concept.
     """
 
     steps: int = 300
@@ -123,8 +127,9 @@ class TrainConfig:
     snr_gamma: float = 5.0
     save_every: int = 0
     seed: int = 0
-    scheme: Scheme = field(default_factory=Scheme)
-    slot: int = 0
+    scheme: Scheme | None = field(default_factory=Scheme)
+    slot: int | None = 0
+    orthogonal: bool = False
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
@@ -148,7 +153,7 @@ class TrainConfig:
         if self.warmup_steps and self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps: expected fewer than the {self.steps} steps, got {self.warmup_steps}.")
         self._check_optimizer()
-        self.scheme.check_slot(self.slot)
+        self._check_slot()
 
     def _check_optimizer(self) -> None:
         kind, rates = OPTIMIZERS[self.optimizer], {"learning_rate", "embedding_learning_rate", "text_learning_rate"}
@@ -164,6 +169,13 @@ class TrainConfig:
                 f"{self.optimizer}: expected scheduler constant and ema_decay 0, as it averages the weights itself, "
                 f"got {self.scheduler} and {self.ema_decay:g}."
             )
+
+    def _check_slot(self) -> None:
+        if self.scheme is not None and self.slot is None:
+            raise ValueError("slot: expected one of the scheme's, got none.")
+        owner = self.scheme or (SHARES if self.orthogonal else None)
+        if owner is not None and self.slot is not None:
+            owner.check_slot(self.slot)
 
     def _among(self, name: str, known: Iterable[str]) -> None:
         if getattr(self, name) not in known:
@@ -195,6 +207,14 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings, for the file and the report."""
         return asdict(self)
+
+
+ADAPTERS: Mapping[str, Mapping[str, Any]] = {
+    "row block": {},
+    "plain LoRA": {"scheme": None, "slot": None},
+    "orthogonal adaptation": {"scheme": None, "slot": None, "orthogonal": True},
+}
+"""What the Train node offers -> fields of TrainConfig. The first is the default."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..grams import Grams
-from ..keys import parts
 from ..lora import BlockLoRA, Concept
+from ..metadata import rows_of
 from ..rows import count
 from .adapter import AdapterSet, RowBlockAdapter
 from .attention import AttentionWatch
@@ -21,6 +21,7 @@ from .data import Batch, Dataset
 from .fingerprint import collect_grams
 from .learner import Learner
 from .optimizers import Group
+from .orthogonal import SharedBasis
 from .port import Conditioning, Port
 from .prior import ClassPictures
 from .prompts import Negatives, OwnPrompts, make_token
@@ -77,11 +78,13 @@ class Trainer:
         self.grams: Grams | None = None
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
-        made = {}
+        made, rank, slot = {}, self.config.rank, self.config.slot
+        basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.orthogonal else None
         for name, layer in self.layers.items():
-            rows = self.config.scheme.rows(self.config.slot, layer.out_features, parts(name))
+            rows = rows_of(name, layer.out_features, self.config.scheme, slot)
             if count(rows):
-                made[name] = RowBlockAdapter(layer, rows, self.config.rank, self.generator, self.port.device)
+                frozen = basis.down(name, layer, rank) if basis else None
+                made[name] = RowBlockAdapter(layer, rows, rank, self.generator, self.port.device, frozen)
         if not made:
             raise ValueError("Layers to adapt: expected at least one with rows in this slot, got none.")
         return made
@@ -158,7 +161,7 @@ class Trainer:
             concept=self.concept,
             layers=layers,
             scheme=self.config.scheme,
-            slot=self.config.slot,
+            slot=self.config.slot if self.config.scheme else None,
             base=self.port.base,
             embeddings=embeddings,
             grams=self.grams,
@@ -292,8 +295,12 @@ class Trainer:
         chosen = [captions[number % len(captions)] for number in range(pictures)]
         return self.own.encode(chosen).detach()
 
-    def _collect_grams(self) -> Grams:
+    def _collect_grams(self) -> Grams | None:
+        # A convolution's Gram would be over whole patches of its input, (n kh kw) squared: too large to keep.
         layers = {name: self.layers[name] for name in self.adapters.adapters}
+        layers = {name: layer for name, layer in layers.items() if layer.convolution is None}
+        if not layers:
+            return None
         generator = torch.Generator().manual_seed(self.config.seed)
         return collect_grams(
             self.port, layers, lambda: self._own_prompts(self.config.gram_pictures), self.dataset.shape,

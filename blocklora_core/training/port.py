@@ -12,12 +12,44 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class Convolution:
+    """How a convolution looks at its input. kernel: (kh, kw), or one or three sizes; padding is with zeros."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class AdaptedLayer:
-    """A Linear of the frozen model: its module and its weight's shape (out_features, in_features)."""
+    """A layer of the frozen model: its module and its weight's shape (out_features, in_features, *kernel)."""
 
     module: nn.Module
     out_features: int
     in_features: int
+    convolution: Convolution | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> AdaptedLayer | None:
+        """`module` as a layer to adapt; None where it is neither a Linear nor a convolution that can be.
+
+        A grouped convolution cannot: its rows read different inputs, which one down-projection does not. Nor can one
+        that pads with anything but zeros.
+        """
+        if isinstance(module, nn.Linear):
+            return cls(module, module.out_features, module.in_features)
+        if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            return None
+        if module.groups != 1 or module.padding_mode != "zeros":
+            return None
+        look = Convolution(tuple(module.weight.shape[2:]), module.stride, module.padding, module.dilation)
+        return cls(module, module.out_channels, module.in_channels, look)
+
+    @property
+    def down_shape(self) -> tuple[int, ...]:
+        """Shape of one row of A: (n,), or (n, kh, kw)."""
+        return (self.in_features, *(self.convolution.kernel if self.convolution else ()))
 
 
 @dataclass(frozen=True)
@@ -72,7 +104,7 @@ class Port(Protocol):
 
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
-        """The Linears to adapt, by the key stem that a file stores."""
+        """The layers to adapt, by the key stem that a file stores."""
         ...
 
     @property

@@ -101,7 +101,7 @@ def inputs(lora: BlockLoRA, seed: int, columns: int = 400) -> dict[str, Tensor]:
 
 
 def with_grams(lora: BlockLoRA, found: Mapping[str, Tensor], k: int = 1000) -> BlockLoRA:
-    """`lora` with the Grams of `found`, exact as long as k is at least the number of features."""
-    full = {name: x @ x.T / x.shape[1] for name, x in found.items()}
+    """`lora` with the Grams of `found` for its matrices, exact as long as k is at least the number of features."""
+    full = {name: x @ x.T / x.shape[1] for name, x in found.items() if lora.layers[name].is_matrix}
     grams = Grams.from_full(full, {name: name for name in full}, k)
     return replace(lora, grams=grams)

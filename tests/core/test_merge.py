@@ -15,8 +15,9 @@ from blocklora_core.lora import BlockLoRA, Stack
 from blocklora_core.merge import METHODS, OVERLAPS, merge
 from blocklora_core.merge.fused import fused
 from blocklora_core.rows import Scheme, index
-from tests.core.samples import KEY, QUERY, TEXT, Recipe, inputs, with_grams
+from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
 
+MATRICES = [QUERY, KEY, GEGLU, TEXT]
 NAMES = [f"<c{i}>" for i in range(15)]
 
 
@@ -122,7 +123,7 @@ def test_fused_tends_to_the_least_squares_optimum() -> None:
     for damping in (1e-2, 1e-4, 1e-9):
         members = fused(stack, damping)
         worst = 0.0
-        for name in stack[0].layers:
+        for name in MATRICES:
             for owner, lora in enumerate(members):
                 best = dense_optimum(stack, found, name, owner)
                 off = (lora.layers[name].delta().flatten(1).double() - best).norm() / best.norm()
@@ -137,7 +138,8 @@ def test_fused_is_the_closed_form_with_damping() -> None:
     found = [inputs(lora, seed) for seed, lora in enumerate(plain)]
     stack = tuple(with_grams(lora, x) for lora, x in zip(plain, found, strict=True))
     members = merge(stack, "fused").members
-    for name, layer in stack[1].layers.items():
+    for name in MATRICES:
+        layer = stack[1].layers[name]
         grams = [x[name] @ x[name].T / x[name].shape[1] for x in found]
         whole = torch.stack(grams).sum(0)
         delta = 0.1 * whole.trace() / len(whole) * torch.eye(len(whole), dtype=torch.float64)
@@ -146,6 +148,22 @@ def test_fused_is_the_closed_form_with_damping() -> None:
         torch.testing.assert_close(got.down.flatten(1).double(), expected, rtol=1e-3, atol=1e-4)
         assert torch.equal(got.up, layer.up)
         assert (got.rows, got.down.shape) == (layer.rows, layer.down.shape)
+
+
+def test_fused_leaves_convolutions_as_trained_and_asks_no_gram_for_them() -> None:
+    stack = gram_stack(3)
+    assert all(lora.grams is not None and not lora.grams.covers([CONV]) for lora in stack)
+    merged = merge(stack)
+    assert merged.method == "fused" and merged.notes == ()
+    for before, after in zip(stack, merged.members, strict=True):
+        assert torch.equal(before.layers[CONV].down, after.layers[CONV].down)
+        assert not torch.equal(before.layers[QUERY].down, after.layers[QUERY].down)
+
+
+def test_concepts_of_convolutions_alone_need_no_grams() -> None:
+    pair = stack_of(2, Recipe(shapes={CONV: SHAPES[CONV]}))
+    assert merge(pair).method == "fused"
+    assert torch.equal(total(merge(pair).members, CONV), total(pair, CONV))
 
 
 def test_fused_is_deaf_to_the_others_inputs() -> None:
