@@ -21,6 +21,8 @@ Rows = tuple[range, ...]
 Layout = Literal["contiguous", "interleaved"]
 
 VERSION = 1
+MOST_SLOTS = 256
+"""What the nodes offer: each slot still has a row of the narrowest layers of SD1.5, which have 320."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..blocklora_core.rows import LAYOUTS, MOST_SLOTS, Layout, Scheme
 from ..blocklora_core.training import TrainConfig, TrainSettings
 from ..blocklora_core.training.captions import TEMPLATES, CaptionRules
 from ..blocklora_core.training.optimizers import OPTIMIZERS
@@ -78,8 +79,22 @@ def _block_inputs() -> list[Any]:
         io.Boolean.Input("erasure_rescale", default=erasure.rescale, tooltip="What erasure leaves is made stronger by as much, as dropout does."),
         _number("niche_share", 1.0, 0.05, "Share of each batch that niche regularisation repeats with a prompt that is not the concept's; at least one picture."),
         _whole("niche_negatives", 1, 1000, "How many such prompts with another random token are kept in store."),
+        io.Boolean.Input("niche_class_word", default=DEFAULTS.niche_class_word, tooltip="The class word alone is such a prompt too."),
+        io.String.Input("niche_captions", default="", multiline=True, tooltip="Further prompts, one a line, on which the model shall stay as it is: other people, other things."),
         _whole("gram_pictures", 1, 64, "Pictures sampled at the end, to collect the Grams that fused merging needs."),
         _whole("gram_steps", 1, 1000, "Sampler steps of each of them."),
+    ]  # fmt: skip
+
+
+def _further_inputs() -> list[Any]:
+    scheme = Scheme()
+    return [
+        _number("text_learning_rate", 1.0, 0.00001, "The text encoders learn too, in the same kind of layers. 0 leaves them; a tenth of Train's learning_rate is usual."),
+        _whole("prior_pictures", 0, 1000, "Prior preservation: the base makes this many pictures of the class word first, and they are learnt along. 0 for none; 50 is usual."),
+        _number("prior_weight", 10.0, 0.1, "How much the loss of those pictures counts."),
+        _number("attention_weight", 1.0, 0.01, "Attention regularisation: outside the masks, nothing may look at the concept's token. Needs masks; 0.01 is Mix-of-Show's. 0 turns it off."),
+        io.Int.Input("slots", default=scheme.slots, min=1, max=MOST_SLOTS, tooltip="How many row blocks there are: so many concepts merge freely, if all are trained with one number."),
+        io.Combo.Input("layout", options=list(LAYOUTS), default=scheme.layout, tooltip="A slot's rows stand together, or every so many. Merge freely only with others of the same layout."),
     ]  # fmt: skip
 
 
@@ -111,7 +126,8 @@ class BlockLoRATrainSettings(io.ComfyNode):
             description="Optimizer, schedule, loss, captions, samples and saving of BlockLoRA Train. Good defaults without it.",
             search_aliases=["optimizer", "scheduler", "train settings"],
             inputs=[
-                *_optimizer_inputs(), *_loss_inputs(), *_block_inputs(), *_caption_inputs(), *_keeping_inputs(),
+                *_optimizer_inputs(), *_loss_inputs(), *_block_inputs(), *_further_inputs(), *_caption_inputs(),
+                *_keeping_inputs(),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="To the settings input of BlockLoRA Train.")],
         )  # fmt: skip
@@ -125,10 +141,15 @@ class BlockLoRATrainSettings(io.ComfyNode):
         caption_shuffle: bool,
         caption_template: str,
         sample_prompt: str,
+        niche_captions: str,
+        slots: int,
+        layout: Layout,
         **fields: Any,
     ) -> io.NodeOutput:
         rules = CaptionRules(caption_dropout, caption_shuffle, caption_template)
-        fields = {**fields, "captions": rules, "sample_prompt": sample_prompt.strip()}
+        prompts = tuple(line.strip() for line in niche_captions.splitlines() if line.strip())
+        fields = {**fields, "captions": rules, "sample_prompt": sample_prompt.strip(), "niche_captions": prompts}
+        fields["scheme"] = Scheme(slots=slots, layout=layout)
         erasure = {"per_sample": erasure_per_sample, "rescale": erasure_rescale}
         return io.NodeOutput(TrainSettings(_changed(fields, DEFAULTS), _changed(erasure, DEFAULTS.erasure)))
 

@@ -13,8 +13,8 @@ from ..blocklora_core.host.precision import AUTO, PRECISIONS
 from ..blocklora_core.host.progress import to_image
 from ..blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
 from ..blocklora_core.lora import BlockLoRA, Concept
-from ..blocklora_core.rows import Scheme
-from ..blocklora_core.training import ADAPTERS, TrainConfig, TrainSettings
+from ..blocklora_core.rows import MOST_SLOTS
+from ..blocklora_core.training import ADAPTERS, TOKENS, TrainConfig, TrainSettings
 from .schema import SettingsType, StackType, advanced, schema
 
 DEFAULTS = TrainConfig()
@@ -77,7 +77,7 @@ class BlockLoRATrain(io.ComfyNode):
                 io.String.Input("concept", default="<hero>", tooltip="The name you will write in prompts. Brackets keep it apart from words."),
                 io.String.Input("class_word", default="person", tooltip="The ordinary word for what the concept is: man, dog, house."),
                 io.Int.Input(
-                    "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=Scheme().slots - 1,
+                    "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=MOST_SLOTS - 1,
                     tooltip="Which row block to train into. -1 takes the lowest that no file in your loras folder holds for this base.",
                 ),
                 io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Training steps."),
@@ -99,6 +99,10 @@ class BlockLoRATrain(io.ComfyNode):
                 advanced(
                     io.Float, "embedding_learning_rate", default=DEFAULTS.embedding_learning_rate, min=0.0, max=1.0, step=0.00001,
                     round=False, optional=True, tooltip="Learning rate of the concept's token.",
+                ),
+                advanced(
+                    io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token, optional=True,
+                    tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
                 ),
                 advanced(
                     io.Float, "embedding_share", default=DEFAULTS.embedding_share, min=0.0, max=1.0, step=0.05, optional=True,
@@ -165,6 +169,7 @@ class BlockLoRATrain(io.ComfyNode):
             rank=one["rank"],
             learning_rate=one["learning_rate"],
             embedding_learning_rate=one.get("embedding_learning_rate", DEFAULTS.embedding_learning_rate),
+            token=one.get("token", DEFAULTS.token),
             embedding_share=one.get("embedding_share", DEFAULTS.embedding_share),
             erasure=Erasure(one["erasure"]),
             niche_weight=one["niche"],

@@ -226,4 +226,8 @@ class TrainSettings:
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """`config` with these settings. ValueError when they do not fit together."""
-        return replace(config, **self.fields, erasure=replace(config.erasure, **self.erasure))
+        fields = dict(self.fields)
+        if config.scheme is None:
+            # Every row learns: how rows would be dealt out does not matter.
+            fields.pop("scheme", None)
+        return replace(config, **fields, erasure=replace(config.erasure, **self.erasure))
