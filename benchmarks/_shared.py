@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+Result = TypeVar("Result")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -44,14 +45,15 @@ def interleaved(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repeats + 1):
         for name, side in sides.items():
-            taken = _without_collection(side)
+            taken = uncollected(side)
             if number:
                 seconds[name].append(taken)
             say(f"round {number}/{repeats}{'' if number else ' (warm-up)'}: {name} {taken:.3f} s")
     return seconds
 
 
-def _without_collection(side: Callable[[], float]) -> float:
+def uncollected(side: Callable[[], Result]) -> Result:
+    """What `side` returns; garbage is collected before it and not while it runs."""
     gc.collect()
     gc.disable()
     try:
@@ -63,6 +65,28 @@ def _without_collection(side: Callable[[], float]) -> float:
 def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     """Side -> median of its seconds."""
     return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def resident_memory() -> int:
+    """Bytes of memory this process takes now."""
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def peak_memory() -> int:
+    """Bytes of memory this process has taken at most."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: a new process starts with its parent's peak there.
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) * 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 class Stopwatch:

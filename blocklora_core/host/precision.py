@@ -57,7 +57,9 @@ def held_in(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
                 weight.data = held
         yield
     finally:
-        for weight, whole, kept in waiting:
+        # What waited goes as each is put back: the end of a run takes no more memory than the run.
+        while waiting:
+            weight, whole, kept = waiting.pop()
             weight.data = (weight.data if kept is None else kept).to(weight.device, whole)
 
 

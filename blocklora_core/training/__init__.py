@@ -1,12 +1,13 @@
 """Training of one concept into its row block, on any model that a `Port` can speak for."""
 
-from .config import ADAPTERS, TrainConfig, TrainSettings
+from .config import ADAPTERS, TOKENS, TrainConfig, TrainSettings
 from .data import Dataset, Example
 from .loop import Progress, Trainer
 from .port import AdaptedLayer, Conditioning, Port
 
 __all__ = [
     "ADAPTERS",
+    "TOKENS",
     "AdaptedLayer",
     "Conditioning",
     "Dataset",

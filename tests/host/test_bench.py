@@ -8,6 +8,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 KEYS = (
     "stock_chain_seconds",
@@ -22,12 +25,42 @@ KEYS = (
 )
 
 
-def test_bench_merge(repository: Path, comfyui_root: Path) -> None:
-    line = [sys.executable, str(repository / "benchmarks" / "merge.py"), "--quick", "--repeats", "1"]
+TRAIN_KEYS = (
+    "stock_step_seconds",
+    "stock_same_layers_step_seconds",
+    "ours_step_seconds",
+    "floor_seconds",
+    "speedup",
+    "speedup_same_layers",
+    "over_floor",
+    "stock_peak_gb",
+    "ours_peak_gb",
+    "peak_ratio",
+)
+
+
+def bench(name: str, repository: Path, comfyui_root: Path) -> dict[str, Any]:
+    line = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), "--quick", "--repeats", "1"]
     environment = os.environ | {"BLOCKLORA_COMFYUI": str(comfyui_root)}
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_bench_train(repository: Path, comfyui_root: Path) -> None:
+    result = bench("train", repository, comfyui_root)
+    assert [row["name"] for row in result["settings"]] == [
+        "fp32 batch 1 checkpointing off",
+        "bf16 batch 4 checkpointing on",
+    ]
+    for row in result["settings"]:
+        assert all(math.isfinite(row[key]) and row[key] > 0 for key in TRAIN_KEYS)
+        assert row["speedup"] == pytest.approx(row["stock_step_seconds"] / row["ours_step_seconds"], rel=0.01)
+    assert (result["quick"], result["linears"]) == (True, 32)
+
+
+def test_bench_merge(repository: Path, comfyui_root: Path) -> None:
+    result = bench("merge", repository, comfyui_root)
     assert all(math.isfinite(result[key]) and result[key] >= 0 for key in KEYS)
     assert (result["quick"], result["linears"], result["concepts"]) == (True, 32, 15)
 

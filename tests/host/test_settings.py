@@ -38,8 +38,8 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
         "accumulation": 3, "max_grad_norm": 1.0, "weight_decay": 0.1, "ema_decay": 0.99, "weighting": "min_snr",
         "snr_gamma": 4.0, "noise_offset": 0.05, "embedding_norm_limit": 1.0, "niche_share": 0.5, "niche_negatives": 6,
         "gram_pictures": 2, "gram_steps": 5, "sample_prompt": "<ada> at sea", "preview_steps": 6, "preview_cfg": 3.0,
-        "save_every": 50, "niche_class_word": False, "text_learning_rate": 0.01, "prior_pictures": 4, "prior_weight": 2.0,
-        "attention_weight": 0.01,
+        "save_every": 50, "niche_class_word": False, "text_learning_rate": 0.01, "prior_pictures": 4,
+        "prior_weight": 2.0, "attention_weight": 0.01,
     }  # fmt: skip
     others = {"niche_captions": "a cat\n\n a dog ", "slots": 64, "layout": "interleaved"}
     captions = {"caption_dropout": 0.1, "caption_shuffle": True, "caption_template": "object"}
