@@ -143,7 +143,8 @@ class ComfyPort:
         with norms_keep_inputs(self.clip.cond_stage_model):
             cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(tokens)
         pooled = None if pooled is None else pooled.to(self.device)
-        return Conditioning(cross.to(self.device), pooled, (first_vector(tokens, layers_of(embeddings.values())),))
+        concept_at = first_vector(tokens, layers_of(embeddings.values())) if embeddings else None
+        return Conditioning(cross.to(self.device), pooled, (concept_at,))
 
     def class_embeddings(self, class_word: str) -> Embeddings:
         return class_embeddings(self.clip, class_word)
