@@ -15,7 +15,7 @@ from torch import Tensor
 from ..lora import Layer, Stack
 from ..rows import all_rows
 from .joint import by_weight, joined
-from .ties import Election, number_kept, trimmed
+from .ties import elected, trimmed
 
 # Components, and entries, below this share of the largest component are rounding. They must have no vote: a row block
 # is zero on the others' components, and TIES would halve whatever a rounded zero happens to agree with.
@@ -34,12 +34,8 @@ def knots(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
 
 def _merged(held: Sequence[Layer], density: float) -> Layer:
     basis, rights = _aligned(held)
-    rank, n = rights[0].shape
-    election = Election(rank, n, rights[0].dtype, rights[0].device)
-    rows = torch.arange(rank, device=rights[0].device)
-    for right in rights:
-        election.add(trimmed(right, number_kept(density, election.size)), rows)
-    first, right = held[0], election.mean_of_agreeing()
+    kept = max(1, int(density * rights[0].numel()))
+    first, right = held[0], elected([trimmed(right, kept) for right in rights])
     up = basis.float().reshape(*basis.shape, *first.up.shape[2:])
     down = right.float().reshape(-1, *first.down.shape[1:])
     return Layer(up, down, all_rows(first.out_features), first.out_features)

@@ -13,32 +13,25 @@ import torch
 from torch import Tensor
 
 from ..lora import Layer, Stack
-from ..rows import index
 from .joint import by_weight, joined
+
+_AT_ONCE = 2**18
+"""Entries that an election looks at together."""
 
 
 def ties(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
     """The stack merged by TIES: concepts without layers and one plain member with the dense result.
 
     density: share of the entries of a weight that each concept keeps, those of largest magnitude. scale: factor on the
-    result, the paper's lambda. Memory is bounded by a few copies of one weight, whatever the number of concepts.
+    result, the paper's lambda. One weight at a time, as large as in the model for each concept.
     """
     layers = {name: Layer.of_dense(_merged(held, density)).scaled(scale) for name, held in by_weight(stack)}
     return joined(stack, "ties", layers)
 
 
 def _merged(held: Sequence[Layer], density: float) -> Tensor:
-    shape = held[0].weight_shape
-    election = Election(shape[0], math.prod(shape[1:]), torch.float32, held[0].up.device)
-    for layer in held:
-        kept = trimmed(layer.delta().flatten(1).to(election.sums), number_kept(density, election.size))
-        election.add(kept, index(layer.rows, kept.device))
-    return election.mean_of_agreeing().reshape(shape)
-
-
-def number_kept(density: float, size: int) -> int:
-    """How many of `size` entries trimming leaves: at least one."""
-    return max(1, int(density * size))
+    kept = max(1, int(density * math.prod(held[0].weight_shape)))
+    return elected([trimmed(layer.dense().flatten(1), kept) for layer in held]).reshape(held[0].weight_shape)
 
 
 def trimmed(change: Tensor, kept: int) -> Tensor:
@@ -46,25 +39,18 @@ def trimmed(change: Tensor, kept: int) -> Tensor:
     if kept >= change.numel():
         return change
     magnitudes = change.abs()
-    limit = magnitudes.flatten().kthvalue(change.numel() - kept + 1).values
-    return change.masked_fill(magnitudes < limit, 0.0)
+    limit = magnitudes.flatten().topk(kept, sorted=False).values.min()
+    return change.masked_fill_(magnitudes < limit, 0.0)
 
 
-class Election:
-    """Running sums of (m, n) changes, positive and negative apart: all that the sign election needs to know."""
+def elected(votes: Sequence[Tensor]) -> Tensor:
+    """Per entry of changes of one shape (m, n): the sign of their sum, and the mean of the entries of that sign."""
+    # A few rows at a time stay in the processor's cache through all the steps.
+    rows = max(1, _AT_ONCE // (len(votes) * votes[0].shape[1]))
+    return torch.cat([_elect(torch.stack(part)) for part in zip(*(vote.split(rows) for vote in votes), strict=True)])
 
-    def __init__(self, m: int, n: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.size = m * n
-        self.sums = torch.zeros(2, m, n, dtype=dtype, device=device)
-        self.counts = torch.zeros_like(self.sums)
 
-    def add(self, change: Tensor, rows: Tensor) -> None:
-        """Counts in one concept's change (|rows|, n) of the given rows."""
-        for side, part in enumerate((change.clamp(min=0), change.clamp(max=0))):
-            self.sums[side].index_add_(0, rows, part)
-            self.counts[side].index_add_(0, rows, part.ne(0).to(part.dtype))
-
-    def mean_of_agreeing(self) -> Tensor:
-        """(m, n): per entry the sign of the sum of all, and the mean of the entries of that sign."""
-        means = self.sums / self.counts.clamp(min=1)
-        return torch.where(self.sums.sum(0) >= 0, means[0], means[1])
+def _elect(votes: Tensor) -> Tensor:
+    sign = torch.where(votes.sum(0) >= 0, 1.0, -1.0).to(votes)
+    agreeing = (votes * sign).clamp_(min=0)
+    return sign * agreeing.sum(0) / (agreeing > 0).sum(0).clamp_(min=1)

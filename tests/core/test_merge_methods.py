@@ -159,9 +159,10 @@ def reference_ties(changes: Sequence[Tensor], density: float) -> Tensor:
 def reference_knots(changes: Sequence[Tensor], density: float) -> Tensor:
     """KnOTS as its paper tells it: the SVD of the dense changes side by side, TIES on S V_i^T."""
     u, s, vt = torch.linalg.svd(torch.cat([change.flatten(1) for change in changes], 1), full_matrices=False)
-    rank = int((s > 1e-6 * s[0]).sum())
+    rounding = torch.finfo(torch.float32).eps * s[0]
+    rank = int((s > rounding).sum())
     right = s[:rank, None] * vt[:rank]
-    right[right.abs() < 1e-6 * s[0]] = 0.0  # a rounded zero has no vote
+    right[right.abs() <= rounding] = 0.0  # a rounded zero has no vote
     parts = right.chunk(len(changes), 1)
     return (u[:, :rank] @ reference_ties(parts, density)).reshape(changes[0].shape)
 
