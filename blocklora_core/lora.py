@@ -115,6 +115,8 @@ class Layer:
     def dense(self) -> Tensor:
         """Change of the whole weight: (m, n[, kh, kw]), zero outside the held rows."""
         delta = self.delta()
+        if self.rows == all_rows(self.out_features):
+            return delta
         full = delta.new_zeros(self.weight_shape)
         return full.index_copy_(0, index(self.rows, delta.device), delta)
 

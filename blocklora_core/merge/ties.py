@@ -15,6 +15,9 @@ from torch import Tensor
 from ..lora import Layer, Stack
 from .joint import by_weight, joined
 
+_SAMPLE = 2**13
+"""Values that guess where to trim."""
+
 _AT_ONCE = 2**18
 """Entries that an election looks at together."""
 
@@ -39,8 +42,19 @@ def trimmed(change: Tensor, kept: int) -> Tensor:
     if kept >= change.numel():
         return change
     magnitudes = change.abs()
-    limit = magnitudes.flatten().topk(kept, sorted=False).values.min()
-    return change.masked_fill_(magnitudes < limit, 0.0)
+    return change.masked_fill_(magnitudes < _largest(magnitudes.flatten(), kept), 0.0)
+
+
+def _largest(values: Tensor, rank: int) -> Tensor:
+    """The `rank`-th largest of `values` (n,). A sample brackets it, so that few values need sorting."""
+    sample = values[:: values.numel() // _SAMPLE | 1].sort(descending=True).values
+    share, last = rank / values.numel(), len(sample) - 1
+    margin = 4 * math.sqrt(len(sample) * share * (1 - share)) + 1
+    high, low = (sample[min(last, max(0, int(share * last + by)))] for by in (-margin, margin))
+    above, near = int((values > high).sum()), values[(values >= low) & (values <= high)]
+    if not above < rank <= above + near.numel():
+        above, near = 0, values
+    return near.topk(rank - above, sorted=False).values.min()
 
 
 def elected(votes: Sequence[Tensor]) -> Tensor:

@@ -17,6 +17,7 @@ from blocklora_core.merge import METHODS, Options, merge
 from blocklora_core.merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
 from blocklora_core.merge.fused import fused
 from blocklora_core.merge.gradient_fusion import gradient_fusion
+from blocklora_core.merge.ties import trimmed
 from blocklora_core.rows import LAYOUTS, Scheme
 from tests.core.samples import CONV, KEY, QUERY, SHAPES, Recipe, inputs, make_layer, with_grams
 
@@ -165,6 +166,26 @@ def reference_knots(changes: Sequence[Tensor], density: float) -> Tensor:
     right[right.abs() <= rounding] = 0.0  # a rounded zero has no vote
     parts = right.chunk(len(changes), 1)
     return (u[:, :rank] @ reference_ties(parts, density)).reshape(changes[0].shape)
+
+
+@given(
+    size=st.sampled_from([1, 7, 5000, 70000, 300000]),
+    share=st.floats(0.0, 1.0),
+    kind=st.sampled_from(["normal", "few values", "mostly zero", "one column"]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_trimming_keeps_exactly_the_largest(size: int, share: float, kind: str, seed: int) -> None:
+    change = torch.randn(1, size, generator=torch.Generator().manual_seed(seed))
+    change = {
+        "normal": change,
+        "few values": change.round(),
+        "mostly zero": change * (change > 1.5),
+        "one column": change * (torch.arange(size) % 37 == 0),
+    }[kind]
+    kept = max(1, int(share * size))
+    limit = change.abs().flatten().sort(descending=True).values[kept - 1]
+    assert torch.equal(trimmed(change.clone(), kept), change * (change.abs() >= limit))
 
 
 REFERENCES = {"ties": reference_ties, "knots": reference_knots}
