@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .grams import Grams
-from .rows import Rows, Scheme, count, index, tidy
+from .rows import Rows, Scheme, all_rows, count, index, tidy
 
 # Characters with a meaning in ComfyUI prompts: emphasis (a:1.2), escapes, wildcards {a|b}, and what
 # separates words.
@@ -84,6 +84,17 @@ class Layer:
         if not math.isfinite(self.scale):
             raise ValueError(f"Expected a finite scale, got {self.scale!r}.")
 
+    @classmethod
+    def of_dense(cls, delta: Tensor) -> Layer:
+        """`delta` (m, n[, kh, kw]) as a layer of every row, exactly.
+
+        The factor on the shorter side is an identity, so the rank is min(m, n kh kw) and the size at most double.
+        """
+        m, n = delta.flatten(1).shape
+        identity, kernel = torch.eye(min(m, n)).to(delta), [1] * (delta.ndim - 2)
+        up, down = (identity, delta) if m <= n else (delta, identity)
+        return cls(up.reshape(m, -1, *kernel), down.reshape(-1, *delta.shape[1:]), all_rows(m), m)
+
     @property
     def rank(self) -> int:
         """r."""
@@ -113,6 +124,8 @@ class Layer:
     def dense(self) -> Tensor:
         """Change of the whole weight: (m, n[, kh, kw]), zero outside the held rows."""
         delta = self.delta()
+        if self.rows == all_rows(self.out_features):
+            return delta
         full = delta.new_zeros(self.weight_shape)
         return full.index_copy_(0, index(self.rows, delta.device), delta)
 

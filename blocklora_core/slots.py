@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import keys, metadata
@@ -22,10 +23,62 @@ def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, lis
     overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
     any.
     """
+    return _held(_records(folders), base, scheme)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Who holds which slot of one scheme for one base.
+
+    held: slot -> files, both sorted. A file of another scheme stands in every slot whose rows it holds.
+    """
+
+    base: str
+    scheme: Scheme
+    held: Mapping[int, list[Path]]
+
+    @property
+    def clashes(self) -> dict[int, list[Path]]:
+        """Slots that several files hold."""
+        return {slot: files for slot, files in self.held.items() if len(files) > 1}
+
+    @property
+    def free(self) -> list[int]:
+        """Slots that no file holds."""
+        return [slot for slot in range(self.scheme.slots) if slot not in self.held]
+
+
+def tables(folders: Folders) -> list[Table]:
+    """One table for each base and scheme that some row-block file under `folders` names; headers only."""
+    records = _records(folders)
+    named = {(record.base, record.scheme) for record in records.values() if record.scheme is not None}
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].layout))
+    return [Table(base, scheme, _held(records, base, scheme)) for base, scheme in in_order]
+
+
+def describe_tables(found: Sequence[Table]) -> str:
+    """The tables as text."""
+    return "\n\n".join(map(_describe, found)) or "No row-block files here."
+
+
+def _describe(table: Table) -> str:
+    title = f"{table.base or 'unknown base'}, {table.scheme.slots} {table.scheme.layout} slots"
+    lines = [
+        f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if len(files) > 1 else ''}"
+        for slot, files in table.held.items()
+    ]
+    return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
+
+
+def _records(folders: Folders) -> dict[Path, Record]:
+    found = {path: _record(path) for path in sorted(_safetensors(folders))}
+    return {path: record for path, record in found.items() if record is not None}
+
+
+def _held(records: Mapping[Path, Record], base: str, scheme: Scheme) -> dict[int, list[Path]]:
     taken: dict[int, list[Path]] = {}
-    for path in sorted(_safetensors(folders)):
-        record = _record(path)
-        if record is not None and record.base in ("", base):
+    for path, record in records.items():
+        if record.base in ("", base):
             for slot in _slots_of(record, scheme):
                 taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))

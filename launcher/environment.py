@@ -111,12 +111,16 @@ def _packages_stage(layout: Layout) -> Stage:
     )
 
 
-def _extra_stage(layout: Layout, name: str, venv: Path) -> Stage:
-    """Installs one extra of pyproject.toml into a virtual environment of ours."""
+def _extra_stage(layout: Layout, name: str, venv: Path, keep: Callable[[str], bool] = bool) -> Stage:
+    """Installs one extra of pyproject.toml, or what `keep` leaves of it, into a virtual environment of ours."""
     python = venv_python(venv)
+
+    def wanted() -> list[str]:
+        return [line for line in read_extra(layout.pyproject, name, python) if keep(line)]
+
     what = f"the packages for `{name}`"
     stamp = venv / f".extra-{name}.json"
-    return _install_stage(f"installing {what}", what, python, stamp, lambda: read_extra(layout.pyproject, name, python))
+    return _install_stage(f"installing {what}", what, python, stamp, wanted)
 
 
 def _art_stage(layout: Layout, python: Path) -> Stage:
@@ -172,6 +176,11 @@ def _is_not_in_comfyui(requirement: str) -> bool:
     return not requirement.startswith("torch")
 
 
+def _needs_no_torch(requirement: str) -> bool:
+    # Beside a guest peft would bring a torch of its own; the tests that need it are skipped there.
+    return not requirement.startswith("peft")
+
+
 def guest_stages(layout: Layout, host: Host, extra: str | None) -> list[Stage]:
     """The stages beside a ComfyUI of the user's own, whose Python is never changed."""
     tools = venv_python(layout.tools)
@@ -188,7 +197,7 @@ def guest_stages(layout: Layout, host: Host, extra: str | None) -> list[Stage]:
         _art_stage(layout, tools),
     ]
     if extra == "dev":
-        stages.append(_extra_stage(layout, extra, layout.tools))
+        stages.append(_extra_stage(layout, extra, layout.tools, _needs_no_torch))
         stages.append(_target_stage(layout, extra, layout.test_tools, host, _is_pytest_part))
     if extra == "bench":
         stages.append(_target_stage(layout, extra, layout.bench_tools, host, _is_not_in_comfyui))

@@ -9,9 +9,9 @@ from comfy_api.latest import io, ui
 
 from ..blocklora_core.host.patching import Applied, apply_merge
 from ..blocklora_core.lora import Stack
-from ..blocklora_core.merge import METHODS, Overlap
+from ..blocklora_core.merge import DEFAULTS, METHODS, Options, Overlap
 from ..blocklora_core.rows import describe
-from .schema import StackType, schema
+from .schema import StackType, advanced, schema
 
 
 def _line(lora: Any) -> str:
@@ -20,13 +20,14 @@ def _line(lora: Any) -> str:
     rows = (
         f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
     )
-    return f"  {lora.concept.name}: {held}{rows}, {len(lora.layers)} layers"
+    layers = f"{len(lora.layers)} layers" if lora.layers else "no layers of its own"
+    return f"  {lora.concept.name}: {held}{rows}, {layers}"
 
 
 def _report(applied: Applied, seconds: float) -> str:
     merged = applied.merged
     lines = [
-        f"{len(merged.members)} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
+        f"{merged.concepts} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
         f"MODEL, {applied.clip_layers} on CLIP",
         *map(_line, merged.members),
         f"Names that prompts understand: {', '.join(applied.tokens) or 'none'}",
@@ -59,6 +60,18 @@ class BlockLoRAMerge(io.ComfyNode):
                     "overlap", options=list(get_args(Overlap)), default="error",
                     tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
                 ),
+                advanced(
+                    io.Float, "density", default=DEFAULTS.density, min=0.01, max=1.0, step=0.01, optional=True,
+                    tooltip="ties and knots: share of each concept's entries that they keep.",
+                ),
+                advanced(
+                    io.Float, "scale", default=DEFAULTS.scale, min=-10.0, max=10.0, step=0.05, optional=True,
+                    tooltip="task_sum, ties and knots: strength of the whole merge.",
+                ),
+                advanced(
+                    io.Float, "orthogonal_weight", default=DEFAULTS.orthogonal_weight, min=-10.0, max=10.0, step=0.05,
+                    optional=True, tooltip="orthogonal: strength of each concept.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The merged model."),
@@ -68,9 +81,11 @@ class BlockLoRAMerge(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: float
+    ) -> io.NodeOutput:
         started = time.perf_counter()
-        applied = apply_merge(stack, model, clip, method, overlap)
+        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
         report = _report(applied, time.perf_counter() - started)
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 

@@ -101,10 +101,6 @@ class BlockLoRATrain(io.ComfyNode):
                     round=False, optional=True, tooltip="Learning rate of the concept's token.",
                 ),
                 advanced(
-                    io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token, optional=True,
-                    tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
-                ),
-                advanced(
                     io.Float, "embedding_share", default=DEFAULTS.embedding_share, min=0.0, max=1.0, step=0.05, optional=True,
                     tooltip="Share of the steps in which the token learns. Once it rests, each step is quicker.",
                 ),
@@ -148,6 +144,10 @@ class BlockLoRATrain(io.ComfyNode):
                 advanced(
                     io.Combo, "adapter", options=list(ADAPTERS), default=next(iter(ADAPTERS)), optional=True,
                     tooltip="What learns: the slot's rows, every row, or every row with half of the change fixed beforehand. See the help page.",
+                ),
+                advanced(
+                    io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token, optional=True,
+                    tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
                 ),
             ],
             outputs=[

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .. import keys
 from ..lora import BlockLoRA, Layer, ShapeError, Stack
-from ..merge import Merged, Overlap, merge
+from ..merge import DEFAULTS, Merged, Options, Overlap, merge
 from .handles import ComfyClip, ComfyModel
 from .layerwise import read_layerwise
 from .names import Weights, on_weights, weights_of
@@ -77,11 +77,16 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
 
 
 def apply_merge(
-    stack: Stack, model: ComfyModel, clip: ComfyClip | None, method: str = "auto", overlap: Overlap = "error"
+    stack: Stack,
+    model: ComfyModel,
+    clip: ComfyClip | None,
+    method: str = "auto",
+    overlap: Overlap = "error",
+    options: Options = DEFAULTS,
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
-    merged = merge(resolved, method=method, overlap=overlap)
+    merged = merge(resolved, method, overlap, options)
     patched = model.clone()
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}

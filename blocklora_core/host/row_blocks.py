@@ -102,11 +102,16 @@ def _part_of(up: Tensor, part: _Part) -> Tensor:
     return up if len(up) == len(part.rows) else up[part.offset : part.offset + len(part.rows)]
 
 
+def _one(tensors: list[Tensor]) -> Tensor:
+    # A dense change is large: alone, it is not copied.
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
 def _stacked(layers: Sequence[Layer], run: tuple[_Part, ...]) -> Run:
     held = [(layers[part.layer], part) for part in run]
     rank, length, _ = run[0].form
-    ups = torch.cat([_part_of(layer.up, part) for layer, part in held]).reshape(len(run), length, rank)
-    downs = torch.cat([layer.down for layer, _ in held]).reshape(len(run), rank, -1)
+    ups = _one([_part_of(layer.up, part) for layer, part in held]).reshape(len(run), length, rank)
+    downs = _one([layer.down for layer, _ in held]).reshape(len(run), rank, -1)
     if any(layer.scale != 1 for layer, _ in held):
         ups = ups * torch.tensor([layer.scale for layer, _ in held], device=ups.device).reshape(-1, 1, 1)
     between = run[1].rows.start - run[0].rows.start if len(run) > 1 else 0

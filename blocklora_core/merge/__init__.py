@@ -1,7 +1,8 @@
 """Merging any number of concepts: a registry of methods, one pure function each."""
 
-from .combine import Merged, merge
+from .combine import DEFAULTS, Merged, merge
+from .options import Options
 from .overlap import OVERLAPS, Overlap
 from .registry import AUTO, METHODS, Method
 
-__all__ = ["AUTO", "METHODS", "OVERLAPS", "Merged", "Method", "Overlap", "merge"]
+__all__ = ["AUTO", "DEFAULTS", "METHODS", "OVERLAPS", "Merged", "Method", "Options", "Overlap", "merge"]

@@ -8,41 +8,49 @@ from itertools import combinations
 
 from ..lora import BlockLoRA, Stack
 from .fused import needs_grams
-from .overlap import Overlap, Settled, settle
+from .options import Options
+from .overlap import Overlap, Settled, left, settle
 from .registry import AUTO, METHODS
 from .sums import strength_of
+
+DEFAULTS = Options()
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
     """A finished merge.
 
-    method: the name of the method that was applied. members: their plain sum is the merge, strengths
-        folded in.
+    method: the name of the method that was applied. concepts: how many took part. members: their plain sum is the
+        merge, strengths folded in. Methods whose result belongs to all concepts at once (TIES, KnOTS) add a plain
+        member of their own name, which holds all layers.
     shared_rows: rows, over all layers, that several members held. notes: what the user should know.
     """
 
     method: str
+    concepts: int
     members: Stack
     shared_rows: int
     notes: tuple[str, ...]
 
 
-def merge(stack: Iterable[BlockLoRA], method: str = AUTO, overlap: Overlap = "error") -> Merged:
+def merge(
+    stack: Iterable[BlockLoRA], method: str = AUTO, overlap: Overlap = "error", options: Options = DEFAULTS
+) -> Merged:
     """Merges any number of concepts.
 
     method: a key of METHODS, or "auto": `fused` where every member has Grams for its layers, else `per_row`.
-    overlap: see overlap.settle. A layer at strength 0 takes no part at all: it holds no rows and weighs in
-    no sum. Raises ValueError for an empty stack, concepts of one name, different base models, and what the
-    method needs.
+    overlap: see overlap.settle; methods that are made for shared rows leave them as they are. options: see Options.
+    A layer at strength 0 takes no part at all: it holds no rows and weighs in no sum. Raises ValueError for an empty
+    stack, concepts of one name, different base models, and what the method needs.
     """
     stack = tuple(stack)
     _check(stack)
     active = tuple(lora for member in stack if (lora := _active(member)))
     chosen = _resolve(active, method)
-    settled = settle(active, overlap)
-    members = METHODS[chosen].apply(settled.members)
-    return Merged(chosen, members, settled.shared_rows, tuple(_notes(stack, active, method, chosen, settled, overlap)))
+    settled = settle(active, overlap) if METHODS[chosen].needs_own_rows else left(active)
+    members = METHODS[chosen].apply(settled.members, options)
+    notes = tuple(_notes(stack, active, method, chosen, settled, overlap))
+    return Merged(chosen, len(active), members, settled.shared_rows, notes)
 
 
 def _active(lora: BlockLoRA) -> BlockLoRA | None:
@@ -121,7 +129,5 @@ def _notes(stack: Stack, active: Stack, method: str, chosen: str, settled: Settl
     if method == AUTO and chosen != "fused" and len(active) > 1:
         yield f"auto chose {chosen}: {', '.join(lacking)} carries no Grams for its layers."
     if settled.shared_rows:
-        yield (
-            f"{settled.shared_rows} rows in {settled.shared_layers} layers are held by several concepts; "
-            f"policy: {overlap}."
-        )
+        done = f"policy: {overlap}" if METHODS[chosen].needs_own_rows else f"{chosen} is made for that"
+        yield f"{settled.shared_rows} rows in {settled.shared_layers} layers are held by several concepts; {done}."

@@ -10,6 +10,7 @@ the prompts that name none; a ridge on D itself would leave those to chance.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,18 +32,24 @@ def fused(stack: Stack, damping: float = DAMPING) -> Stack:
     input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. Downs come out in at
     least float32, solved in float64. ValueError when a member lacks a Gram that is needed.
     """
-    solved: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
+    return solved(stack, damping, lambda _: 1.0)
+
+
+def solved(stack: Stack, damping: float, own: Callable[[int], float]) -> Stack:
+    """The closed form that `fused` and `gradient_fusion` share: A_i' = A_i (G_i + own(k) delta I) (sum G + delta I)^-1
+    for each layer that k concepts adapt, k above 1."""
+    changed: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
     for group in _groups(stack):
-        factor = _factor(group.grams, damping)
+        factor = _factor(group.grams, damping, own(len(group.grams)))
         # Solved in the order of the names too, so that the order of the stack does not even change the rounding.
         owners = sorted(
-            ((name, layers, lora) for name in group.layers for layers, lora in zip(solved, stack, strict=True)
+            ((name, layers, lora) for name in group.layers for layers, lora in zip(changed, stack, strict=True)
              if name in layers), key=lambda owner: (owner[0], owner[2].concept.name),
         )  # fmt: skip
         downs = factor.solve([(layers[name], _gram(lora, name)) for name, layers, lora in owners])
         for (name, layers, _), down in zip(owners, downs, strict=True):
             layers[name] = layers[name].with_down(down)
-    return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, solved, strict=True)))
+    return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, changed, strict=True)))
 
 
 def needs_grams(lora: BlockLoRA) -> list[str]:
@@ -88,15 +95,15 @@ def _gram(lora: BlockLoRA, name: str) -> Gram:
 
 @dataclass(frozen=True)
 class _Factor:
-    """Cholesky factor of sum G + delta I, and delta."""
+    """Cholesky factor of sum G + delta I, and the ridge on one concept's own change."""
 
     cholesky: Tensor
-    delta: float
+    ridge: float
 
     def solve(self, wanted: list[tuple[Layer, Gram]]) -> list[Tensor]:
-        """A (G + delta I) (sum G + delta I)^-1 of each layer, in its shape; one solve for all."""
+        """A (G + ridge I) (sum G + delta I)^-1 of each layer, in its shape; one solve for all."""
         downs = [layer.down.flatten(1).to(self.cholesky) for layer, _ in wanted]
-        goals = [gram.applied_to(down) + self.delta * down for down, (_, gram) in zip(downs, wanted, strict=True)]
+        goals = [gram.applied_to(down) + self.ridge * down for down, (_, gram) in zip(downs, wanted, strict=True)]
         solved = torch.cholesky_solve(torch.cat(goals).T, self.cholesky).T
         parts = solved.split([len(down) for down in downs])
         return [_as_down(part, layer.down) for part, (layer, _) in zip(parts, wanted, strict=True)]
@@ -106,7 +113,7 @@ def _as_down(solved: Tensor, down: Tensor) -> Tensor:
     return solved.reshape(down.shape).to(down.device, torch.promote_types(down.dtype, torch.float32))
 
 
-def _factor(grams: tuple[Gram, ...], damping: float) -> _Factor:
+def _factor(grams: tuple[Gram, ...], damping: float, own: float) -> _Factor:
     summed = total(grams)
     # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
     delta = damping * float(summed.diagonal().mean()) or 1.0
@@ -115,4 +122,4 @@ def _factor(grams: tuple[Gram, ...], damping: float) -> _Factor:
     cholesky, failed = torch.linalg.cholesky_ex(summed)
     if int(failed):
         raise ValueError(f"fused: expected a positive definite sum of Grams, got another at damping {damping}.")
-    return _Factor(cholesky, delta)
+    return _Factor(cholesky, own * delta)

@@ -6,8 +6,8 @@ A plain LoRA holds every row, so it overlaps whatever else adapts its layers. It
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -41,14 +41,23 @@ def settle(stack: Stack, policy: Overlap) -> Settled:
     if policy not in OVERLAPS:
         raise ValueError(f"Overlap policy: expected one of {', '.join(OVERLAPS)}, got {policy!r}.")
     holders = _holders(stack)
-    doubly = {id(held): int((held > 1).sum()) for held in {id(held): held for held in holders.values()}.values()}
-    shared = {name: number for name, held in holders.items() if (number := doubly[id(held)])}
-    if not shared:
-        return Settled(stack, 0, 0)
+    counted = _counted(stack, holders)
+    if not counted.shared_rows:
+        return counted
     if policy == "error":
         raise ValueError(_complaint(stack))
-    members = _RULES[policy](stack, holders)
-    return Settled(members, sum(shared.values()), len(shared))
+    return replace(counted, members=_RULES[policy](stack, holders))
+
+
+def left(stack: Stack) -> Settled:
+    """`stack` as it is, its shared rows counted: for methods that are made for them."""
+    return _counted(stack, _holders(stack))
+
+
+def _counted(stack: Stack, holders: Mapping[str, Tensor]) -> Settled:
+    doubly = {id(held): int((held > 1).sum()) for held in {id(held): held for held in holders.values()}.values()}
+    shared = [number for held in holders.values() if (number := doubly[id(held)])]
+    return Settled(stack, sum(shared), len(shared))
 
 
 def _holders(stack: Stack) -> dict[str, Tensor]:

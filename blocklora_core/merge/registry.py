@@ -7,18 +7,27 @@ from dataclasses import dataclass
 
 from ..lora import Stack
 from .fused import fused
-from .sums import affine, per_row
+from .gradient_fusion import gradient_fusion
+from .knots import knots
+from .options import Options
+from .sums import affine, orthogonal, per_row, task_sum
+from .ties import ties
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to merge. `apply` gives a stack whose plain sum of scale * up @ down is the merge."""
+    """A way to merge. `apply` gives a stack whose plain sum of scale * up @ down is the merge.
+
+    needs_grams: every member must carry them. needs_own_rows: no two members may hold a row, so the overlap policy
+    applies; the others are defined for concepts that share rows.
+    """
 
     name: str
     title: str
     paper: str
     needs_grams: bool
-    apply: Callable[[Stack], Stack]
+    needs_own_rows: bool
+    apply: Callable[[Stack, Options], Stack]
 
 
 _ALL = (
@@ -27,10 +36,73 @@ _ALL = (
         "Fused: each concept deaf to the others' inputs",
         "closed form of arXiv 2305.18292",
         True,
-        fused,
+        True,
+        lambda stack, _: fused(stack),
     ),
-    Method("per_row", "Sum: each concept at its own strength", "arXiv 2503.08575", False, per_row),
-    Method("affine", "Average: strengths scaled to sum to 1", "arXiv 2503.08575", False, affine),
+    Method(
+        "per_row",
+        "Sum: each concept at its own strength",
+        "arXiv 2503.08575",
+        False,
+        True,
+        lambda stack, _: per_row(stack),
+    ),
+    Method(
+        "affine",
+        "Average: strengths scaled to sum to 1",
+        "arXiv 2503.08575",
+        False,
+        True,
+        lambda stack, _: affine(stack),
+    ),
+    Method(
+        "weighted_average",
+        "Average of LoRAs that share rows",
+        "arXiv 2305.18292, weight fusion",
+        False,
+        False,
+        lambda stack, _: affine(stack),
+    ),
+    Method(
+        "task_sum",
+        "Task arithmetic: the sum of LoRAs that share rows, scaled",
+        "arXiv 2212.04089",
+        False,
+        False,
+        lambda stack, options: task_sum(stack, options.scale),
+    ),
+    Method(
+        "ties",
+        "TIES: trim, elect signs, average those that agree",
+        "arXiv 2306.01708",
+        False,
+        False,
+        lambda stack, options: ties(stack, options.density, options.scale),
+    ),
+    Method(
+        "knots",
+        "KnOTS: TIES in a basis that all concepts share",
+        "arXiv 2410.19735",
+        False,
+        False,
+        lambda stack, options: knots(stack, options.density, options.scale),
+    ),
+    Method(
+        "orthogonal",
+        "Orthogonal Adaptation: a sum at a fixed weight each",
+        "arXiv 2312.02432",
+        False,
+        False,
+        lambda stack, options: orthogonal(stack, options.orthogonal_weight),
+    ),
+    Method(
+        "gradient_fusion",
+        "Gradient fusion: each concept's inputs answered as by that concept alone",
+        "closed form of arXiv 2305.18292, on all rows",
+        True,
+        False,
+        lambda stack, _: gradient_fusion(stack),
+    ),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

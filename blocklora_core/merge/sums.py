@@ -1,4 +1,4 @@
-"""Merge methods that only weigh: W = W0 + sum_i alpha_i Delta W_i (BlockLoRA, arXiv 2503.08575)."""
+"""Merge methods that only weigh: W = W0 + sum_i alpha_i Delta W_i."""
 
 from __future__ import annotations
 
@@ -25,22 +25,42 @@ def fold(lora: BlockLoRA, weigh: Weigh) -> BlockLoRA:
 
 
 def per_row(stack: Stack) -> Stack:
-    """alpha_i = s_i: each concept at its own strength.
+    """alpha_i = s_i: each concept at its own strength (BlockLoRA, arXiv 2503.08575).
 
     On disjoint rows no two terms compete, so the paper's sum of alpha = 1, taken row by row, is alpha_i = 1.
     """
-    return tuple(fold(lora, partial(strength_of, lora)) for lora in stack)
+    return task_sum(stack)
+
+
+def task_sum(stack: Stack, scale: float = 1.0) -> Stack:
+    """alpha_i = scale * s_i: task arithmetic (Ilharco et al., arXiv 2212.04089)."""
+
+    def weight(lora: BlockLoRA, name: str) -> float:
+        return scale * strength_of(lora, name)
+
+    return tuple(fold(lora, partial(weight, lora)) for lora in stack)
+
+
+def orthogonal(stack: Stack, weight: float = 0.6) -> Stack:
+    """alpha_i = weight * s_i: the merge of Orthogonal Adaptation (Po et al., arXiv 2312.02432).
+
+    Made for files whose downs are frozen rows of one shared orthogonal matrix, so that no concept hears another.
+    """
+    return task_sum(stack, weight)
 
 
 def affine(stack: Stack) -> Stack:
-    """alpha_i = s_i / sum(s), the paper's literal sum of alpha = 1; ValueError when the sum is 0."""
+    """alpha_i = s_i / sum(s), BlockLoRA's literal sum of alpha = 1; ValueError when the sum is 0.
+
+    On plain LoRAs it is their weighted average.
+    """
     total = math.fsum(lora.strength for lora in stack)
     total_clip = math.fsum(lora.effective_strength_clip for lora in stack)
 
     def weight(lora: BlockLoRA, name: str) -> float:
         whole = total_clip if keys.is_text(name) else total
         if whole == 0.0:
-            raise ValueError(f"affine: expected strengths that do not sum to 0, got 0 for {name}. Change one.")
+            raise ValueError(f"Average: expected strengths that do not sum to 0, got 0 for {name}. Change one.")
         return strength_of(lora, name) / whole
 
     return tuple(fold(lora, partial(weight, lora)) for lora in stack)

@@ -96,7 +96,9 @@ def test_a_member_at_strength_zero_takes_no_part(method: str) -> None:
     # Same slot as a: at strength 0 not even its rows count.
     ghost = with_grams(Recipe().make("<ghost>", 0, seed=9), inputs(a, 9)).with_strength(0.0)
     merged, expected = merge((a, ghost, b, c), method), merge((a, b, c), method)
-    assert [lora.concept.name for lora in merged.members] == ["<c0>", "<c1>", "<c2>"]
+    assert [lora.concept.name for lora in merged.members[:3]] == ["<c0>", "<c1>", "<c2>"]
+    assert merged.concepts == 3
+    assert "<ghost>" not in {lora.concept.name for lora in merged.members}
     for name in a.layers:
         assert torch.equal(total(merged.members, name), total(expected.members, name))
     assert any("<ghost>" in note and "strength 0" in note for note in merged.notes)
@@ -332,13 +334,13 @@ def test_impossible_stacks_are_refused() -> None:
 
 
 def test_unknown_methods_and_policies_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected auto or one of fused, per_row, affine, got 'ties'"):
-        merge(stack_of(1), "ties")
+    with pytest.raises(ValueError, match=r"expected auto or one of fused, per_row, affine, .*, got 'swap'"):
+        merge(stack_of(1), "swap")
     with pytest.raises(ValueError, match="error, share, priority, got 'ignore'"):
         merge(stack_of(1), overlap="ignore")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"ties", "knots"}))
 def test_fifteen_files_merge_to_the_sum_of_their_blocks(tmp_path: Path, method: str) -> None:
     paths = [save(tmp_path / f"{i}.safetensors", lora) for i, lora in enumerate(gram_stack(15, k=4))]
     stack = tuple(map(load, paths))

@@ -16,6 +16,7 @@ from blocklora.blocklora_core.host.names import on_weights, weights_of
 from blocklora.blocklora_core.host.patching import Applied, NothingFitsError, apply_merge
 from blocklora.blocklora_core.keys import is_geglu, is_text, parts
 from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.merge import Options
 from blocklora.blocklora_core.rows import Scheme, all_rows, count, index
 
 import nodes
@@ -120,6 +121,23 @@ def test_unpatching_restores_the_base_bit_for_bit(base: Base, fifteen: list[Bloc
     with loaded(merged) as weights:
         assert not same(before, weights)
     assert same(before, dict(base.model.model.state_dict()))
+
+
+@pytest.mark.parametrize("method", ["weighted_average", "task_sum", "ties", "knots", "orthogonal"])
+def test_methods_for_shared_rows_reach_the_weights_and_leave_again(base: Base, method: str) -> None:
+    stack = tuple(make_lora(base, name, slot, None) for slot, name in enumerate(("<a>", "<b>")))
+    before = patched(base.model)
+    applied = apply_merge(stack, base.model, base.clip, method, options=Options(density=0.3))
+    changed = 0
+    with loaded(applied.model) as weights:
+        for name, value in before.items():
+            held = [lora.layers[name].dense().double() for lora in applied.merged.members if name in lora.layers]
+            expected = value.double() + sum(held)
+            torch.testing.assert_close(weights[name].double(), expected, rtol=1e-5, atol=1e-5)
+            changed += any(bool(change.any()) for change in held)
+    assert changed > 0
+    assert same(before, dict(base.model.model.state_dict()))
+    assert applied.tokens == ("<a>", "<b>")
 
 
 def test_what_was_given_is_untouched(base: Base, fifteen: list[BlockLoRA]) -> None:

@@ -45,6 +45,16 @@ def test_a_patch_adds_the_sum_of_the_dense_changes(layers: list[Layer], strength
     torch.testing.assert_close(patched.double(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shape", [(8, 5), (5, 8), (8, 2, 3, 3)])
+def test_a_dense_change_is_added_exactly_and_not_copied(shape: tuple[int, ...]) -> None:
+    delta = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    adapter = RowBlocksAdapter.of([Layer.of_dense(delta)])
+    patched = adapter.calculate_weight(torch.zeros(shape), "w", 1.0, 1.0, None, None)
+    assert torch.equal(patched, delta)
+    ((ups, downs, *_),) = adapter.weights
+    assert delta.data_ptr() in (ups.data_ptr(), downs.data_ptr())
+
+
 def test_a_weight_in_another_memory_order_is_patched() -> None:
     layers = [make_layer(Scheme(slots=4).rows(slot, 8), (8, 5, 3, 3), 2, 1.0, slot) for slot in range(3)]
     weight = torch.randn(8, 5, 3, 3).to(memory_format=torch.channels_last)
