@@ -38,7 +38,7 @@ ERASED = 0.3
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the result. precision: "fp32" or "bf16"."""
+    """One line of the result. precision: a key of PRECISIONS, in which the base is held and every side computes."""
 
     precision: str
     batch: int
@@ -167,9 +167,9 @@ class Sides:
             yield port
         comfy.model_management.unload_all_models()
 
-    def keys(self) -> set[str]:
+    def keys(self, setting: Setting) -> set[str]:
         """The weights that ours adapts, as the built-in trainer calls them."""
-        with self._port(Setting("fp32", 1, False)) as port:
+        with self._port(setting) as port:
             adapted = {layer.module for layer in port.layers.values()}
             return {f"{name}.weight" for name, module in self.model.model.named_modules() if module in adapted}
 

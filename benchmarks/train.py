@@ -1,9 +1,10 @@
 """How fast and in how much memory a concept trains on a real SD1.5 UNet, against ComfyUI's own trainer.
 
-Run as `python run.py bench train [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random weights, in float32
-as ComfyUI holds them on a CPU; pictures are 128 px, so latents 16 x 16; rank 4, AdamW. Eight settings: fp32 and bf16,
-batch 1 and 4, gradient checkpointing of every side off and on. The sides are described in _trainers.py; they take turns
-of one step, and the quickest step of each counts, as other work on the machine only ever adds to it.
+Run as `python run.py bench train [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random weights; pictures
+are 128 px, so latents 16 x 16; rank 4, AdamW. Eight settings: fp32 and bf16, batch 1 and 4, gradient checkpointing of
+every side off and on. The base is held in the setting's precision (for bf16 that is ComfyUI's --bf16-unet), and every
+side computes in it. The sides are described in _trainers.py; they take turns of one step, and the quickest step of each
+counts, as other work on the machine only ever adds to it.
 
 The last line is one JSON object with `settings`, for each of them:
     stock_step_seconds              a step of TrainLoraNode as it ships: every Linear, conv, norm and bias is adapted
@@ -36,19 +37,18 @@ from benchmarks._shared import finish, import_comfyui, peak_memory, resident_mem
 
 import_comfyui()
 
-import torch  # noqa: E402  (ComfyUI is on the path only now)
-
-from benchmarks._models import SD15, TINY, build_model  # noqa: E402
+from benchmarks._models import SD15, TINY, build_model  # noqa: E402  (ComfyUI is on the path only now)
 from benchmarks._trainers import ERASED, LATENT, RANK, Setting, Sides  # noqa: E402
+from blocklora_core.host.precision import PRECISIONS  # noqa: E402
 
 SETTINGS = [Setting(*chosen) for chosen in product(("fp32", "bf16"), (1, 4), (False, True))]
 PEAK_STEPS = 2
 GB = 1e9
 
 
-def make_sides(quick: bool) -> Sides:
+def make_sides(quick: bool, precision: str) -> Sides:
     config = TINY if quick else SD15
-    return Sides(build_model(config, torch.float32), config["context_dim"])
+    return Sides(build_model(config, PRECISIONS[precision]), config["context_dim"])
 
 
 def time_setting(sides: Sides, setting: Setting, keys: set[str], repeats: int) -> dict[str, float]:
@@ -70,7 +70,7 @@ def time_setting(sides: Sides, setting: Setting, keys: set[str], repeats: int) -
 def measure_peak(side: str, setting: Setting, quick: bool) -> None:
     """In a process of its own: print the gigabytes of the model, and of all at the peak."""
     before = resident_memory()
-    sides = make_sides(quick)
+    sides = make_sides(quick, setting.precision)
     model = resident_memory() - before
     if side == "stock":
         sides.stock(setting, PEAK_STEPS)
@@ -115,16 +115,15 @@ def run(quick: bool, repeats: int) -> None:
     # Memory first: this process is still small, so that there is room for the others.
     settings = [SETTINGS[0], SETTINGS[-1]] if quick else SETTINGS
     peaks = [{side: peak_of(side, setting, quick) for side in ("stock", "ours")} for setting in settings]
-    sides = make_sides(quick)
-    keys = sides.keys()
-    rows = [
-        row(setting, time_setting(sides, setting, keys, repeats), **peak)
-        for setting, peak in zip(settings, peaks, strict=True)
-    ]
+    rows: list[dict[str, Any]] = []
+    for precision in dict.fromkeys(setting.precision for setting in settings):
+        sides = make_sides(quick, precision)
+        chosen = [pair for pair in zip(settings, peaks, strict=True) if pair[0].precision == precision]
+        keys = sides.keys(chosen[0][0])
+        rows += [row(setting, time_setting(sides, setting, keys, repeats), **peak) for setting, peak in chosen]
     finish(
         {
             "settings": rows,
-            "parameters": sum(parameter.numel() for parameter in sides.model.model.parameters()),
             "linears": len(keys),
             "latent": LATENT,
             "rank": RANK,

@@ -96,7 +96,7 @@ def pefts(trainer: Trainer, question: Any, latents: torch.Tensor) -> Gradients:
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "interleaved"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 0.05)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 5e-5), ("bf16", 0.1)])
 def test_gradients_are_those_of_peft(precision: str, tolerance: float, layout: str) -> None:
     with trainer_in(precision, layout) as trainer:
         found, question, latents = ours(trainer)
