@@ -6,7 +6,8 @@ As delta tends to 0 it is what the paper's LBFGS converges to.
 
 It differs from `fused` in what happens on inputs that no concept has shown. Here all concepts have a say in every row,
 so there D is their mean. In `fused` a row block belongs to one concept, which there stays as it was trained. Seen
-inputs are treated alike, so on row blocks the two meet as delta tends to 0.
+inputs are treated alike, so on row blocks the two meet as delta tends to 0. Convolutions, which carry no Grams, stay as
+trained in both.
 """
 
 from __future__ import annotations

@@ -140,7 +140,9 @@ def test_checkpointing_changes_no_gradient_of_a_convolution(monkeypatch: pytest.
             train(model, checkpointing=checkpointing, erasure=Erasure(0.5))
         found.append(gradients[1])
     plain, again = found
-    assert all(float((plain[name] - again[name]).norm()) <= 1e-4 * float(plain[name].norm()) for name in plain)
+    # Rounding is all there is of the smallest gradients.
+    least = 1e-6 * max(float(gradient.norm()) for gradient in plain.values())
+    assert all(float((plain[name] - again[name]).norm()) <= 1e-4 * float(plain[name].norm()) + least for name in plain)
     assert sum(bool(gradient.any()) for gradient in plain.values()) > len(plain) / 2
 
 
