@@ -65,12 +65,12 @@ def ours(trainer: Trainer) -> tuple[Gradients, list[Any], torch.Tensor]:
 
 def peft_layers(trainer: Trainer) -> dict[str, Any]:
     """peft's own layers in place of the adapted ones: A is ours, B is ours in the block's rows and 0 in all others."""
-    from peft import LoraConfig, inject_adapter_in_model
+    peft = pytest.importorskip("peft", reason="comes with an environment of the tests' own, not into another ComfyUI")
 
     network = trainer.port.model.model.diffusion_model
     names = {layer.module: name for name, layer in trainer.port.layers.items()}
     targets = {path: names[module] for path, module in network.named_modules() if module in names}
-    inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(targets)), network)
+    peft.inject_adapter_in_model(peft.LoraConfig(r=RANK, lora_alpha=RANK, target_modules=list(targets)), network)
     found = {name: network.get_submodule(path) for path, name in targets.items()}
     for name, layer in found.items():
         adapter = trainer.adapters.adapters[name]

@@ -1,7 +1,8 @@
 """What the built-in trainer lacks or is known to get wrong, one test each, shown right here.
 
 Some have their tests elsewhere. In test_training.py: masks in the loss, previews, saving on interrupt, a loss that
-explodes ("diverging"). In test_any_model.py: the loss in the units of the model's own output. In tests/core: several
+explodes ("diverging"). In test_runs.py: resuming with optimizer state. In test_memory.py: running out of memory. In
+test_text_training.py: text encoders, prior preservation. In test_any_model.py: the loss in the units of the model's own output. In tests/core: several
 sizes in a batch, and what schedules, averages and caption dropout do in detail. Time and memory: the train benchmark.
 """
 
