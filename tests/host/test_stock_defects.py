@@ -2,8 +2,9 @@
 
 Some have their tests elsewhere. In test_training.py: masks in the loss, previews, saving on interrupt, a loss that
 explodes ("diverging"). In test_runs.py: resuming with optimizer state. In test_memory.py: running out of memory. In
-test_text_training.py: text encoders, prior preservation. In test_any_model.py: the loss in the units of the model's own output. In tests/core: several
-sizes in a batch, and what schedules, averages and caption dropout do in detail. Time and memory: the train benchmark.
+test_text_training.py: text encoders, prior preservation. In test_any_model.py: the loss in the units of the model's own
+output. In tests/core: several sizes in a batch, and what schedules, averages and caption dropout do in detail. Time and
+memory: the train benchmark.
 """
 
 from __future__ import annotations
