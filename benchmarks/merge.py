@@ -16,6 +16,8 @@ The last line is one JSON object:
     copy_weights_seconds   copying the 128 weights once: no merge that keeps a backup can be faster
     speedup                stock_chain_seconds / block_seconds
     over_copy              block_seconds / copy_seconds
+    reweight_seconds       one strength of the fifteen changed while they are loaded: our merge again, and the load
+    reweight_one_over_full reweight_seconds / block_seconds
     growth_60_over_15      sixty concepts over fifteen, our merge, both in schemes of 64 slots
 """
 
@@ -51,6 +53,7 @@ from blocklora_core.rows import Scheme, count  # noqa: E402
 
 RANK, CONCEPTS, MANY = 4, 15, 60
 SLOTS, MANY_SLOTS = 16, 64
+EVERYTHING = 1e32  # Bytes: what ComfyUI allows a load that is not bounded.
 
 
 def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -136,6 +139,22 @@ class Bench:
     def merge(self, stack: str, method: str) -> Callable[[], float]:
         return lambda: self._load(lambda: apply_merge(self.stacks[stack], self.model, self.clip, method).model)
 
+    def reweight(self) -> float:
+        """One strength of the fifteen changed, merged and loaded, on a model that has them loaded already."""
+        first = self._merged(self.stacks["files"])
+        first.partially_load(CPU, EVERYTHING)
+        stack = self.stacks["files"]
+        changed = (*stack[:7], stack[7].with_strength(0.5), *stack[8:])
+        watch = Stopwatch()
+        patcher = self._merged(changed)
+        patcher.partially_load(CPU, EVERYTHING)
+        taken = watch.seconds()
+        patcher.unpatch_model(device_to=CPU)
+        return taken
+
+    def _merged(self, stack: Stack) -> Any:
+        return apply_merge(stack, self.model, self.clip, "per_row").model
+
     def bare_load(self) -> float:
         """patch_model without patches. On a CPU nothing moves, so this is bookkeeping alone."""
         return self._load(self.model.clone)
@@ -172,16 +191,18 @@ def sides(bench: Bench) -> dict[str, Callable[[], float]]:
         "copy": bench.copy,
         "bare_load": bench.bare_load,
         "copy_weights": bench.copy_weights,
+        "reweight": bench.reweight,
         "block_15_of_64": bench.merge("few", "per_row"),
         "block_60_of_64": bench.merge("many", "per_row"),
     }
 
 
 def results(median: dict[str, float]) -> Iterator[tuple[str, float]]:
-    for name in ("stock_chain", "block", "fused", "copy", "bare_load", "copy_weights"):
+    for name in ("stock_chain", "block", "fused", "copy", "bare_load", "copy_weights", "reweight"):
         yield f"{name}_seconds", median[name]
     yield "speedup", median["stock_chain"] / median["block"]
     yield "over_copy", median["block"] / median["copy"]
+    yield "reweight_one_over_full", median["reweight"] / median["block"]
     yield "growth_60_over_15", median["block_60_of_64"] / median["block_15_of_64"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from . import keys
+from . import adapters, keys
 from .metadata import GRAMS_TENSOR, bundled
 
 STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Merge."
@@ -30,6 +30,9 @@ _NOT_LORAS: Mapping[str, str] = {
 Parts = dict[str, dict[keys.Role, str]]
 """Layer stem -> role -> tensor name."""
 
+Others = dict[str, dict[str, str]]
+"""Layer stem -> last words -> tensor name, of layers that are no LoRA (see adapters.py)."""
+
 
 def sort_tensors(names: Iterable[str]) -> Parts:
     """Tensor names by layer and role; ValueError when something is no part of a LoRA that we can read."""
@@ -50,6 +53,50 @@ def sort_tensors(names: Iterable[str]) -> Parts:
             parts[stem][role] = name
     _refuse(parts, kinds, unknown)
     return parts
+
+
+def sort_foreign(names: Iterable[str]) -> tuple[Parts, Others]:
+    """Tensor names of another tool's file: those of LoRA layers, and those of layers of other kinds.
+
+    Other kinds are known by the names that ComfyUI's own loader takes; under other tools' names they are refused.
+    ValueError as in `sort_tensors`.
+    """
+    names = list(names)
+    others = _others(names)
+    taken = {name for words in others.values() for name in words.values()}
+    return sort_tensors(name for name in names if name not in taken), others
+
+
+def kind_of(words: Iterable[str]) -> str:
+    """What kind of adapter a layer is, told by the last words of its tensors; without DoRA's scale."""
+    return next((kind for word in words if (kind := keys.foreign_kind(f"x.{word}"))), "LoRA")
+
+
+def changes_of(words: Iterable[str]) -> list[str]:
+    """The changes of one weight that a layer makes, told by the last words of its tensors: a host applies only one."""
+    found = set(words) & adapters.WHOLE
+    for word in words:
+        _, role = keys.parse(f"x.{word}") or ("", None)
+        kind = "LoRA" if role == "up" else keys.foreign_kind(f"x.{word}")
+        if kind and kind != adapters.DIFFERENCE:
+            found.add(kind)
+    return sorted(found)
+
+
+def _others(names: list[str]) -> Others:
+    words: Others = {}
+    for name in names:
+        stem, role = keys.parse(name) or ("", None)
+        if role is not None:
+            words.setdefault(stem, {})[name[len(stem) + 1 :]] = name
+    if any(keys.to_host(stem) != stem for stem in words):
+        return {}
+    return {stem: found for stem, found in words.items() if _is_other(found)}
+
+
+def _is_other(words: Mapping[str, str]) -> bool:
+    kinds = {kind for word in words if (kind := keys.foreign_kind(f"x.{word}"))}
+    return kinds <= adapters.KINDS and (bool(kinds) or "dora_scale" in words)
 
 
 def _refuse(parts: Parts, kinds: set[str], unknown: list[str]) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import grams as grams_module
 from . import importers, metadata
-from .contents import Parts, sort_tensors
+from .contents import Parts, sort_foreign, sort_tensors
 from .importers import Source, pickles
 from .lora import BlockLoRA, Layer
 from .metadata import GRAMS_TENSOR, Record
@@ -89,11 +89,11 @@ def _load_safetensors(path: Path) -> BlockLoRA:
     header = read_header(path)
     entries = header.pop(_METADATA, {})
     record = metadata.read(entries)
-    parts = sort_tensors(header)
-    tensors = safetensors.torch.load_file(path)
     if record is None:
-        return importers.read(Source(path, tensors, entries))
-    return _block(path, entries, record, parts, tensors)
+        sort_foreign(header)  # The wrong file is refused before its tensors are read.
+        return importers.read(Source(path, safetensors.torch.load_file(path), entries))
+    parts = sort_tensors(header)
+    return _block(path, entries, record, parts, safetensors.torch.load_file(path))
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -125,6 +125,12 @@ def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
     """The bytes of a file that holds `lora`. ValueError when it cannot be stored."""
     if dtype not in DTYPES:
         raise ValueError(f"Expected float16, bfloat16 or float32 to save in, got {dtype}.")
+    if lora.adapters:
+        kinds = ", ".join(sorted({adapter.kind for adapter in lora.adapters.values()}))
+        raise ValueError(
+            f"{lora.label}: expected LoRA layers alone, got {kinds} too, which our files do not hold. Keep "
+            "the original file: Load reads it, at any strength."
+        )
     if not lora.layers and not lora.embeddings:
         raise ValueError(f"{lora.concept.name}: expected layers to save, got none. Train the concept first.")
     tensors: dict[str, Tensor] = {}

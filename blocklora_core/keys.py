@@ -42,7 +42,7 @@ _ADAPTER = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.[^.]+(\.weight)$")
 _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"hada_(w|t)\w*", "LoHa"),
     (r"lokr_\w+", "LoKr"),
-    (r"oft_\w+|boft_\w+", "OFT"),
+    (r"oft_\w+|boft_\w+|rescale", "OFT"),
     (r"(a|b)[12]\.weight|glora_\w+", "GLoRA"),
     (r"lora_B\.bias|lora_up\.bias", "LoRA with biases"),
     (r"reshape_weight", "reshaping LoRA"),

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapters import Adapter
 from .grams import Grams
 from .rows import Rows, Scheme, all_rows, count, index, tidy
 
@@ -177,6 +178,7 @@ class BlockLoRA:
     strength, strength_clip: how strongly a merge applies the model's and the text encoders' layers; a
         strength_clip of None means the same as strength.
     source: where it came from, for messages.
+    adapters: changes of other kinds (LoHa, DoRA, ...), named as layers are.
     Raises ValueError for half a slot or a strength that is not finite.
     """
 
@@ -192,6 +194,7 @@ class BlockLoRA:
     strength: float = 1.0
     strength_clip: float | None = None
     source: str = ""
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.scheme is None) != (self.slot is None):
@@ -223,6 +226,10 @@ class BlockLoRA:
     def with_layers(self, layers: Mapping[str, Layer]) -> BlockLoRA:
         """The same concept with other layers."""
         return replace(self, layers=layers)
+
+    def with_adapters(self, adapters: Mapping[str, Adapter]) -> BlockLoRA:
+        """The same concept with other changes of other kinds."""
+        return replace(self, adapters=adapters)
 
     def with_metadata(self, metadata: Mapping[str, str]) -> BlockLoRA:
         """The same concept with other foreign metadata."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from . import keys, metadata
-from .contents import STOCK
+from . import adapters, keys, metadata
+from .adapters import Adapter
+from .contents import STOCK, changes_of, kind_of
 from .lora import Layer
 from .rows import Rows, describe, index
 
@@ -40,6 +41,24 @@ def layer_of(
         return Layer(_cut(up, rows), down, rows, out, alpha / max(down.shape[0], 1))
     except ValueError as error:
         raise ValueError(f"{stem}: {error}") from error
+
+
+def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Adapter:
+    """The layer of another kind than LoRA whose tensors are `words` (last words -> name). ValueError when it is not
+    sound."""
+    kind, changes = kind_of(words), changes_of(words)
+    if len(changes) > 1:
+        raise ValueError(f"{stem}: expected one change of a weight, got {', '.join(changes)}. Export the file again.")
+    lacking = adapters.missing(kind, words)
+    if lacking:
+        raise ValueError(
+            f"{stem}: expected all parts of a {kind}, got no {', '.join(lacking)}. The file is damaged or of a variant "
+            f"that ComfyUI does not know. {STOCK}"
+        )
+    values = {word: floats(name, tensors) for word, name in words.items()}
+    if "alpha" in values:
+        _alpha(values["alpha"])
+    return Adapter(adapters.title(kind, words), values)
 
 
 def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import folder_paths
@@ -12,7 +13,7 @@ from ..blocklora_core.host.saving import lora_file, save_stack
 from ..blocklora_core.importers import files_of
 from ..blocklora_core.lora import BlockLoRA, Stack
 from ..blocklora_core.metadata import NOTE, trigger_words
-from .schema import StackType, schema
+from .schema import StackType, advanced, schema
 
 STACK_INPUTS = 8
 
@@ -52,8 +53,10 @@ class BlockLoRASave(io.ComfyNode):
 def _summary(lora: BlockLoRA) -> str:
     words = trigger_words(lora)
     held = "all rows" if lora.slot is None else f"slot {lora.slot}"
+    kinds = Counter(adapter.kind for adapter in lora.adapters.values())
+    others = "".join(f", {count} of {kind}" for kind, count in sorted(kinds.items()))
     lines = [
-        f"{lora.concept.name}: {held}, {len(lora.layers)} layers",
+        f"{lora.concept.name}: {held}, {len(lora.layers)} layers{others}",
         f"Write in the prompt: {words}" if words else "The file does not tell its trigger words.",
         lora.metadata.get(NOTE, ""),
     ]
@@ -73,7 +76,11 @@ class BlockLoRALoad(io.ComfyNode):
             inputs=[
                 io.Combo.Input("lora_name", options=folder_paths.get_filename_list("loras"), tooltip="A file of your loras folder."),
                 io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.05, tooltip="How strongly a merge applies the concept."),
-                io.String.Input("rename", default="", optional=True, tooltip="Another name for prompts, when two files share one. Empty keeps the file's."),
+                io.String.Input("rename", default="", optional=True, tooltip="Another name for prompts, instead of the file's. Empty keeps that."),
+                advanced(
+                    io.Float, "clip_ratio", default=1.0, min=-10.0, max=10.0, step=0.05, optional=True,
+                    tooltip="Strength on CLIP over that on MODEL: 1 for both alike, 0 leaves the text encoder as it is.",
+                ),
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The concept, a stack of one."),
@@ -83,18 +90,18 @@ class BlockLoRALoad(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, lora_name: str, strength: float, rename: str = "") -> io.NodeOutput:
+    def execute(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> io.NodeOutput:
         lora = load(lora_file(lora_name))
         if rename.strip():
             lora = lora.renamed(rename.strip())
-        stack = (lora.with_strength(strength),)
+        stack = (lora.with_strength(strength, strength * clip_ratio),)
         return io.NodeOutput(stack, lora.concept.name, trigger_words(lora), ui=ui.PreviewText(_summary(lora)))
 
     @classmethod
-    def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "") -> str:
+    def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> str:
         entries = [path.stat() for path in files_of(lora_file(lora_name))]
         states = " ".join(f"{entry.st_size} {entry.st_mtime_ns}" for entry in entries)
-        return f"{states} {strength} {rename}"
+        return f"{states} {strength} {rename} {clip_ratio}"
 
 
 class BlockLoRAStack(io.ComfyNode):

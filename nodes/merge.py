@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import Any, get_args
 
 from comfy_api.latest import io, ui
@@ -20,8 +21,10 @@ def _line(lora: Any) -> str:
     rows = (
         f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
     )
-    layers = f"{len(lora.layers)} layers" if lora.layers else "no layers of its own"
-    return f"  {lora.concept.name}: {held}{rows}, {layers}"
+    parts = [f"{len(lora.layers)} layers"] if lora.layers else []
+    kinds = Counter(adapter.kind for adapter in lora.adapters.values())
+    parts += [f"{count} weights by {kind}" for kind, count in sorted(kinds.items())]
+    return f"  {lora.concept.name}: {held}{rows}, {', '.join(parts) or 'no layers of its own'}"
 
 
 def _report(applied: Applied, seconds: float) -> str:

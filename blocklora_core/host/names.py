@@ -28,12 +28,13 @@ class Weights:
     """A loaded model's weights.
 
     stems: every key stem that ComfyUI accepts for a whole weight -> weight name; pieces: for rows of one -> which.
-    shapes: weight name -> shape.
+    shapes: weight name -> shape. targets: stem -> what ComfyUI's own loader patches for it, in its own form.
     """
 
     stems: Mapping[str, str]
     pieces: Mapping[str, Piece]
     shapes: Mapping[str, tuple[int, ...]]
+    targets: Mapping[str, Any]
 
 
 _LISTED: WeakKeyDictionary[Any, Weights] = WeakKeyDictionary()
@@ -49,6 +50,7 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
             {stem: target for stem, target in targets.items() if isinstance(target, str) and target in shapes},
             {stem: piece for stem, target in targets.items() if (piece := _piece(target)) and _is_in(piece, shapes)},
             shapes,
+            {stem: target for stem, target in targets.items() if _name_of(target) in shapes},
         )
     return _LISTED[module]
 
@@ -59,6 +61,10 @@ def _piece(target: Any) -> Piece | None:
         return None
     weight, (dim, start, length) = target
     return Piece(weight, range(start, start + length)) if dim == 0 else None
+
+
+def _name_of(target: Any) -> str:
+    return target if isinstance(target, str) else target[0]
 
 
 def _is_in(piece: Piece, shapes: Mapping[str, tuple[int, ...]]) -> bool:
@@ -72,6 +78,7 @@ def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
         {stem: name for side in sides for stem, name in side.stems.items()},
         {stem: piece for side in sides for stem, piece in side.pieces.items()},
         {name: shape for side in sides for name, shape in side.shapes.items()},
+        {stem: target for side in sides for stem, target in side.targets.items()},
     )
 
 

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .. import keys
+from ..adapters import Adapter
 from ..lora import BlockLoRA, Layer, ShapeError, Stack
 from ..merge import DEFAULTS, Merged, Options, Overlap, merge
+from .adapters import as_layer, on_model, patch_of
 from .handles import ComfyClip, ComfyModel
 from .layerwise import read_layerwise
 from .names import Weights, on_weights, weights_of
-from .row_blocks import RowBlocksAdapter
+from .reweighting import adopt
 from .text import layers_of, with_concepts
 
 
@@ -34,12 +36,12 @@ class NothingFitsError(ValueError):
 
 def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
     """Add the layers of one side of a merged stack in one call; returns how many layers were patched."""
-    by_weight: dict[str, list[Layer]] = {}
+    by_weight: dict[str, list[Layer | Adapter]] = {}
     for lora in stack:
-        for name, layer in lora.layers.items():
-            if keys.is_text(name) == text and layer.rows:
-                by_weight.setdefault(name, []).append(layer)
-    patches = {name: RowBlocksAdapter.of(layers) for name, layers in by_weight.items()}
+        for name, change in (*lora.layers.items(), *lora.adapters.items()):
+            if keys.is_text(name) == text and not (isinstance(change, Layer) and not change.rows):
+                by_weight.setdefault(name, []).append(change)
+    patches = {name: patch_of(changes) for name, changes in by_weight.items()}
     missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
     if missing:
         raise NothingFitsError(f"Expected weights to patch, the host knows no {min(missing)}.")
@@ -48,7 +50,9 @@ def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
 
 def _on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]:
     try:
-        return on_weights(lora, weights)
+        fitting, unknown = on_weights(lora, weights)
+        adapters, others = on_model(lora, weights)
+        return fitting.with_adapters(adapters), [*unknown, *others]
     except ShapeError as error:
         base = f" ({lora.base})" if lora.base else ""
         raise NothingFitsError(
@@ -65,9 +69,10 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
     resolved, unused = [], {}
     for lora in stack:
         fitting, unknown = _on_weights(lora, weights)
-        if lora.layers and not fitting.layers:
+        stems = [*lora.layers, *lora.adapters]
+        if stems and not fitting.layers and not fitting.adapters:
             raise NothingFitsError(
-                f"{lora.label}: none of its {len(lora.layers)} layers is in this model ({next(iter(lora.layers))}). "
+                f"{lora.label}: none of its {len(stems)} layers is in this model ({stems[0]}). "
                 f"It was trained for {lora.base or 'another base'}: load that checkpoint."
             )
         resolved.append(fitting)
@@ -86,8 +91,9 @@ def apply_merge(
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
-    merged = merge(resolved, method, overlap, options)
+    merged = merge(resolved, method, overlap, options, as_layer)
     patched = model.clone()
+    adopt(patched)
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
@@ -96,5 +102,6 @@ def apply_merge(
         read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
+        adopt(clip.patcher)
         clip_layers = add_to(clip.patcher, merged.members, text=True)
     return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)

@@ -21,6 +21,9 @@ Run = tuple[Tensor, Tensor, int, int, int]
 """ups (k, rows, r) with the scale folded in, downs (k, r, n), first row, rows from block to block, rows from row to
 row."""
 
+Block = tuple[Tensor, Tensor]
+"""up (1, rows, r) and down (1, r, n) of one block of a run."""
+
 
 class RowBlocksAdapter(WeightAdapterBase):
     """ComfyUI's patch of one weight by the layers of all merged concepts."""
@@ -55,6 +58,18 @@ class RowBlocksAdapter(WeightAdapterBase):
             blocks = matrix.as_strided(shape, (between * stride, step * stride, matrix.stride(1)), at)
             blocks.baddbmm_(ups.to(matrix), downs.to(matrix), alpha=strength)
         return weight
+
+    def blocks(self) -> dict[range, Block]:
+        """Every block by its rows."""
+        return {
+            range(first, first + ups.shape[1] * step, step): (ups[i : i + 1], downs[i : i + 1])
+            for ups, downs, start, between, step in self.weights
+            for i, first in enumerate(start + i * between for i in range(len(ups)))
+        }
+
+    def form(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes and places of all runs: equal for patches that do the same sums on other numbers."""
+        return tuple((*ups.shape, downs.shape[2], *placed) for ups, downs, *placed in self.weights)
 
 
 class _Part(NamedTuple):

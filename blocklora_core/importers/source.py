@@ -10,9 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from .. import metadata
-from ..contents import STOCK, Parts, sort_tensors
+from ..adapters import Adapter
+from ..contents import STOCK, Others, Parts, sort_foreign
 from ..lora import BlockLoRA, Concept
-from ..tensors import embedding_of, layer_of
+from ..tensors import adapter_of, embedding_of, layer_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +24,19 @@ class Source:
     tensors: Mapping[str, Tensor]
     entries: Mapping[str, str] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def parts(self) -> Parts:
         """Layer stem -> role -> tensor name; ValueError when something is no part of a LoRA."""
-        return sort_tensors(self.tensors)
+        return self._sorted[0]
+
+    @property
+    def others(self) -> Others:
+        """Layer stem -> last words -> tensor name, of layers of other kinds."""
+        return self._sorted[1]
+
+    @cached_property
+    def _sorted(self) -> tuple[Parts, Others]:
+        return sort_foreign(self.tensors)
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Format:
 
 def plain(source: Source) -> BlockLoRA:
     """Every layer under the stem that the file has, at alpha / rank, or 1 without an alpha."""
-    if not source.parts:
+    if not source.parts and not source.others:
         raise ValueError(f"Expected LoRA layers, got none among {len(source.tensors)} tensors.")
     concept, embeddings = _embeddings(source.tensors)
     return BlockLoRA(
@@ -48,6 +58,7 @@ def plain(source: Source) -> BlockLoRA:
         layers={stem: layer_of(stem, roles, source.tensors) for stem, roles in sorted(source.parts.items())},
         base=metadata.foreign_base(source.entries),
         embeddings=embeddings,
+        adapters=_adapters(source),
         metadata=dict(source.entries),
         source=str(source.path),
     )
@@ -65,6 +76,10 @@ def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float])
 def noted(lora: BlockLoRA, note: str) -> BlockLoRA:
     """`lora` with a note on what its import could not keep."""
     return replace(lora, metadata={**lora.metadata, metadata.NOTE: note})
+
+
+def _adapters(source: Source) -> dict[str, Adapter]:
+    return {stem: adapter_of(stem, words, source.tensors) for stem, words in sorted(source.others.items())}
 
 
 def _embeddings(tensors: Mapping[str, Tensor]) -> tuple[Concept | None, dict[str, Tensor]]:

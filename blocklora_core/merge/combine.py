@@ -8,6 +8,8 @@ from itertools import combinations
 
 from ..lora import BlockLoRA, Stack
 from .fused import needs_grams
+from .naming import distinct
+from .opening import Convert, opened
 from .options import Options
 from .overlap import Overlap, Settled, left, settle
 from .registry import AUTO, METHODS
@@ -34,42 +36,46 @@ class Merged:
 
 
 def merge(
-    stack: Iterable[BlockLoRA], method: str = AUTO, overlap: Overlap = "error", options: Options = DEFAULTS
+    stack: Iterable[BlockLoRA],
+    method: str = AUTO,
+    overlap: Overlap = "error",
+    options: Options = DEFAULTS,
+    convert: Convert | None = None,
 ) -> Merged:
     """Merges any number of concepts.
 
     method: a key of METHODS, or "auto": `fused` where every member has Grams for its layers, else `per_row`.
     overlap: see overlap.settle; methods that are made for shared rows leave them as they are. options: see Options.
-    A layer at strength 0 takes no part at all: it holds no rows and weighs in no sum. Raises ValueError for an empty
-    stack, concepts of one name, different base models, and what the method needs.
+    convert: makes adapters of other kinds layers, where the method needs that (see opening.opened).
+    A layer at strength 0 takes no part at all: it holds no rows and weighs in no sum. Concepts that share a name get
+    names of their own. Raises ValueError for an empty stack, different base models, and what the method needs.
     """
     stack = tuple(stack)
     _check(stack)
-    active = tuple(lora for member in stack if (lora := _active(member)))
+    active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
     chosen = _resolve(active, method)
+    active = opened(active, METHODS[chosen], convert)
     settled = settle(active, overlap) if METHODS[chosen].needs_own_rows else left(active)
     members = METHODS[chosen].apply(settled.members, options)
     notes = tuple(_notes(stack, active, method, chosen, settled, overlap))
-    return Merged(chosen, len(active), members, settled.shared_rows, notes)
+    return Merged(chosen, len(active), members, settled.shared_rows, (*renamed, *notes))
 
 
 def _active(lora: BlockLoRA) -> BlockLoRA | None:
-    if lora.strength == 0.0 and lora.effective_strength_clip == 0.0:
+    if _is_off(lora):
         return None
     layers = {name: layer for name, layer in lora.layers.items() if strength_of(lora, name) != 0.0}
-    return lora.with_layers(layers)
+    adapters = {name: adapter for name, adapter in lora.adapters.items() if strength_of(lora, name) != 0.0}
+    return lora.with_layers(layers).with_adapters(adapters)
+
+
+def _is_off(lora: BlockLoRA) -> bool:
+    return lora.strength == 0.0 and lora.effective_strength_clip == 0.0
 
 
 def _check(stack: Stack) -> None:
     if not stack:
         raise ValueError("Merge: expected at least one concept, got an empty stack. Connect a Load or Train node.")
-    for a, b in combinations(stack, 2):
-        # Prompts do not tell upper from lower case: CLIP's tokenizer folds it.
-        if a.concept.name.casefold() == b.concept.name.casefold():
-            raise ValueError(
-                f"Merge: expected concepts with names of their own, got {a.label} and {b.label}. "
-                "Remove one, or give it another name in Load."
-            )
     _check_bases(stack)
     _check_shapes(stack)
 
@@ -103,6 +109,8 @@ def _without_grams(stack: Stack) -> list[str]:
 
 def _lacks_grams(lora: BlockLoRA) -> bool:
     needed = needs_grams(lora)
+    if lora.adapters:
+        return True
     return bool(needed) and (lora.grams is None or not lora.grams.covers(needed))
 
 
@@ -121,9 +129,8 @@ def _resolve(stack: Stack, method: str) -> str:
 
 
 def _notes(stack: Stack, active: Stack, method: str, chosen: str, settled: Settled, overlap: Overlap) -> Iterable[str]:
-    kept = {lora.concept.name for lora in active}
     for lora in stack:
-        if lora.concept.name not in kept:
+        if _is_off(lora):
             yield f"{lora.label} has strength 0 and takes no part."
     lacking = _without_grams(active)
     if method == AUTO and chosen != "fused" and len(active) > 1:

@@ -19,7 +19,8 @@ class Method:
     """A way to merge. `apply` gives a stack whose plain sum of scale * up @ down is the merge.
 
     needs_grams: every member must carry them. needs_own_rows: no two members may hold a row, so the overlap policy
-    applies; the others are defined for concepts that share rows.
+    applies; the others are defined for concepts that share rows. needs_layers: it reads the entries of every change, so
+    adapters of other kinds must become layers; the others only weigh, and take them as they are.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Method:
     needs_grams: bool
     needs_own_rows: bool
     apply: Callable[[Stack, Options], Stack]
+    needs_layers: bool = False
 
 
 _ALL = (
@@ -78,6 +80,7 @@ _ALL = (
         False,
         False,
         lambda stack, options: ties(stack, options.density, options.scale),
+        needs_layers=True,
     ),
     Method(
         "knots",
@@ -86,6 +89,7 @@ _ALL = (
         False,
         False,
         lambda stack, options: knots(stack, options.density, options.scale),
+        needs_layers=True,
     ),
     Method(
         "orthogonal",

@@ -19,9 +19,10 @@ def strength_of(lora: BlockLoRA, name: str) -> float:
 
 
 def fold(lora: BlockLoRA, weigh: Weigh) -> BlockLoRA:
-    """`lora` at strength 1, with the factors that `weigh` gives folded into its layers."""
+    """`lora` at strength 1, with the factors that `weigh` gives folded into its layers and adapters."""
     layers = {name: layer.scaled(weigh(name)) for name, layer in lora.layers.items()}
-    return lora.with_layers(layers).with_strength(1.0)
+    adapters = {name: adapter.scaled(weigh(name)) for name, adapter in lora.adapters.items()}
+    return lora.with_layers(layers).with_adapters(adapters).with_strength(1.0)
 
 
 def per_row(stack: Stack) -> Stack:

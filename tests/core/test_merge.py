@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from blocklora_core.adapters import Adapter
 from blocklora_core.files import load, save
-from blocklora_core.lora import BlockLoRA, Stack
-from blocklora_core.merge import METHODS, OVERLAPS, merge
+from blocklora_core.lora import BlockLoRA, Layer, Stack
+from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
 from blocklora_core.merge.fused import fused
+from blocklora_core.merge.naming import distinct
 from blocklora_core.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
 
@@ -319,12 +321,9 @@ def rebased(lora: BlockLoRA, base: str) -> BlockLoRA:
 
 def test_impossible_stacks_are_refused() -> None:
     a, b = stack_of(2)
-    shouting = replace(Recipe().make("<C0>", 3), source="other.safetensors")
     other_shape = Recipe(shapes={QUERY: (40, 13)}).make("<b>", 3)
     for stack, message in [
         ((), "empty stack"),
-        ((a, shouting), r"c0\.safetensors\) and <C0> \(other\.safetensors"),
-        ((a, a), "names of their own"),
         ((a, rebased(b, "sdxl")), "for sd15 and .* for sdxl"),
         ((a, other_shape), "different base models"),
     ]:
@@ -353,3 +352,71 @@ def test_fifteen_files_merge_to_the_sum_of_their_blocks(tmp_path: Path, method: 
         for lora in merged.members:
             layer = lora.layers[name]
             torch.testing.assert_close(whole[index(layer.rows)].float(), layer.delta(), rtol=0, atol=0)
+
+
+LETTERS = st.text("aAb-2<>", min_size=1, max_size=5).filter(lambda name: name.strip("<>"))
+
+
+@given(st.lists(LETTERS, min_size=1, max_size=8))
+def test_names_that_clash_get_names_of_their_own(names: list[str]) -> None:
+    stack = tuple(Recipe(shapes={}).make(name, i) for i, name in enumerate(names))
+    named, notes = distinct(stack)
+    folded = [lora.concept.name.casefold() for lora in named]
+    assert len(set(folded)) == len(names)
+    given_names = [name.casefold() for name in names]
+    changed = [i for i, lora in enumerate(named) if lora.concept.name != names[i]]
+    assert len(notes) == len(changed)
+    for i, name in enumerate(given_names):
+        # The first that was given a name keeps it; no other takes it.
+        assert (i in changed) == (name in given_names[:i])
+        assert i not in changed or folded[i] not in given_names
+    assert [lora.concept for lora in distinct(stack)[0]] == [lora.concept for lora in named]
+
+
+def test_the_second_of_a_name_is_numbered_and_the_report_says_so() -> None:
+    a = Recipe().make("<ada>", 0)
+    others = [Recipe().make(name, slot) for slot, name in ((1, "<Ada>"), (2, "<ada-2>"), (3, "<ada>"))]
+    merged = merge((a, *others), "per_row")
+    assert [lora.concept.name for lora in merged.members] == ["<ada>", "<Ada-3>", "<ada-2>", "<ada-4>"]
+    assert [note for note in merged.notes if "<Ada-3>" in note and "ada.safetensors" in note]
+    off = merge((a.with_strength(0.0), *others), "per_row")
+    assert [lora.concept.name for lora in off.members] == ["<Ada>", "<ada-2>", "<ada-3>"]
+
+
+def loha(fixed: bool = True) -> Adapter:
+    words = {f"hada_w{i}_{side}": torch.ones(1) for i in (1, 2) for side in "ab"}
+    return Adapter("LoHa", words) if fixed else Adapter("DoRA of LoHa", {**words, "dora_scale": torch.ones(1)})
+
+
+def adapted(adapter: Adapter, *names: str) -> BlockLoRA:
+    return Recipe(scheme=None, shapes={}).make("<style>").with_adapters(dict.fromkeys(names, adapter))
+
+
+WEIGHING = {"per_row": 0.5, "task_sum": 1.0, "orthogonal": 0.3, "affine": 1 / 3, "weighted_average": 1 / 3}
+
+
+@pytest.mark.parametrize(("method", "strength"), WEIGHING.items())
+def test_adapters_ride_along_at_the_strength_of_their_concept(method: str, strength: float) -> None:
+    a = Recipe(shapes={KEY: SHAPES[KEY]}).make("<a>")
+    merged = merge((a, adapted(loha(), QUERY, TEXT).with_strength(0.5, 0.0)), method, options=Options(scale=2.0))
+    (adapter,) = merged.members[1].adapters.values()
+    assert set(merged.members[1].adapters) == {QUERY}, "at strength 0 it takes no part"
+    assert adapter.strength == pytest.approx(strength)
+    assert merged.members[1].strength == 1.0
+
+
+def test_auto_does_not_fuse_what_has_no_grams() -> None:
+    merged = merge((*gram_stack(2), adapted(loha(), "lora_unet_elsewhere")))
+    assert merged.method == "per_row"
+    assert any("<style>" in note and "no Grams" in note for note in merged.notes)
+
+
+@pytest.mark.parametrize("method", ["per_row", "ties"])
+def test_adapters_in_the_way_become_layers_or_say_why_not(method: str) -> None:
+    (a,) = stack_of(1)
+    layer = Layer.of_dense(torch.ones(SHAPES[QUERY]))
+    merged = merge((a, adapted(loha(), QUERY)), method, "share", convert=lambda *_: layer)
+    assert not any(lora.adapters for lora in merged.members)
+    for adapter, convert in ((loha(fixed=False), lambda *_: layer), (loha(), None)):
+        with pytest.raises(ValueError, match=rf"{method} .*<style>.*{QUERY} by a .*LoHa.*task_sum"):
+            merge((a, adapted(adapter, QUERY)), method, "share", convert=convert)

@@ -22,6 +22,8 @@ KEYS = (
     "speedup",
     "over_copy",
     "growth_60_over_15",
+    "reweight_seconds",
+    "reweight_one_over_full",
 )
 
 

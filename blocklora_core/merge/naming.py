@@ -1,0 +1,33 @@
+"""Names of their own for concepts that were given the same one."""
+
+from __future__ import annotations
+
+from ..lora import Stack
+
+
+def distinct(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
+    """`stack` with later concepts of one name renamed, `<ada>` to `<ada-2>`, and a word about each.
+
+    Prompts do not tell upper from lower case (CLIP's tokenizer folds it), so neither does this. Names that no other
+    concept has stay, and no new name is one that was given.
+    """
+    given = {lora.concept.name.casefold() for lora in stack}
+    owners: dict[str, str] = {}
+    members, notes = [], []
+    for lora in stack:
+        name = lora.concept.name
+        if name.casefold() in owners:
+            name = _free(name, given | set(owners))
+            notes.append(f"{lora.label} is called {name} here: {owners[lora.concept.name.casefold()]} has its name.")
+            lora = lora.renamed(name)
+        owners[name.casefold()] = lora.label
+        members.append(lora)
+    return tuple(members), tuple(notes)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    stem = name.rstrip(">")
+    number = 2
+    while (candidate := f"{stem}-{number}{name[len(stem) :]}").casefold() in taken:
+        number += 1
+    return candidate
