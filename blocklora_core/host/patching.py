@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .. import keys
 from ..lora import BlockLoRA, Layer, ShapeError, Stack
@@ -86,7 +86,7 @@ def apply_merge(
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
-    merged = merge(resolved, method, overlap, options)
+    merged = merge(resolved, method, overlap, replace(options, device=model.load_device))
     patched = model.clone()
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}

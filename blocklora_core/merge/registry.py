@@ -37,7 +37,7 @@ _ALL = (
         "closed form of arXiv 2305.18292",
         True,
         True,
-        lambda stack, _: fused(stack),
+        lambda stack, options: fused(stack, device=options.device),
     ),
     Method(
         "per_row",
@@ -101,7 +101,7 @@ _ALL = (
         "closed form of arXiv 2305.18292, on all rows",
         True,
         False,
-        lambda stack, _: gradient_fusion(stack),
+        lambda stack, options: gradient_fusion(stack, device=options.device),
     ),
 )
 
