@@ -85,7 +85,7 @@ def collect(model: ComfyModel, clip: ComfyClip, stack: Stack, job: CollectJob) -
     # All files are looked at before the first is sampled.
     resolved, unused = resolve(tuple(stack[at].with_strength(1.0) for at in due), model, clip)
     progress = _Progress(job, len(due))
-    done, seconds, notes = list(stack), dict[str, float](), []
+    done, seconds, notes = list(stack), dict[str, float](), list[str]()
     with training_mode(), torch.no_grad(), training_port(model, clip, "all linear") as port:
         collector = _Collector(port, job)
         for at, fitting in zip(due, resolved, strict=True):
