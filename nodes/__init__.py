@@ -1,5 +1,5 @@
 """What users drag into a graph."""
 
-from . import dataset, files, merge, settings, train
+from . import dataset, files, grams, merge, sampling_modes, settings, train
 
-NODES = [*dataset.NODES, *settings.NODES, *train.NODES, *files.NODES, *merge.NODES]
+NODES = [*dataset.NODES, *settings.NODES, *train.NODES, *files.NODES, *merge.NODES, *grams.NODES, *sampling_modes.NODES]

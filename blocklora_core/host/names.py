@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -122,6 +122,10 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]
     layers = {name: _fitted(name, layer, weights) for name, layer in fitting.layers.items()}
     for name, pieces in _placed(lora, weights).items():
         layers[name] = _joined(lora, name, [*pieces, *([layers[name]] if name in layers else [])])
+    if fitting.grams:
+        # All pieces of a weight read its input.
+        owners = {stem: weights.pieces[stem].weight for stem in lora.layers if stem in weights.pieces}
+        fitting = replace(fitting, grams=fitting.grams.renamed(owners))
     return fitting.with_layers(layers), unknown
 
 

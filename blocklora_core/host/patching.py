@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .. import keys
 from ..adapters import Adapter
@@ -91,7 +91,7 @@ def apply_merge(
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
-    merged = merge(resolved, method, overlap, options, as_layer)
+    merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
     patched = model.clone()
     adopt(patched)
     model_layers = add_to(patched, merged.members, text=False)

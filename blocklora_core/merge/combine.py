@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..lora import BlockLoRA, Stack
-from .fused import needs_grams
+from .fused import lacks_grams
 from .naming import distinct
 from .opening import Convert, opened
 from .options import Options
@@ -104,14 +104,7 @@ def _check_shapes(stack: Stack) -> None:
 
 
 def _without_grams(stack: Stack) -> list[str]:
-    return [lora.label for lora in stack if _lacks_grams(lora)]
-
-
-def _lacks_grams(lora: BlockLoRA) -> bool:
-    needed = needs_grams(lora)
-    if lora.adapters:
-        return True
-    return bool(needed) and (lora.grams is None or not lora.grams.covers(needed))
+    return [lora.label for lora in stack if lora.adapters or lacks_grams(lora)]
 
 
 def _resolve(stack: Stack, method: str) -> str:
@@ -123,7 +116,7 @@ def _resolve(stack: Stack, method: str) -> str:
     if METHODS[method].needs_grams and lacking and len(stack) > 1:
         raise ValueError(
             f"{method}: expected every file to carry its Grams, got none, or not for all layers, in "
-            f"{', '.join(lacking)}. Train them with this pack, or choose per_row."
+            f"{', '.join(lacking)}. Give them some with BlockLoRA Collect Grams, or choose per_row."
         )
     return method
 

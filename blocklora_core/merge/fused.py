@@ -10,46 +10,60 @@ the prompts that name none; a ridge on D itself would leave those to chance.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..grams import Gram, Grams, total
+from ..grams import Gram, Grams
 from ..lora import BlockLoRA, Layer, Stack
+from .solve import CPU, PackedSum
 from .sums import per_row
 
 DAMPING = 0.1
 """delta as a share of the mean energy per input feature, tr(sum G) / n."""
 
 
-def fused(stack: Stack, damping: float = DAMPING) -> Stack:
+def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU) -> Stack:
     """The stack with every down solved against the inputs of all concepts that adapt that layer; strengths
     multiply.
 
     A layer that only one concept adapts stays as it is: nobody else's input is known there. So do convolutions: their
     input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. Downs come out in at
-    least float32, solved in float64. ValueError when a member lacks a Gram that is needed.
+    least float32, solved on `device` in float64. ValueError when a member lacks a Gram that is needed.
     """
-    return solved(stack, damping, lambda _: 1.0)
+    return solved(stack, damping, lambda _: 1.0, device)
 
 
-def solved(stack: Stack, damping: float, own: Callable[[int], float]) -> Stack:
+def solved(stack: Stack, damping: float, own: Callable[[int], float], device: torch.device) -> Stack:
     """The closed form that `fused` and `gradient_fusion` share: A_i' = A_i (G_i + own(k) delta I) (sum G + delta I)^-1
     for each layer that k concepts adapt, k above 1."""
     changed: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
     for group in _groups(stack):
-        factor = _factor(group.grams, damping, own(len(group.grams)))
-        # Solved in the order of the names too, so that the order of the stack does not even change the rounding.
-        owners = sorted(
-            ((name, layers, lora) for name in group.layers for layers, lora in zip(changed, stack, strict=True)
-             if name in layers), key=lambda owner: (owner[0], owner[2].concept.name),
-        )  # fmt: skip
-        downs = factor.solve([(layers[name], _gram(lora, name)) for name, layers, lora in owners])
-        for (name, layers, _), down in zip(owners, downs, strict=True):
-            layers[name] = layers[name].with_down(down)
+        summed = PackedSum.of(group.grams, device)
+        # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
+        delta = damping * summed.mean_energy or 1.0
+        held = [[changed[reader][name] for name in group.layers] for reader in group.readers]
+        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta)
+        for reader, downs in zip(group.readers, solutions, strict=True):
+            for name, down in zip(group.layers, downs, strict=True):
+                changed[reader][name] = changed[reader][name].with_down(down)
     return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, changed, strict=True)))
+
+
+def _solve(summed: PackedSum, held: Sequence[Sequence[Layer]], delta: float, ridge: float) -> list[list[Tensor]]:
+    """A (G + ridge I) (sum G + delta I)^-1 of each reader's layers, in their shapes; one solve for all."""
+    downs = [torch.cat([layer.down for layer in layers]).to(summed.diagonals) for layers in held]
+    goals = torch.cat([summed.product(number, down) + ridge * down for number, down in enumerate(downs)])
+    found = summed.solve(goals, delta).split([layer.rank for layers in held for layer in layers])
+    parts = iter(found)
+    return [[_as_down(next(parts), layer.down) for layer in layers] for layers in held]
+
+
+def _as_down(solution: Tensor, down: Tensor) -> Tensor:
+    # A copy of its own: a view would keep the solutions of the whole group in memory.
+    return solution.to(down.device, torch.promote_types(down.dtype, torch.float32), copy=True)
 
 
 def needs_grams(lora: BlockLoRA) -> list[str]:
@@ -57,23 +71,34 @@ def needs_grams(lora: BlockLoRA) -> list[str]:
     return [name for name, layer in lora.layers.items() if layer.is_matrix]
 
 
+def lacks_grams(lora: BlockLoRA) -> bool:
+    """Whether `lora` needs Grams and does not carry them all."""
+    needed = needs_grams(lora)
+    return bool(needed) and (lora.grams is None or not lora.grams.covers(needed))
+
+
 @dataclass(frozen=True)
 class _Group:
-    """Layers that read the same input in all concepts, and so share one factorisation."""
+    """Layers that read the same input in all concepts, and so share one factorisation.
 
+    readers: places in the stack of the concepts that adapt them; grams: one for each reader.
+    """
+
+    readers: tuple[int, ...]
     grams: tuple[Gram, ...]
     layers: list[str]
 
 
 def _groups(stack: Stack) -> list[_Group]:
     # Summed in the order of the names, so that the order of the stack does not even change the rounding.
-    ordered = sorted(stack, key=lambda lora: lora.concept.name)
-    groups: dict[tuple[int, ...], _Group] = {}
+    ordered = sorted(range(len(stack)), key=lambda at: stack[at].concept.name)
+    groups: dict[tuple[tuple[int, int], ...], _Group] = {}
     for name in sorted({name for lora in stack for name in needs_grams(lora)}):
-        readers = [lora for lora in ordered if name in lora.layers]
+        readers = tuple(at for at in ordered if name in stack[at].layers)
         if len(readers) > 1:
-            grams = tuple(_gram(lora, name) for lora in readers)
-            groups.setdefault(tuple(map(id, grams)), _Group(grams, [])).layers.append(name)
+            grams = tuple(_gram(stack[at], name) for at in readers)
+            key = tuple(zip(readers, map(id, grams), strict=True))
+            groups.setdefault(key, _Group(readers, grams, [])).layers.append(name)
     return list(groups.values())
 
 
@@ -91,35 +116,3 @@ def _gram(lora: BlockLoRA, name: str) -> Gram:
     if gram.size != size:
         raise ValueError(f"fused: expected a Gram of {size} features for {name} of {lora.label}, got {gram.size}.")
     return gram
-
-
-@dataclass(frozen=True)
-class _Factor:
-    """Cholesky factor of sum G + delta I, and the ridge on one concept's own change."""
-
-    cholesky: Tensor
-    ridge: float
-
-    def solve(self, wanted: list[tuple[Layer, Gram]]) -> list[Tensor]:
-        """A (G + ridge I) (sum G + delta I)^-1 of each layer, in its shape; one solve for all."""
-        downs = [layer.down.flatten(1).to(self.cholesky) for layer, _ in wanted]
-        goals = [gram.applied_to(down) + self.ridge * down for down, (_, gram) in zip(downs, wanted, strict=True)]
-        solved = torch.cholesky_solve(torch.cat(goals).T, self.cholesky).T
-        parts = solved.split([len(down) for down in downs])
-        return [_as_down(part, layer.down) for part, (layer, _) in zip(parts, wanted, strict=True)]
-
-
-def _as_down(solved: Tensor, down: Tensor) -> Tensor:
-    return solved.reshape(down.shape).to(down.device, torch.promote_types(down.dtype, torch.float32))
-
-
-def _factor(grams: tuple[Gram, ...], damping: float, own: float) -> _Factor:
-    summed = total(grams)
-    # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
-    delta = damping * float(summed.diagonal().mean()) or 1.0
-    summed.diagonal().add_(delta)
-    cholesky: Tensor
-    cholesky, failed = torch.linalg.cholesky_ex(summed)
-    if int(failed):
-        raise ValueError(f"fused: expected a positive definite sum of Grams, got another at damping {damping}.")
-    return _Factor(cholesky, own * delta)

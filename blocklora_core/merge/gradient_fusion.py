@@ -12,14 +12,17 @@ trained in both.
 
 from __future__ import annotations
 
+import torch
+
 from ..lora import Stack
 from .fused import DAMPING, solved
+from .solve import CPU
 
 
-def gradient_fusion(stack: Stack, damping: float = DAMPING) -> Stack:
+def gradient_fusion(stack: Stack, damping: float = DAMPING, device: torch.device = CPU) -> Stack:
     """The stack with every down solved, so that each concept's inputs give what that concept alone would give.
 
     Strengths multiply. A layer that only one concept adapts stays as it is. damping: delta as a share of the mean
-    energy per input feature. ValueError when a member lacks a Gram that is needed.
+    energy per input feature; device: where it is solved. ValueError when a member lacks a Gram that is needed.
     """
-    return solved(stack, damping, lambda concepts: 1.0 / concepts)
+    return solved(stack, damping, lambda concepts: 1.0 / concepts, device)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
+from .solve import CPU
+
 
 @dataclass(frozen=True)
 class Options:
@@ -13,12 +17,14 @@ class Options:
     density: share of each concept's entries that `ties` and `knots` keep, above 0 and at most 1.
     scale: factor on the whole of `task_sum`, `ties` and `knots` (lambda in their papers).
     orthogonal_weight: factor on each concept in `orthogonal`.
+    device: where `fused` and `gradient_fusion` solve.
     Raises ValueError for any other value.
     """
 
     density: float = 0.2
     scale: float = 1.0
     orthogonal_weight: float = 0.6
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         if not 0.0 < self.density <= 1.0:

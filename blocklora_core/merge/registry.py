@@ -39,7 +39,7 @@ _ALL = (
         "closed form of arXiv 2305.18292",
         True,
         True,
-        lambda stack, _: fused(stack),
+        lambda stack, options: fused(stack, device=options.device),
     ),
     Method(
         "per_row",
@@ -105,7 +105,7 @@ _ALL = (
         "closed form of arXiv 2305.18292, on all rows",
         True,
         False,
-        lambda stack, _: gradient_fusion(stack),
+        lambda stack, options: gradient_fusion(stack, device=options.device),
     ),
 )
 

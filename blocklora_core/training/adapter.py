@@ -26,13 +26,21 @@ Product = Callable[[Tensor, Tensor], Tensor]
 _CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (F.conv1d, F.conv2d, F.conv3d)
 
 
-def _products(layer: AdaptedLayer) -> tuple[Product, Product]:
+def products(layer: AdaptedLayer) -> tuple[Product, Product]:
     """How A and B act in `layer`."""
     look = layer.convolution
     if look is None:
         return F.linear, F.linear
     convolve = _CONVOLUTIONS[len(look.kernel) - 1]
     return partial(convolve, stride=look.stride, padding=look.padding, dilation=look.dilation), convolve
+
+
+def add_rows(output: Tensor, delta: Tensor, rows: Rows, row_index: Tensor, dim: int) -> Tensor:
+    """`output` with `delta` added to its `rows` along `dim`, in place. row_index: the same rows as a tensor."""
+    if len(rows) == 1 and rows[0].step == 1:
+        output.narrow(dim, rows[0].start, len(rows[0])).add_(delta)
+        return output
+    return output.index_add_(dim, row_index, delta)
 
 
 def _kaiming(rank: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -65,7 +73,7 @@ class RowBlockAdapter(nn.Module):
         self.up = nn.Parameter(torch.zeros(count(rows), rank, *flat, device=device))
         self.rows, self.out_features = rows, layer.out_features
         self.channel_dim = 1 if layer.convolution else -1
-        self._look, self._mix = _products(layer)
+        self._look, self._mix = products(layer)
         self.register_buffer("row_index", index(rows, device), persistent=False)
         self.row_index: Tensor
 
@@ -75,10 +83,7 @@ class RowBlockAdapter(nn.Module):
 
     def add_to(self, output: Tensor, delta: Tensor) -> Tensor:
         """`output`, the layer's own, with `delta` from `forward` added to the held rows, in place."""
-        if len(self.rows) == 1 and self.rows[0].step == 1:
-            output.narrow(self.channel_dim, self.rows[0].start, len(self.rows[0])).add_(delta)
-            return output
-        return output.index_add_(self.channel_dim, self.row_index, delta)
+        return add_rows(output, delta, self.rows, self.row_index, self.channel_dim)
 
     def to_layer(self) -> Layer:
         """The trained value, on the CPU."""

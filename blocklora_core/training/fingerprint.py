@@ -7,20 +7,24 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..grams import GramAccumulator, Grams
+from ..grams import EIGENPAIRS, GramAccumulator, Grams
 from .port import AdaptedLayer, Conditioning, Port
-from .sampling import euler
+from .sampling import OnStep, euler, ignore
 
 
 class InputWatch:
-    """Accumulates one Gram per distinct input; layers called with the same tensor share one."""
+    """Accumulates one Gram per distinct input. Layers called with the same tensor share one: q, k and v of a block, k
+    and v of all blocks that read the prompt.
+    """
 
     def __init__(self, layers: Mapping[str, AdaptedLayer]):
         self.layers = layers
         self.input_of: dict[str, str] = {}
         self.totals: dict[str, GramAccumulator] = {}
-        self._seen: tuple[Tensor, str] | None = None
+        # Input that is still alive -> (how often it was written to, its id).
+        self._seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -30,23 +34,18 @@ class InputWatch:
                 handles.append(layer.module.register_forward_pre_hook(self._hook(name)))
             yield
         finally:
-            self._seen = None
             for handle in handles:
                 handle.remove()
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def watch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
-            # q, k and v are called one after the other with the very same tensor.
-            if (
-                self._seen is not None
-                and self._seen[0] is x
-                and self.input_of.get(name, self._seen[1]) == self._seen[1]
-            ):
-                self.input_of[name] = self._seen[1]
+            version, known = self._seen.get(x, (None, ""))
+            if version == x._version and self.input_of.get(name, known) == known:
+                self.input_of[name] = known
                 return
             key = self.input_of.setdefault(name, name)
-            self._seen = (x, key)
+            self._seen[x] = (x._version, key)
             if key not in self.totals:
                 self.totals[key] = GramAccumulator(x.shape[-1], x.device)
             self.totals[key].add(x)
@@ -61,16 +60,19 @@ def collect_grams(
     latent_shape: torch.Size,
     steps: int,
     generator: torch.Generator,
+    on_step: OnStep = ignore,
+    eigenpairs: int = EIGENPAIRS,
 ) -> Grams:
     """Grams over a full sampling run without guidance (algorithms: gradient fusion's spatial features).
 
     encode: gives the prompts, one row per picture; what text encoders' layers see meanwhile counts too.
-    latent_shape: (C, H, W).
+    latent_shape: (C, H, W). on_step: called after each step; what it raises is passed on. eigenpairs: kept of
+    each Gram. Not under inference mode.
     """
     watch = InputWatch(layers)
     with watch.attached():
         conditioning = encode()
         noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
-        euler(port, noise, conditioning, steps)
-    full = {key: total.mean().cpu() for key, total in watch.totals.items()}
-    return Grams.from_full(full, watch.input_of)
+        euler(port, noise, conditioning, steps, on_step=on_step)
+    full = {key: total.mean() for key, total in watch.totals.items()}
+    return Grams.from_full(full, watch.input_of, eigenpairs)

@@ -239,7 +239,7 @@ def test_auto_takes_fused_only_where_every_member_has_grams() -> None:
 
 
 def test_fused_names_who_lacks_grams() -> None:
-    with pytest.raises(ValueError, match=r"fused: expected every file .* <c1> \(c1.safetensors\)\. Train them"):
+    with pytest.raises(ValueError, match=r"fused: expected every file .* <c1> \(c1.safetensors\)\. Give them"):
         merge((gram_stack(1)[0], stack_of(2)[1]), "fused")
 
 

@@ -17,6 +17,8 @@ NODES = (
     "BlockLoRALoad",
     "BlockLoRAStack",
     "BlockLoRAMerge",
+    "BlockLoRACollectGrams",
+    "BlockLoRASamplingModes",
 )
 
 

@@ -1,0 +1,67 @@
+"""Finished layers on the activation path, h[rows] += scale * B (A x): a concept applied without touching a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..lora import Layer
+from ..rows import index
+from .adapter import add_rows, products
+from .port import AdaptedLayer
+
+
+class FixedLayer:
+    """One layer, ready for the module that it changes.
+
+    ShapeError when it was made for another shape.
+    """
+
+    def __init__(self, module: AdaptedLayer, layer: Layer):
+        self.module, self.layer = module, layer.fitted((module.out_features, *module.down_shape))
+        self.dim = 1 if module.convolution else -1
+        self._look, self._mix = products(module)
+        self._ready: tuple[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor, Tensor]] | None = None
+
+    def add_to(self, output: Tensor, x: Tensor) -> Tensor:
+        """The module's `output` for the input `x`, changed in place."""
+        up, down, rows = self._weights(x)
+        delta = self._mix(self._look(x, down), up).to(output.dtype)
+        return add_rows(output, delta, self.layer.rows, rows, self.dim)
+
+    def _weights(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        # Kept where they were last needed: a sampler calls hundreds of times from one device in one format.
+        place = (x.device, x.dtype)
+        if self._ready is None or self._ready[0] != place:
+            layer = self.layer
+            up = (layer.up.float() * layer.scale).to(x)
+            up = up.reshape(*up.shape[:2], *[1] * (len(self.module.down_shape) - 1))
+            self._ready = (place, (up, layer.down.to(x), index(layer.rows, x.device)))
+        return self._ready[1]
+
+
+class FixedLayers:
+    """All layers of one concept."""
+
+    def __init__(self, layers: Sequence[FixedLayer]):
+        self.layers = tuple(layers)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Forward hooks on the modules, gone when the block ends, however it ends."""
+        handles = []
+        try:
+            for layer in self.layers:
+                handles.append(layer.module.module.register_forward_hook(partial(_add, layer)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _add(layer: FixedLayer, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return layer.add_to(output, inputs[0])

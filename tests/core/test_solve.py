@@ -1,0 +1,57 @@
+"""The two solvers of the fused merge, against the plain inverse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from blocklora_core.grams import Gram
+from blocklora_core.merge.solve import CPU, PackedSum, by_matrix, by_woodbury, cheapest, precision
+from tests.core.samples import generator
+
+
+def gram(n: int, k: int, seed: int, scale: float = 1.0) -> Gram:
+    x = torch.randn(n, 3 * n, generator=generator(seed), dtype=torch.float64) * torch.linspace(3, 0.1, n)[:, None]
+    return Gram.compress(scale * (x @ x.T) / (3 * n), k)
+
+
+@given(st.integers(2, 30), st.integers(0, 12), st.integers(1, 4), st.sampled_from([1e-6, 1.0, 1e6]))
+@settings(max_examples=60)
+def test_both_solvers_are_the_inverse(n: int, k: int, grams: int, scale: float) -> None:
+    summed = PackedSum.of([gram(n, k, seed, scale) for seed in range(grams)])
+    delta = 0.1 * summed.mean_energy
+    goals = torch.randn(5, n, generator=generator(9), dtype=torch.float64)
+    dense = sum(gram(n, k, seed, scale).dense() for seed in range(grams)) + delta * torch.eye(n, dtype=torch.float64)
+    expected = goals @ torch.linalg.inv(dense)
+    roots, diagonal = torch.cat(summed.roots, 1), summed.diagonals.sum(0) + delta
+    for solver in (by_matrix, by_woodbury):
+        torch.testing.assert_close(solver(roots, diagonal, goals), expected, rtol=1e-6, atol=1e-8 / scale)
+    torch.testing.assert_close(summed.solve(goals, delta), expected, rtol=1e-6, atol=1e-8 / scale)
+
+
+def test_the_sum_knows_its_grams() -> None:
+    grams = [gram(12, 4, 0), gram(12, 12, 1), gram(12, 0, 2)]
+    summed = PackedSum.of(grams)
+    x = torch.randn(3, 12, generator=generator(3), dtype=torch.float64)
+    for number, one in enumerate(grams):
+        torch.testing.assert_close(summed.product(number, x), x @ one.dense())
+        torch.testing.assert_close(summed.product(number, x), one.applied_to(x))
+    assert summed.mean_energy == pytest.approx(sum(one.trace for one in grams) / 12)
+
+
+def test_fewer_eigenpairs_than_features_go_by_woodbury() -> None:
+    assert cheapest(5120, 720, 60) is by_woodbury
+    assert cheapest(320, 720, 180) is by_matrix
+
+
+def test_apples_gpus_have_no_float64() -> None:
+    assert precision(CPU) == torch.float64
+    assert precision(torch.device("mps")) == torch.float32
+
+
+def test_what_cannot_be_solved_is_refused() -> None:
+    roots, diagonal = torch.zeros(4, 2, dtype=torch.float64), -torch.ones(4, dtype=torch.float64)
+    with pytest.raises(ValueError, match="positive definite"):
+        by_matrix(roots, diagonal, torch.ones(1, 4, dtype=torch.float64))
