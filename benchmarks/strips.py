@@ -63,7 +63,7 @@ def job(concept: DemoConcept, variant: Variant, art: Path, steps: int, slot: int
     config = TrainConfig(
         steps=steps, batch_size=4, rank=8, learning_rate=0.006, embedding_learning_rate=0.004, embedding_share=0.2,
         niche_weight=0.0, erasure=Erasure(variant.erasure), token=variant.token, preview_every=EVERY, preview_cfg=2.0,
-        preview_steps=16, gram_pictures=1, gram_steps=1, seed=slot,
+        preview_steps=8, gram_pictures=1, gram_steps=1, seed=slot,
     )  # fmt: skip
     return TrainJob(
         Concept(concept.name, concept.class_word), images, [caption for *_, caption in found], config, slot,
