@@ -6,8 +6,8 @@ whole or not at all.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import UserDict, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -35,7 +35,9 @@ class WeightPatch(Adapter):
 
     def at_strength(self) -> tuple[Step, ...]:
         """The steps at this patch's strength."""
-        return tuple((self.strength * strength, *rest) for strength, *rest in self.steps)
+        return tuple(
+            (self.strength * own, value, factor, rows, change) for own, value, factor, rows, change in self.steps
+        )
 
 
 class ChainAdapter(WeightAdapterBase):
@@ -95,7 +97,7 @@ def on_model(lora: BlockLoRA, weights: Weights) -> tuple[dict[str, Adapter], lis
         if stem not in weights.targets:
             continue
         for target, value in _read(lora, stem, adapter, weights.targets[stem]).items():
-            name, offset, function = (target, None, None) if isinstance(target, str) else (*target, None)[:3]
+            name, offset, function = _place(target)
             if name not in weights.shapes:
                 raise ValueError(f"{lora.label}: {stem}: expected a weight to change, the model has no {name}.")
             _check(name, (1.0, value, 1.0, offset, function), weights.shapes[name])
@@ -103,6 +105,14 @@ def on_model(lora: BlockLoRA, weights: Weights) -> tuple[dict[str, Adapter], lis
             steps[name].append((1.0, value, 1.0, offset, function))
     found = {name: _patch(made_of[name], steps[name], weights.shapes[name]) for name in steps}
     return found, [stem for stem in lora.adapters if stem not in weights.targets]
+
+
+def _place(target: Any) -> tuple[str, Any, Any]:
+    """Weight, rows and function of a target of ComfyUI's key maps."""
+    if isinstance(target, str):
+        return target, None, None
+    name, offset, *function = target
+    return name, offset, function[0] if function else None
 
 
 def as_layer(name: str, adapter: Adapter) -> Layer:
@@ -118,21 +128,16 @@ def _patch(adapters: Sequence[Adapter], steps: Sequence[Step], shape: tuple[int,
     return WeightPatch(first.kind, first.tensors, 1.0, tuple(steps), shape)
 
 
-class _Recorded(dict[str, Tensor]):
+class _Recorded(UserDict[str, Tensor]):
     """A file's tensors that remember which of them were read."""
 
-    def __init__(self, tensors: dict[str, Tensor]):
+    def __init__(self, tensors: Mapping[str, Tensor]):
         super().__init__(tensors)
         self.unread = set(tensors)
 
     def __getitem__(self, name: str) -> Tensor:
         self.unread.discard(name)
         return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """As of any dictionary."""
-        self.unread.discard(name)
-        return super().get(name, default)
 
 
 def _read(lora: BlockLoRA, stem: str, adapter: Adapter, target: Any) -> dict[Any, Any]:
