@@ -17,6 +17,9 @@ NODES = (
     "BlockLoRALoad",
     "BlockLoRAStack",
     "BlockLoRAMerge",
+    "BlockLoRAExport",
+    "BlockLoRAInspect",
+    "BlockLoRASlots",
 )
 
 
