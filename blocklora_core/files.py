@@ -11,6 +11,7 @@ import json
 import os
 import struct
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from .tensors import DTYPES, embedding_of, layer_of
 _METADATA = "__metadata__"
 _MAX_HEADER = 100_000_000  # the safetensors library's own limit, in bytes
 _PREFIX = struct.Struct("<Q")
+_AGAIN = "Download it again or convert it."
+_DAMAGED = f"expected a safetensors file, got something else or a damaged file. {_AGAIN}"
 
 
 class FileError(ValueError):
@@ -77,7 +80,9 @@ def load(path: str | os.PathLike[str]) -> BlockLoRA:
         raise
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (ValueError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise FileError(f"{path}: {_DAMAGED} ({error})") from error
+    except ValueError as error:
         raise FileError(f"{path}: {error}") from error
 
 
@@ -197,16 +202,28 @@ def _unreadable(path: Path, error: OSError) -> FileError:
 
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
-    problem = "expected a safetensors file, got something else or a damaged file. Download it again or convert it."
     try:
-        header = json.loads(text)
-    except ValueError as error:
-        raise FileError(f"{path}: {problem}") from error
+        header = json.loads(text, object_pairs_hook=_once_each)
+    except _TwiceError as error:
+        raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: {_DAMAGED}") from error
     if not isinstance(header, dict) or not all(map(_is_entry, _entries(header))):
-        raise FileError(f"{path}: {problem}")
+        raise FileError(f"{path}: {_DAMAGED}")
     if not _is_metadata(header.get(_METADATA, {})):
-        raise FileError(f"{path}: {problem}")
+        raise FileError(f"{path}: {_DAMAGED}")
     return header
+
+
+class _TwiceError(Exception):
+    """A name stands twice in a JSON object, where readers disagree which one counts."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _TwiceError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return found
 
 
 def _entries(header: Mapping[str, Any]) -> list[Any]:
@@ -215,7 +232,7 @@ def _entries(header: Mapping[str, Any]) -> list[Any]:
 
 def _is_entry(entry: object) -> bool:
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    return isinstance(offsets, list) and len(offsets) == 2 and all(isinstance(at, int) for at in offsets)
+    return isinstance(offsets, list) and len(offsets) == 2 and all(type(at) is int and at >= 0 for at in offsets)
 
 
 def _is_metadata(entries: object) -> bool:
@@ -238,9 +255,21 @@ def _block(
         training=record.training,
         source=str(path),
     )
+    _check_grams(lora)
     # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
     own = {metadata.KEY: entries[metadata.KEY], **metadata.shown_fields(lora)}
     return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
+
+
+def _check_grams(lora: BlockLoRA) -> None:
+    if lora.grams is None:
+        return
+    for name in lora.grams.input_of:
+        if name not in lora.layers:
+            raise ValueError(f"Grams: expected those of the file's layers, got one of {name}. Save the file again.")
+        size, expected = lora.grams.of(name).size, lora.layers[name].in_features
+        if size != expected:
+            raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
 
 
 def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor]) -> None:

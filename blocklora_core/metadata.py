@@ -225,7 +225,7 @@ def _record(data: Mapping[str, Any]) -> Record:
         slot=slot,
         base=_typed(data, "base", str),
         layers={stem: (entry["out"], _rows(stem, entry, scheme, slot)) for stem, entry in entries.items()},
-        embeddings=_typed(data, "embeddings", dict),
+        embeddings=_names(data, "embeddings"),
         training=_typed(data, "training", dict),
         grams=None if data["grams"] is None else _typed(data, "grams", dict),
     )
@@ -238,8 +238,17 @@ def _typed(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
     return value
 
 
+def _names(data: Mapping[str, Any], key: str) -> dict[str, str]:
+    names = _typed(data, key, dict)
+    if not all(isinstance(name, str) for name in names.values()):
+        raise TypeError(f"{key} is {names!r}")
+    return names
+
+
 def _rows(stem: str, entry: Mapping[str, Any], scheme: Scheme | None, slot: int | None) -> Rows:
     # The rule decides; what the file says is a check that its writer followed the same rule.
+    if type(entry["out"]) is not int:
+        raise TypeError(f"out of {stem} is {entry['out']!r}")
     rows = rows_of(stem, entry["out"], scheme, slot)
     if entry["rows"] != to_list(rows):
         raise ValueError(
@@ -262,7 +271,7 @@ def _layer_entry(layer: Layer) -> dict[str, Any]:
 def _parse_object(text: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Expected JSON in the BlockLoRA metadata, got: {error}. {_DAMAGED}") from error
     if not isinstance(data, dict):
         raise ValueError(f"Expected a JSON object in the BlockLoRA metadata, got {type(data).__name__}. {_DAMAGED}")

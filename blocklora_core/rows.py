@@ -22,7 +22,7 @@ Layout = Literal["contiguous", "interleaved"]
 
 VERSION = 1
 MOST_SLOTS = 256
-"""What the nodes offer: each slot still has a row of the narrowest layers of SD1.5, which have 320."""
+"""Each slot still has a row of the narrowest layers of SD1.5, which have 320."""
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -30,7 +30,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 class Scheme:
     """How rows are dealt to slots. Two files of one scheme and different slots never share a row.
 
-    Raises ValueError for a version or layout that this code does not know and for fewer than one slot.
+    Raises ValueError for a version or layout that this code does not know and for a number of slots out of range.
     """
 
     version: int = VERSION
@@ -44,8 +44,8 @@ class Scheme:
             )
         if self.layout not in LAYOUTS:
             raise ValueError(f"Row layout: expected one of {', '.join(LAYOUTS)}, got {self.layout!r}.")
-        if not _is_int(self.slots) or self.slots < 1:
-            raise ValueError(f"Number of slots: expected a whole number of at least 1, got {self.slots!r}.")
+        if not _is_int(self.slots) or not 1 <= self.slots <= MOST_SLOTS:
+            raise ValueError(f"Number of slots: expected a whole number from 1 to {MOST_SLOTS}, got {self.slots!r}.")
 
     def to_dict(self) -> dict[str, Any]:
         """The scheme as JSON-able data."""

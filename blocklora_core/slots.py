@@ -71,7 +71,7 @@ def _describe(table: Table) -> str:
 
 
 def _records(folders: Folders) -> dict[Path, Record]:
-    found = {path: _record(path) for path in sorted(_safetensors(folders))}
+    found = {path: _record(path) for path in sorted(lora_files(folders))}
     return {path: record for path, record in found.items() if record is not None}
 
 
@@ -84,7 +84,8 @@ def _held(records: Mapping[Path, Record], base: str, scheme: Scheme) -> dict[int
     return dict(sorted(taken.items()))
 
 
-def _safetensors(folders: Folders) -> Iterator[Path]:
+def lora_files(folders: Folders) -> Iterator[Path]:
+    """Every .safetensors file under `folders`."""
     seen: set[str] = set()
     for folder in [folders] if isinstance(folders, str | os.PathLike) else folders:
         for parent, inner, names in os.walk(folder, followlinks=True):

@@ -1,5 +1,16 @@
 """What users drag into a graph."""
 
-from . import dataset, files, grams, merge, sampling_modes, settings, train
+from . import dataset, export, files, grams, inspect, merge, sampling_modes, settings, slots, train
 
-NODES = [*dataset.NODES, *settings.NODES, *train.NODES, *files.NODES, *merge.NODES, *grams.NODES, *sampling_modes.NODES]
+NODES = [
+    *dataset.NODES,
+    *settings.NODES,
+    *train.NODES,
+    *files.NODES,
+    *merge.NODES,
+    *grams.NODES,
+    *sampling_modes.NODES,
+    *export.NODES,
+    *inspect.NODES,
+    *slots.NODES,
+]

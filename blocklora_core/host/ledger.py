@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from hashlib import sha256
 
 import folder_paths
 
@@ -10,7 +11,7 @@ from ..files import read_header
 from ..lora import Concept
 from ..metadata import read
 from ..rows import Scheme
-from ..slots import occupied_slots
+from ..slots import Table, lora_files, occupied_slots, tables
 
 # Slots given to concepts of this session that may not be saved yet: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
@@ -34,6 +35,26 @@ def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
         if (other_base, other_scheme) == (base, scheme):
             taken.setdefault(slot, set()).add(name)
     return taken
+
+
+def given_slots() -> list[tuple[str, Scheme, int, str]]:
+    """(base, scheme, slot, concept) for every training of this session, saved or not; sorted."""
+    with _lock:
+        held = [(base, scheme, slot, name) for (base, scheme, name), slot in _given.items()]
+    return sorted(held, key=lambda given: (given[0], given[1].slots, given[1].layout, given[2], given[3]))
+
+
+def slot_tables() -> list[Table]:
+    """Who holds which slot in the user's loras folders."""
+    return tables(folder_paths.get_folder_paths("loras"))
+
+
+def slots_state() -> str:
+    """Changes when a file of the loras folders or a slot of this session does."""
+    found = lora_files(folder_paths.get_folder_paths("loras"))
+    files = sorted(path for path in found if path.is_file())
+    states = [f"{path} {entry.st_size} {entry.st_mtime_ns}" for path in files for entry in [path.stat()]]
+    return sha256("\n".join([*states, *map(str, given_slots())]).encode()).hexdigest()
 
 
 def hold_slot(base: str, scheme: Scheme, concept: Concept, slot: int) -> None:

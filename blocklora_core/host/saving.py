@@ -31,7 +31,8 @@ def lora_file(name: str) -> Path:
     return Path(path)
 
 
-def _target(prefix: str, concept: Concept) -> Path:
+def target_file(prefix: str, concept: Concept) -> Path:
+    """Where `concept` is saved: below the loras folder, whose subfolders are made. ValueError for any other place."""
     root = loras_folder().resolve()
     path = (root / f"{prefix}{safe_name(concept)}.safetensors").resolve()
     if not path.is_relative_to(root):
@@ -40,7 +41,8 @@ def _target(prefix: str, concept: Concept) -> Path:
     return path
 
 
-def _free(path: Path) -> Path:
+def free_file(path: Path) -> Path:
+    """`path`, numbered where that is taken."""
     candidate, number = path, 2
     while candidate.exists():
         candidate = path.with_stem(f"{path.stem}_{number:02d}")
@@ -52,8 +54,8 @@ def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[
     """Save each concept to `prefix` + its name; returns the stack with its sources, and the files written."""
     saved, paths = [], []
     for lora in stack:
-        target = _target(prefix, lora.concept)
-        path = target if overwrite else _free(target)
+        target = target_file(prefix, lora.concept)
+        path = target if overwrite else free_file(target)
         save(path, lora, overwrite=overwrite)
         saved.append(dataclasses.replace(lora, source=path.name))
         paths.append(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".pkl"})
 
 _MAX_DEPTH = 4  # Mix-of-Show nests 3 deep; a dictionary may hold itself
+_SLACK = 1_000_000  # bytes: small archives may hold a packed pickle
 
 # What the restricted unpickler raises for bytes that are no sound file of tensors.
 _BROKEN = (
@@ -27,6 +29,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     cannot be read.
     """
     with path.open("rb") as file:
+        _check_size(path)
         try:
             tree = torch.load(file, map_location="cpu", weights_only=True)
         except _BROKEN as error:
@@ -37,7 +40,26 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             ) from error
     if not isinstance(tree, dict):
         raise ValueError(f"expected a dictionary of tensors, got {type(tree).__name__}. It is not a LoRA.")
-    return dict(_flat(tree, "", 1))
+    found: dict[str, Tensor] = {}
+    for name, value in _flat(tree, "", 1):
+        if name in found:
+            raise ValueError(f"{name}: expected every name once, got it twice. The file is damaged.")
+        found[name] = value
+    return found
+
+
+def _check_size(path: Path) -> None:
+    """ValueError for an archive that unpacks to far more than it is: PyTorch's own hold their tensors unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+    except zipfile.BadZipFile:
+        return  # the older form, or damaged, as its reader will tell
+    if unpacked > 2 * size + _SLACK:
+        raise ValueError(
+            f"expected an archive of plain tensors, got one of {size} bytes that unpacks to {unpacked}. It would fill "
+            "the memory: get the file from its author again."
+        )
 
 
 def _flat(tree: dict[object, object], prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
@@ -58,4 +80,6 @@ def _tensor(name: str, value: object) -> Tensor:
         raise ValueError(f"{name}: expected a tensor, got {type(value).__name__}. It is not a LoRA.")
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         raise ValueError(f"{name}: expected a plain tensor, got a sparse, quantised or empty one. It is not a LoRA.")
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError(f"{name}: expected a tensor with all its numbers, got one that repeats a few.")
     return value.detach()

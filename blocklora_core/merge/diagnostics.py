@@ -54,6 +54,8 @@ def _mean_cosine(held: Sequence[Layer]) -> float:
 
 
 def _conflicts(held: Sequence[Layer]) -> float:
+    if not any(overlap(a.rows, b.rows) for a, b in combinations(held, 2)):
+        return 0.0
     shape = held[0].weight_shape
     found = torch.zeros(2, shape[0], math.prod(shape[1:]), dtype=torch.bool, device=held[0].up.device)
     for layer in held:

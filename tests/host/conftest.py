@@ -66,10 +66,10 @@ def _redirect(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("output", "input", "temp", "user"):
         (root / name).mkdir()
         monkeypatch.setattr(folder_paths, f"{name}_directory", str(root / name))
-    loras = root / "models" / "loras"
-    loras.mkdir(parents=True)
-    extensions = folder_paths.folder_names_and_paths["loras"][1]
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], extensions))
+    for name in ("loras", "embeddings"):
+        (root / "models" / name).mkdir(parents=True)
+        extensions = folder_paths.folder_names_and_paths[name][1]
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(root / "models" / name)], extensions))
     folder_paths.filename_list_cache.clear()
 
 
@@ -82,7 +82,7 @@ def _no_test_writes_into_comfyui(tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A scratch folder in place of ComfyUI's output, input, temp, user and models/loras folders."""
+    """A scratch folder in place of ComfyUI's output, input, temp and user folders and its loras and embeddings."""
     import folder_paths
 
     _redirect(tmp_path, monkeypatch)

@@ -19,6 +19,9 @@ NODES = (
     "BlockLoRAMerge",
     "BlockLoRACollectGrams",
     "BlockLoRASamplingModes",
+    "BlockLoRAExport",
+    "BlockLoRAInspect",
+    "BlockLoRASlots",
 )
 
 
