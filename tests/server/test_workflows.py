@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blocklora_core.files import load
+from blocklora_core.files import load, save
+from blocklora_core.lora import BlockLoRA, Concept
+from blocklora_core.metadata import rows_of
 from launcher.errors import LauncherError
 from tests.server.conftest import CHECKPOINT, ComfyUI, Outcome
 
@@ -106,6 +110,46 @@ def merge_graph(lora: str) -> Graph:
         "2": {"class_type": "BlockLoRALoad", "inputs": {"lora_name": lora, "strength": 1.0}},
         "3": {"class_type": "BlockLoRAMerge", "inputs": {**wires, "method": "auto", "overlap": "error"}},
     }
+
+
+def in_slot(lora: BlockLoRA, slot: int) -> BlockLoRA:
+    """The same concept under another name, its layers moved to the rows of `slot`."""
+    assert lora.scheme
+    layers = {
+        name: replace(layer, rows=rows_of(name, layer.out_features, lora.scheme, slot))
+        for name, layer in lora.layers.items()
+    }
+    return replace(lora, concept=Concept(f"<c{slot}>", "man"), layers=layers, slot=slot, metadata={})
+
+
+def fifteen_graph(names: list[str], method: str) -> Graph:
+    """A Load for each file, two Stacks chained, and Merge."""
+    graph: Graph = {"1": LOADER}
+    stacked = {}
+    for number, name in enumerate(names):
+        graph[f"l{number}"] = {"class_type": "BlockLoRALoad", "inputs": {"lora_name": name, "strength": 1.0}}
+        stacked[number] = [f"l{number}", 0]
+    first = {f"stack_{number + 1}": stacked[number] for number in range(8)}
+    rest = {f"stack_{number - 6}": stacked[number] for number in range(8, len(names))}
+    graph["s1"] = {"class_type": "BlockLoRAStack", "inputs": first}
+    graph["s2"] = {"class_type": "BlockLoRAStack", "inputs": {"stack_1": ["s1", 0], **rest}}
+    wires = {"model": ["1", 0], "clip": ["1", 1], "stack": ["s2", 0]}
+    graph["m"] = {"class_type": "BlockLoRAMerge", "inputs": {**wires, "method": method, "overlap": "error"}}
+    return graph
+
+
+@pytest.mark.parametrize("method", ["per_row", "fused"])
+def test_fifteen_concepts_merge_in_under_a_second(comfyui: ComfyUI, trained: Outcome, method: str) -> None:
+    """Node time, as Merge's report tells it. The files hold what was really trained, moved to fifteen slots."""
+    names = []
+    for slot in range(15):
+        path = comfyui.loras / "fifteen" / f"c{slot}.safetensors"
+        names.append(
+            save(path, in_slot(load(trained.loras[slot % 2]), slot), overwrite=True).relative_to(comfyui.loras)
+        )
+    graph = fifteen_graph([name.as_posix() for name in names], method) | preview("m")
+    told = re.search(rf"15 concepts merged by {method} in ([\d.]+) s", reports(comfyui.run_graph(graph)))
+    assert told and float(told[1]) < 1.0
 
 
 def test_a_missing_file_fails_with_the_reason(comfyui: ComfyUI) -> None:
