@@ -55,7 +55,8 @@ class PackedSum:
     def solve(self, goals: Tensor, delta: float) -> Tensor:
         """goals (r, n) @ (S + delta I)^-1. ValueError unless that sum is positive definite."""
         roots, diagonal = torch.cat(self.roots, 1), self.diagonals.sum(0) + delta
-        return cheapest(*roots.shape, len(goals))(roots, diagonal, goals)
+        n, k = roots.shape
+        return cheapest(n, k, len(goals))(roots, diagonal, goals)
 
 
 Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
