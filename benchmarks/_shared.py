@@ -111,5 +111,9 @@ def finish(result: Mapping[str, Any]) -> None:
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
-    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in result.items()}
+    # Four decimals, or two digits where that would leave nothing.
+    rounded = {
+        name: (round(value, 4) or float(f"{value:.2g}")) if isinstance(value, float) else value
+        for name, value in result.items()
+    }
     print(json.dumps({**rounded, **facts}), flush=True)

@@ -67,6 +67,18 @@ def test_bench_merge(repository: Path, comfyui_root: Path) -> None:
     assert (result["quick"], result["linears"], result["concepts"]) == (True, 32, 15)
 
 
+def test_bench_fuse(repository: Path, comfyui_root: Path) -> None:
+    result = bench("fuse", repository, comfyui_root)
+    for key in ("collect_seconds", "solve_seconds", "solve_ff_seconds", "file_mb", "peak_gb"):
+        assert math.isfinite(result[key]) and result[key] > 0
+    assert result["error_vs_lbfgs"] <= 1e-3
+    assert result["file_mb"] > result["lora_mb"]
+    packed = {row["k"]: row for row in result["grams"]}
+    assert packed[64]["weights"] < packed[16]["weights"] < 1
+    assert packed[64]["mb"] > packed[16]["mb"]
+    assert packed["all"]["leak"] < packed["not fused"]["leak"]
+
+
 def test_a_missing_comfyui_is_a_clear_error(repository: Path) -> None:
     line = [sys.executable, str(repository / "benchmarks" / "merge.py"), "--quick"]
     done = subprocess.run(line, env=os.environ | {"BLOCKLORA_COMFYUI": ""}, capture_output=True, text=True, check=False)
