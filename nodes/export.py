@@ -89,7 +89,7 @@ class BlockLoRAExport(io.ComfyNode):
     @classmethod
     def execute(
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, name: str, dtype: str, max_rank: int,
-        if_exists: str, **options: float,
+        if_exists: str, **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
         applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
         exported = export(applied, stack, Wish(name, dtype, max_rank, if_exists == "overwrite"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -25,7 +26,8 @@ Ears = tuple[float, float]
 class ConceptFigures:
     """One concept. ranks: lowest and highest of a layer. norm: |Delta W| over all layers, in Frobenius norm.
     rows: share of the rows of its weights that it holds. grams: whether it carries them for all its linear layers.
-    summed, solved: interference from all others in the plain sum and after the closed form; None without Grams."""
+    summed, solved: interference from all others in the plain sum and after the closed form; None without Grams.
+    others: kind of adapter -> how many weights it changes that no figure here covers."""
 
     name: str
     slot: int | None
@@ -36,6 +38,7 @@ class ConceptFigures:
     grams: bool
     summed: float | None
     solved: float | None
+    others: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ def _concept(stack: Stack, solved: Stack | None, at: int) -> ConceptFigures:
     return ConceptFigures(
         lora.concept.name, lora.slot, len(layers), (min(ranks), max(ranks)), norm, held / whole if whole else 0.0,
         _has_grams(lora), interference(stack, at), interference(solved, at) if solved else None,
+        Counter(adapter.kind for adapter in lora.adapters.values()),
     )  # fmt: skip
 
 

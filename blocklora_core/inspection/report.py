@@ -40,8 +40,13 @@ def _concept(concept: ConceptFigures) -> str:
     rank = f"rank {low}" if low == high else f"rank {low} to {high}"
     return (
         f"  {concept.name}: {held} ({concept.rows:.1%} of the rows), {concept.layers} layers, {rank}, "
-        f"norm {concept.norm:.3g}, {grams}{_interference(concept)}"
+        f"norm {concept.norm:.3g}, {grams}{_interference(concept)}{_others(concept)}"
     )
+
+
+def _others(concept: ConceptFigures) -> str:
+    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(concept.others.items()))
+    return f"; and {counted} layers, which are not looked at here" if counted else ""
 
 
 def _interference(concept: ConceptFigures) -> str:

@@ -30,10 +30,21 @@ def flat(members: Stack) -> dict[str, Layer]:
     """The sum of `members`, strengths folded in, as one layer of every row for each weight that some member changes.
 
     Exact: downs are put side by side, equal ones once. Where that would take a rank above the weight's smaller side, a
-    layer of just that rank holds the sum itself.
+    layer of just that rank holds the sum itself. ValueError for members with adapters of other kinds.
     """
+    _check_kinds(members)
     changed = ((name, [layer for layer in held if layer.rows]) for name, held in by_weight(members))
     return {name: united(held) for name, held in changed if held}
+
+
+def _check_kinds(members: Stack) -> None:
+    for lora in members:
+        if lora.adapters:
+            kinds = ", ".join(sorted({adapter.kind for adapter in lora.adapters.values()}))
+            raise ValueError(
+                f"Export: expected LoRA layers alone, got {kinds} in {lora.label}. Leave it out, or save the merged "
+                "MODEL with Save Checkpoint, which holds every kind."
+            )
 
 
 def united(layers: Sequence[Layer]) -> Layer:

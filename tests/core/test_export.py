@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocklora_core.adapters import Adapter
 from blocklora_core.files import load, save
 from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack
 from blocklora_core.merge import METHODS, merge
@@ -154,3 +155,9 @@ def test_the_error_counts_rounding() -> None:
 def test_a_merge_that_changes_nothing_has_no_error() -> None:
     layer = Layer(torch.zeros(4, 1), torch.zeros(1, 4), all_rows(4), 4)
     assert relative_error({QUERY: layer}, {QUERY: layer}) == 0.0
+
+
+def test_other_kinds_are_refused_not_left_out() -> None:
+    mixed = Recipe().make("<a>").with_adapters({"x": Adapter("LoHa", {})})
+    with pytest.raises(ValueError, match="got LoHa in <a>"):
+        flat((mixed,))

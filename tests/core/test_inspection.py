@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from blocklora_core.adapters import Adapter
 from blocklora_core.files import save
 from blocklora_core.inspection import inspect, report_picture, table, text
 from blocklora_core.inspection.crosstalk import answer, crosstalk
@@ -213,3 +214,8 @@ def test_the_slots_picture_shows_held_free_and_clashing(tmp_path: Path) -> None:
     picture = slot_picture(tables(tmp_path))
     assert {FREE, (200, 30, 40), colour(2)} <= colours(picture)
     assert FREE not in colours(slot_picture([]))
+
+
+def test_other_kinds_are_counted_and_said() -> None:
+    mixed = Recipe().make("<a>").with_adapters({"x": Adapter("LoHa", {}), "y": Adapter("LoHa", {})})
+    assert "and 2 LoHa layers, which are not looked at here" in text(inspect((mixed,)))
