@@ -85,7 +85,7 @@ class BlockLoRAMerge(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: float
+        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: Any
     ) -> io.NodeOutput:
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
