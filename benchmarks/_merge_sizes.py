@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,4 +93,4 @@ class Growth:
             # One at a time, as each loader in a chain holds its own file.
             "stock from files": lambda: chain(model, clip, [read_stock(path) for path in paths]),
         }
-        return {name: lambda make=make: loaded_seconds(make) for name, make in makers.items()}
+        return {name: partial(loaded_seconds, make) for name, make in makers.items()}
