@@ -1,11 +1,10 @@
-"""MODEL and CLIP of SD1.5's shapes with random weights, for benchmarks. Import after `import_comfyui`."""
+"""MODEL of the shapes of SD1.5 or SDXL, and SD1.5's CLIP, with random weights. Import after `import_comfyui`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-import comfy.model_base
 import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
@@ -42,6 +41,28 @@ TINY = SD15 | {
     "transformer_depth_output": [1, 1],
     "context_dim": 96,
 }
+# The sizes of ComfyUI's own detection for the released SDXL.
+SDXL = SD15 | {
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "context_dim": 2048,
+    "num_heads": -1,
+    "num_head_channels": 64,
+    "use_linear_in_transformer": True,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+}
+TINY_SDXL = SDXL | {
+    "num_res_blocks": [1],
+    "channel_mult": [1],
+    "transformer_depth": [2],
+    "transformer_depth_middle": 1,
+    "transformer_depth_output": [2, 2],
+    "context_dim": 96,
+}
 NOISE = 0.02
 
 
@@ -56,9 +77,10 @@ def fill(parameters: Iterable[torch.Tensor]) -> None:
 
 def build_model(config: dict[str, Any], dtype: torch.dtype = torch.float16) -> comfy.model_patcher.ModelPatcher:
     """A MODEL with random weights, on the CPU."""
-    settings = comfy.supported_models.SD15(dict(config))
+    sdxl = config["adm_in_channels"] == SDXL["adm_in_channels"]
+    settings = (comfy.supported_models.SDXL if sdxl else comfy.supported_models.SD15)(dict(config))
     settings.set_inference_dtype(dtype, None)
-    model = comfy.model_base.BaseModel(settings, device=CPU)
+    model = settings.get_model({}, device=CPU)
     model.requires_grad_(False)
     fill(model.parameters())
     return comfy.model_patcher.ModelPatcher(model, CPU, CPU)

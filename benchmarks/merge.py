@@ -19,14 +19,22 @@ The last line is one JSON object:
     reweight_seconds       one strength of the fifteen changed while they are loaded: our merge again, and the load
     reweight_one_over_full reweight_seconds / block_seconds
     growth_60_over_15      sixty concepts over fifteen, our merge, both in schemes of 64 slots
+    sizes                  rows: the same for 1 to 60 concepts in schemes of 64 slots on SD1.5's shapes (with CLIP) and
+                           SDXL's (the UNet alone), from memory, and with the files read from a warm disk
+                           (files_seconds); null where a stock chain would take too long, and note says so
+    multi_loader_seconds   the stock node with many rows on MODEL alone, files of fifteen concepts read, then one load;
+                           null where ComfyUI has no such node, and multi_loader says so
+    peft                   add_weighted_adapter on fifteen LoRAs of the 128 Linears, against our merge() alone (see
+                           _merge_peft.py); null without peft
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +45,12 @@ from benchmarks._shared import Stopwatch, finish, import_comfyui, interleaved, m
 
 import_comfyui()
 
-import comfy.sd  # noqa: E402  (ComfyUI is on the path only now)
-import comfy.utils  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks._models import CPU, SD15, TINY, build_clip, build_model  # noqa: E402
+from benchmarks._merge_peft import peft_results  # noqa: E402
+from benchmarks._merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
+from benchmarks._models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
+from benchmarks._stock_rows import apply_rows, multi_loader  # noqa: E402
 from blocklora_core.files import load, save  # noqa: E402
 from blocklora_core.grams import EIGENPAIRS, Gram, Grams  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
@@ -53,6 +62,9 @@ from blocklora_core.rows import Scheme, count  # noqa: E402
 
 RANK, CONCEPTS, MANY = 4, 15, 60
 SLOTS, MANY_SLOTS = 16, 64
+STOCK_LIMIT_SDXL = 15
+REPEATS_OF_SIZES = 2
+QUICK_SIZES = (1, 2)
 EVERYTHING = 1e32  # Bytes: what ComfyUI allows a load that is not bounded.
 
 
@@ -116,28 +128,18 @@ class Bench:
 
     model: Any
     clip: Any
+    paths: dict[str, list[Path]]
     stacks: dict[str, Stack]
-    stock: list[dict[str, torch.Tensor]]
-
-    def _load(self, make: Callable[[], Any]) -> float:
-        watch = Stopwatch()
-        patcher = make()
-        patcher.patch_model(device_to=CPU)
-        taken = watch.seconds()
-        patcher.unpatch_model(device_to=CPU)
-        return taken
+    stock: list[Mapping[str, torch.Tensor]]
 
     def stock_chain(self) -> float:
-        def chain() -> Any:
-            model, clip = self.model, self.clip
-            for lora in self.stock:
-                model, clip = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
-            return model
-
-        return self._load(chain)
+        return loaded_seconds(lambda: chain(self.model, self.clip, self.stock))
 
     def merge(self, stack: str, method: str) -> Callable[[], float]:
-        return lambda: self._load(lambda: apply_merge(self.stacks[stack], self.model, self.clip, method).model)
+        return lambda: loaded_seconds(lambda: apply_merge(self.stacks[stack], self.model, self.clip, method).model)
+
+    def multi_loader(self, node: Any) -> float:
+        return loaded_seconds(lambda: apply_rows(node, self.model, self.paths["files"]))
 
     def reweight(self) -> float:
         """One strength of the fifteen changed, merged and loaded, on a model that has them loaded already."""
@@ -157,7 +159,7 @@ class Bench:
 
     def bare_load(self) -> float:
         """patch_model without patches. On a CPU nothing moves, so this is bookkeeping alone."""
-        return self._load(self.model.clone)
+        return loaded_seconds(self.model.clone)
 
     def copy(self) -> float:
         """One load without patches: patch_model, and every weight of the model copied once.
@@ -184,7 +186,9 @@ class Bench:
 
 
 def sides(bench: Bench) -> dict[str, Callable[[], float]]:
-    return {
+    node = multi_loader()
+    newer = {} if node is None else {"multi_loader": lambda: bench.multi_loader(node)}
+    return newer | {
         "stock_chain": bench.stock_chain,
         "block": bench.merge("files", "per_row"),
         "fused": bench.merge("files", "fused"),
@@ -213,11 +217,34 @@ def prepare(folder: Path, config: dict[str, Any]) -> Bench:
     say(f"{base_name(model)}: {parameters / 1e6:.0f}M parameters, {len(attention_shapes(model))} attention Linears")
     files = make_files(folder, model, CONCEPTS, SLOTS, with_grams=True)
     many = make_files(folder, model, MANY, MANY_SLOTS, with_grams=False)
-    stacks = {"files": files, "few": many[:CONCEPTS], "many": many}
-    loaded = {name: tuple(map(load, paths)) for name, paths in stacks.items()}
-    return Bench(
-        model, build_clip(), loaded, [comfy.utils.load_torch_file(str(path), safe_load=True) for path in files]
-    )
+    paths = {"files": files, "few": many[:CONCEPTS], "many": many}
+    stacks = {name: tuple(map(load, some)) for name, some in paths.items()}
+    return Bench(model, build_clip(), paths, stacks, list(map(read_stock, files)))
+
+
+def sdxl_rows(folder: Path, repeats: int, quick: bool) -> list[dict[str, Any]]:
+    """The rows of sizes on SDXL's shapes."""
+    model = build_model(TINY_SDXL if quick else SDXL)
+    numbers = QUICK_SIZES if quick else SIZES
+    say(f"{base_name(model)}: {len(attention_shapes(model))} attention Linears")
+    paths = make_files(folder, model, max(numbers), MANY_SLOTS, with_grams=False)
+    return Growth(model, None, paths, 1 if quick else STOCK_LIMIT_SDXL).rows(numbers, repeats)
+
+
+def sd15_results(folder: Path, options: argparse.Namespace, repeats: int) -> dict[str, Any]:
+    """Everything that is measured on SD1.5's shapes."""
+    bench = prepare(folder, TINY if options.quick else SD15)
+    median, shapes = medians(interleaved(sides(bench), options.repeats)), attention_shapes(bench.model)
+    growth = Growth(bench.model, bench.clip, bench.paths["many"], MANY)
+    return {
+        **dict(results(median)),
+        "multi_loader_seconds": median.get("multi_loader"),
+        "multi_loader": "measured" if "multi_loader" in median else "not in this ComfyUI",
+        "base": base_name(bench.model),
+        "linears": len(shapes),
+        "sizes": growth.rows(QUICK_SIZES if options.quick else SIZES, repeats),
+        "peft": peft_results(shapes, CONCEPTS, RANK, SLOTS, repeats),
+    }
 
 
 def main() -> None:
@@ -226,13 +253,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, torch.inference_mode():
-        bench = prepare(Path(folder), TINY if options.quick else SD15)
-        median = medians(interleaved(sides(bench), options.repeats))
+        repeats = min(options.repeats, REPEATS_OF_SIZES)
+        measured = sd15_results(Path(folder, "sd15"), options, repeats)
+        gc.collect()  # SD1.5's model is freed before SDXL's 5 GB are built.
+        measured["sizes"] += sdxl_rows(Path(folder, "sdxl"), repeats, options.quick)
         finish(
             {
-                **dict(results(median)),
-                "base": base_name(bench.model),
-                "linears": len(attention_shapes(bench.model)),
+                **measured,
                 "concepts": CONCEPTS,
                 "rank": RANK,
                 "slots": SLOTS,

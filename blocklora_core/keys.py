@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 Role = Literal["down", "up", "alpha", "mid", "dora_scale", "foreign"]
@@ -156,6 +157,8 @@ def to_host(stem: str) -> str:
     return next(found, stem)
 
 
+# A merge asks this of every layer of every file, and the files share their names.
+@lru_cache(maxsize=2**14)
 def is_text(name: str) -> bool:
     """Whether a stem or a ComfyUI weight name belongs to a text encoder."""
     return name.startswith(_TEXT_PREFIXES)

@@ -38,10 +38,12 @@ def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
     """Add the layers of one side of a merged stack in one call; returns how many layers were patched."""
     by_weight: dict[str, list[Layer | Adapter]] = {}
     for lora in stack:
-        changes: list[tuple[str, Layer | Adapter]] = [*lora.layers.items(), *lora.adapters.items()]
-        for name, change in changes:
-            if keys.is_text(name) == text and not (isinstance(change, Layer) and not change.rows):
-                by_weight.setdefault(name, []).append(change)
+        for name, layer in lora.layers.items():
+            if layer.rows and keys.is_text(name) == text:
+                by_weight.setdefault(name, []).append(layer)
+        for name, adapter in lora.adapters.items():
+            if keys.is_text(name) == text:
+                by_weight.setdefault(name, []).append(adapter)
     patches = {name: patch_of(changes) for name, changes in by_weight.items()}
     missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
     if missing:

@@ -113,8 +113,8 @@ def _continues(run: list[_Part], part: _Part) -> bool:
     return gap > 0 and part.rows.start - run[0].rows.start < part.rows.step
 
 
-def _part_of(up: Tensor, part: _Part) -> Tensor:
-    return up if len(up) == len(part.rows) else up[part.offset : part.offset + len(part.rows)]
+def _part_of(layer: Layer, part: _Part) -> Tensor:
+    return layer.up if len(layer.rows) == 1 else layer.up[part.offset : part.offset + len(part.rows)]
 
 
 def _one(tensors: list[Tensor]) -> Tensor:
@@ -125,7 +125,7 @@ def _one(tensors: list[Tensor]) -> Tensor:
 def _stacked(layers: Sequence[Layer], run: tuple[_Part, ...]) -> Run:
     held = [(layers[part.layer], part) for part in run]
     rank, length, _ = run[0].form
-    ups = _one([_part_of(layer.up, part) for layer, part in held]).reshape(len(run), length, rank)
+    ups = _one([_part_of(layer, part) for layer, part in held]).reshape(len(run), length, rank)
     downs = _one([layer.down for layer, _ in held]).reshape(len(run), rank, -1)
     if any(layer.scale != 1 for layer, _ in held):
         ups = ups * torch.tensor([layer.scale for layer, _ in held], device=ups.device).reshape(-1, 1, 1)

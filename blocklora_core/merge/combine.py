@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
+from .. import keys
 from ..lora import BlockLoRA, Stack
 from .fused import lacks_grams
 from .naming import distinct
@@ -64,8 +65,10 @@ def merge(
 def _active(lora: BlockLoRA) -> BlockLoRA | None:
     if _is_off(lora):
         return None
-    layers = {name: layer for name, layer in lora.layers.items() if strength_of(lora, name) != 0.0}
-    adapters = {name: adapter for name, adapter in lora.adapters.items() if strength_of(lora, name) != 0.0}
+    if 0.0 not in (lora.strength, lora.effective_strength_clip):
+        return lora
+    layers = {name: layer for name, layer in lora.layers.items() if strength_of(lora, keys.is_text(name)) != 0.0}
+    adapters = {name: adapter for name, adapter in lora.adapters.items() if strength_of(lora, keys.is_text(name)) != 0}
     return lora.with_layers(layers).with_adapters(adapters)
 
 

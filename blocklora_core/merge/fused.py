@@ -73,8 +73,9 @@ def needs_grams(lora: BlockLoRA) -> list[str]:
 
 def lacks_grams(lora: BlockLoRA) -> bool:
     """Whether `lora` needs Grams and does not carry them all."""
-    needed = needs_grams(lora)
-    return bool(needed) and (lora.grams is None or not lora.grams.covers(needed))
+    if lora.grams is None:
+        return any(layer.is_matrix for layer in lora.layers.values())
+    return not lora.grams.covers(needs_grams(lora))
 
 
 @dataclass(frozen=True)

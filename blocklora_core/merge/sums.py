@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 from .. import keys
 from ..lora import BlockLoRA, Stack
 
-Weigh = Callable[[str], float]
-"""Layer name -> factor."""
+Weigh = Callable[[bool], float]
+"""Whether it is for the text encoders' layers, not the model's -> factor."""
 
 
-def strength_of(lora: BlockLoRA, name: str) -> float:
-    """Strength at which `lora` is asked to apply the layer `name`."""
-    return lora.effective_strength_clip if keys.is_text(name) else lora.strength
+def strength_of(lora: BlockLoRA, text: bool) -> float:
+    """Strength at which `lora` is asked to apply its layers of the text encoders, or of the model."""
+    return lora.effective_strength_clip if text else lora.strength
 
 
 def fold(lora: BlockLoRA, weigh: Weigh) -> BlockLoRA:
     """`lora` at strength 1, with the factors that `weigh` gives folded into its layers and adapters."""
-    layers = {name: layer.scaled(weigh(name)) for name, layer in lora.layers.items()}
-    adapters = {name: adapter.scaled(weigh(name)) for name, adapter in lora.adapters.items()}
+    factor = cache(weigh)
+    layers = {name: layer.scaled(factor(keys.is_text(name))) for name, layer in lora.layers.items()}
+    adapters = {name: adapter.scaled(factor(keys.is_text(name))) for name, adapter in lora.adapters.items()}
     return lora.with_layers(layers).with_adapters(adapters).with_strength(1.0)
 
 
@@ -36,8 +37,8 @@ def per_row(stack: Stack) -> Stack:
 def task_sum(stack: Stack, scale: float = 1.0) -> Stack:
     """alpha_i = scale * s_i: task arithmetic (Ilharco et al., arXiv 2212.04089)."""
 
-    def weight(lora: BlockLoRA, name: str) -> float:
-        return scale * strength_of(lora, name)
+    def weight(lora: BlockLoRA, text: bool) -> float:
+        return scale * strength_of(lora, text)
 
     return tuple(fold(lora, partial(weight, lora)) for lora in stack)
 
@@ -58,10 +59,11 @@ def affine(stack: Stack) -> Stack:
     total = math.fsum(lora.strength for lora in stack)
     total_clip = math.fsum(lora.effective_strength_clip for lora in stack)
 
-    def weight(lora: BlockLoRA, name: str) -> float:
-        whole = total_clip if keys.is_text(name) else total
+    def weight(lora: BlockLoRA, text: bool) -> float:
+        whole = total_clip if text else total
         if whole == 0.0:
-            raise ValueError(f"Average: expected strengths that do not sum to 0, got 0 for {name}. Change one.")
-        return strength_of(lora, name) / whole
+            side = "the text encoders" if text else "the model"
+            raise ValueError(f"Average: expected strengths that do not sum to 0, got 0 for {side}. Change one.")
+        return strength_of(lora, text) / whole
 
     return tuple(fold(lora, partial(weight, lora)) for lora in stack)

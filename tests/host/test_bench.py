@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -26,6 +27,8 @@ KEYS = (
     "reweight_one_over_full",
 )
 
+
+PEFT_KEYS = ("linear_seconds", "ties_seconds", "svd_seconds", "ours_seconds", "ours_ties_seconds")
 
 TRAIN_KEYS = (
     "stock_step_seconds",
@@ -65,6 +68,31 @@ def test_bench_merge(repository: Path, comfyui_root: Path) -> None:
     result = bench("merge", repository, comfyui_root)
     assert all(math.isfinite(result[key]) and result[key] >= 0 for key in KEYS)
     assert (result["quick"], result["linears"], result["concepts"]) == (True, 32, 15)
+    assert (result["multi_loader_seconds"] is None) == (result["multi_loader"] == "not in this ComfyUI")
+    _check_sizes(result["sizes"])
+    _check_peft(result["peft"])
+
+
+def _check_sizes(rows: list[dict[str, Any]]) -> None:
+    assert [(row["base"].split("-")[0], row["concepts"]) for row in rows] == [
+        ("sd15", 1),
+        ("sd15", 2),
+        ("sdxl", 1),
+        ("sdxl", 2),
+    ]
+    assert all(row["ours_seconds"] > 0 and row["files_seconds"]["ours"] > 0 for row in rows)
+    # The last row is past the limit of the stock chain there.
+    stock = [(row["stock_chain_seconds"], row["files_seconds"]["stock"], row["note"]) for row in rows]
+    assert all(seconds > 0 and from_files > 0 and not note for seconds, from_files, note in stock[:3])
+    assert stock[3][:2] == (None, None) and "stock chain only up to 1" in stock[3][2]
+
+
+def _check_peft(result: dict[str, Any] | None) -> None:
+    if importlib.util.find_spec("peft") is None:
+        assert result is None
+        return
+    assert result is not None and all(result[key] > 0 for key in PEFT_KEYS)
+    assert 0 < result["svd_measured_layers"] <= result["layers"]
 
 
 def test_bench_fuse(repository: Path, comfyui_root: Path) -> None:
