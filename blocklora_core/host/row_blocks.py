@@ -6,6 +6,7 @@ one shape at even distances, which is how a scheme deals them out, are one batch
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -122,11 +123,37 @@ def _one(tensors: list[Tensor]) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
 
 
+class _StackedDowns:
+    """Downs as stacked for the last merge, as long as the concepts they are of exist.
+
+    A strength is folded into the ups, so that from one merge to the next the downs are mostly the same tensors.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[list[weakref.ref[Tensor]], Tensor]] = {}
+
+    def of(self, downs: list[Tensor]) -> Tensor:
+        """`downs` below each other."""
+        key = id(downs[0])
+        refs, stacked = self._kept.get(key, ([], downs[0]))
+        if len(refs) == len(downs) and all(ref() is down for ref, down in zip(refs, downs, strict=True)):
+            return stacked
+        stacked = _one(downs)
+        if stacked is not downs[0]:
+            # The key is the first one's address, which may be another's once that is gone.
+            first = weakref.ref(downs[0], lambda _: self._kept.pop(key, None))
+            self._kept[key] = ([first, *map(weakref.ref, downs[1:])], stacked)
+        return stacked
+
+
+_STACKED = _StackedDowns()
+
+
 def _stacked(layers: Sequence[Layer], run: tuple[_Part, ...]) -> Run:
     held = [(layers[part.layer], part) for part in run]
     rank, length, _ = run[0].form
     ups = _one([_part_of(layer, part) for layer, part in held]).reshape(len(run), length, rank)
-    downs = _one([layer.down for layer, _ in held]).reshape(len(run), rank, -1)
+    downs = _STACKED.of([layer.down for layer, _ in held]).reshape(len(run), rank, -1)
     if any(layer.scale != 1 for layer, _ in held):
         ups = ups * torch.tensor([layer.scale for layer, _ in held], device=ups.device).reshape(-1, 1, 1)
     between = run[1].rows.start - run[0].rows.start if len(run) > 1 else 0
