@@ -72,6 +72,11 @@ def add_weighted(model: Any, concepts: int, kind: str) -> float:
     watch = Stopwatch()
     model.add_weighted_adapter(names, [1.0] * concepts, MERGED, combination_type=kind, **more)
     taken = watch.seconds()
+    made = [weight for name, weight in model.named_parameters() if f".{MERGED}." in name]
+    if not made or not all(bool(weight.any()) for weight in made):
+        raise RuntimeError(
+            f"peft's {kind}: expected a merged adapter in every layer, got some without. Check the names."
+        )
     model.delete_adapter(MERGED)
     return taken
 
@@ -103,6 +108,8 @@ def peft_results(shapes: Shapes, concepts: int, rank: int, slots: int, repeats: 
         import peft
     except ImportError:
         return None
+    # peft passes over what has "lora_" in its name, as our stems have.
+    shapes = {f"layer{number}": shape for number, shape in enumerate(shapes.values())}
     blocks, plain = (random_stack(shapes, concepts, rank, some) for some in (slots, None))
     model = with_adapters(plain, shapes)
     sides: dict[str, Callable[[], float]] = {
