@@ -131,7 +131,7 @@ def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
     if dtype not in DTYPES:
         raise ValueError(f"Expected float16, bfloat16 or float32 to save in, got {dtype}.")
     if lora.adapters:
-        kinds = ", ".join(sorted({adapter.kind for adapter in lora.adapters.values()}))
+        kinds = ", ".join(sorted(lora.kinds))
         raise ValueError(
             f"{lora.label}: expected LoRA layers alone, got {kinds} too, which our files do not hold. Keep "
             "the original file: Load reads it, at any strength."

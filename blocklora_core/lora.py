@@ -212,6 +212,11 @@ class BlockLoRA:
         return self.strength if self.strength_clip is None else self.strength_clip
 
     @property
+    def kinds(self) -> Counter[str]:
+        """Kind of adapter other than a LoRA -> how many weights it changes."""
+        return Counter(adapter.kind for adapter in self.adapters.values())
+
+    @property
     def label(self) -> str:
         """Name and source, for messages."""
         return f"{self.concept.name} ({self.source})" if self.source else self.concept.name

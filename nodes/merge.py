@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import Any, get_args
 
 from comfy_api.latest import io, ui
@@ -22,8 +21,7 @@ def _line(lora: Any) -> str:
         f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
     )
     parts = [f"{len(lora.layers)} layers"] if lora.layers else []
-    kinds = Counter(adapter.kind for adapter in lora.adapters.values())
-    parts += [f"{count} weights by {kind}" for kind, count in sorted(kinds.items())]
+    parts += [f"{count} weights by {kind}" for kind, count in sorted(lora.kinds.items())]
     return f"  {lora.concept.name}: {held}{rows}, {', '.join(parts) or 'no layers of its own'}"
 
 

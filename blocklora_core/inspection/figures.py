@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -129,7 +128,7 @@ def _concept(stack: Stack, solved: Stack | None, at: int) -> ConceptFigures:
     return ConceptFigures(
         lora.concept.name, lora.slot, len(layers), (min(ranks), max(ranks)), norm, held / whole if whole else 0.0,
         _has_grams(lora), interference(stack, at), interference(solved, at) if solved else None,
-        Counter(adapter.kind for adapter in lora.adapters.values()),
+        lora.kinds,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def flat(members: Stack) -> dict[str, Layer]:
 def _check_kinds(members: Stack) -> None:
     for lora in members:
         if lora.adapters:
-            kinds = ", ".join(sorted({adapter.kind for adapter in lora.adapters.values()}))
+            kinds = ", ".join(sorted(lora.kinds))
             raise ValueError(
                 f"Export: expected LoRA layers alone, got {kinds} in {lora.label}. Leave it out, or save the merged "
                 "MODEL with Save Checkpoint, which holds every kind."

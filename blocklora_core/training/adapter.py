@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..erasure import Erasure, HeldErasure
 from ..lora import Layer
 from ..rows import Rows, count, index
+from .hooks import hooked
 from .port import AdaptedLayer
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -105,14 +106,11 @@ class AdapterSet:
     @contextmanager
     def attached(self, layers: Mapping[str, AdaptedLayer]) -> Iterator[None]:
         """Forward hooks on the layers' modules, gone when the block ends, however it ends."""
-        handles = []
-        try:
-            for name, adapter in self.adapters.items():
-                handles.append(layers[name].module.register_forward_hook(self._hook(name, adapter)))
+        with hooked(
+            layers[name].module.register_forward_hook(self._hook(name, adapter))
+            for name, adapter in self.adapters.items()
+        ):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @contextmanager
     def silent(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .hooks import hooked
 from .port import CrossAttention
 
 
@@ -22,16 +23,12 @@ class AttentionWatch:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Forward hooks, gone when the block ends. Enter after the adapters', so that their part is seen."""
-        handles = []
+        modules = [module for attention in self.attentions for module in (attention.to_q, attention.to_k)]
         try:
-            for attention in self.attentions:
-                for module in (attention.to_q, attention.to_k):
-                    handles.append(module.register_forward_hook(self._keep(module)))
-            yield
+            with hooked(module.register_forward_hook(self._keep(module)) for module in modules):
+                yield
         finally:
             self._seen.clear()
-            for handle in handles:
-                handle.remove()
 
     def _keep(self, module: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..grams import EIGENPAIRS, GramAccumulator, Grams
+from .hooks import hooked
 from .port import AdaptedLayer, Conditioning, Port
 from .sampling import OnStep, euler, ignore
 
@@ -28,14 +29,8 @@ class InputWatch:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        handles = []
-        try:
-            for name, layer in self.layers.items():
-                handles.append(layer.module.register_forward_pre_hook(self._hook(name)))
+        with hooked(layer.module.register_forward_pre_hook(self._hook(name)) for name, layer in self.layers.items()):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def watch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..lora import Layer
 from ..rows import index
 from .adapter import add_rows, products
+from .hooks import hooked
 from .port import AdaptedLayer
 
 
@@ -53,14 +54,8 @@ class FixedLayers:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Forward hooks on the modules, gone when the block ends, however it ends."""
-        handles = []
-        try:
-            for layer in self.layers:
-                handles.append(layer.module.module.register_forward_hook(partial(_add, layer)))
+        with hooked(layer.module.module.register_forward_hook(partial(_add, layer)) for layer in self.layers):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def _add(layer: FixedLayer, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
