@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .intervals import DRAWS, LEVEL, Interval, interval_of, means, resampled_means
+from .intervals import DRAWS, LEVEL, Interval, bootstrap, interval_of, means, resampled_means
 from .scores import image_alignment
 
 Scores = Mapping[str, Sequence[float]]
@@ -43,11 +43,18 @@ def drift(
     Concept -> embeddings of pictures of its class word by the tuned model and by the base, of the same prompts and
     noise (G, D), and of its references (R, D), all of unit length. Image alignment, tuned minus base; 0 is no drift.
     """
-    groups = []
-    for name, found in tuned.items():
-        after, before = (image_alignment(side, references[name]).tolist() for side in (found, base[name]))
-        groups.append(_pairs(name, after, before) @ torch.tensor([[1.0], [-1.0]], dtype=torch.float64))
-    return interval_of(means(groups)[0], resampled_means(groups, seed, draws)[:, 0], level)
+    return bootstrap(list(drifts(tuned, base, references).values()), seed, draws, level)
+
+
+def drifts(
+    tuned: Mapping[str, Tensor], base: Mapping[str, Tensor], references: Mapping[str, Tensor]
+) -> dict[str, list[float]]:
+    """What `drift` is the mean of: concept -> the difference for each picture."""
+    found = {}
+    for name, pictures in tuned.items():
+        after, before = (image_alignment(side, references[name]).tolist() for side in (pictures, base[name]))
+        found[name] = (_pairs(name, after, before) @ torch.tensor([1.0, -1.0], dtype=torch.float64)).tolist()
+    return found
 
 
 def _pairs(name: str, merged: Sequence[float], single: Sequence[float]) -> Tensor:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from .. import keys
 from ..lora import Stack
 from ..rows import Rows, contains
 from .figures import Inspection, PairFigures
-from .palette import FREE, INK, PAPER, WARNING, Colour, colour, shade
+from .palette import FREE, INK, WARNING, colour
+from .panels import LINE, WIDTH, Cells, Draw, chart, new_panel, page, table
 
-Draw = ImageDraw.ImageDraw
-
-WIDTH, MARGIN, LINE = 930, 16, 14
 MAP_HEIGHT, COLUMN, GAP = 320, 84, 10
-CHART_HEIGHT = 110
-CELL, NAME = 46, 96
 MOST_COLUMNS = 10
 
 
@@ -34,40 +30,7 @@ class _Group:
 
 def report_picture(stack: Stack, inspection: Inspection) -> Image.Image:
     """Map, legend, pairs and layers of `inspection`, which must be of `stack`."""
-    lines = _lines([_map(stack), *_tables(inspection), *_charts(inspection)])
-    height = sum(max(panel.height for panel in line) + MARGIN for line in lines) + MARGIN
-    picture = Image.new("RGB", (max(WIDTH, *map(_width, lines)) + 2 * MARGIN, height), PAPER)
-    top = MARGIN
-    for line in lines:
-        left = MARGIN
-        for panel in line:
-            picture.paste(panel, (left, top))
-            left += panel.width + MARGIN
-        top += max(panel.height for panel in line) + MARGIN
-    return picture
-
-
-def _lines(panels: Sequence[Image.Image]) -> list[list[Image.Image]]:
-    """Panels side by side as far as they fit."""
-    lines: list[list[Image.Image]] = []
-    for panel in panels:
-        if lines and _width([*lines[-1], panel]) <= WIDTH:
-            lines[-1].append(panel)
-        else:
-            lines.append([panel])
-    return lines
-
-
-def _width(line: Sequence[Image.Image]) -> int:
-    return sum(panel.width for panel in line) + MARGIN * (len(line) - 1)
-
-
-def _panel(width: int, height: int, title: str) -> tuple[Image.Image, Draw]:
-    wide = ImageDraw.Draw(Image.new("RGB", (1, 1))).textlength(title)
-    image = Image.new("RGB", (max(width, math.ceil(wide)), height), PAPER)
-    draw = ImageDraw.Draw(image)
-    draw.text((0, 0), title, fill=INK)
-    return image, draw
+    return page([_map(stack), *_tables(inspection), *_charts(inspection)])
 
 
 def _groups(stack: Stack) -> dict[_Group, int]:
@@ -86,7 +49,7 @@ def _map(stack: Stack) -> Image.Image:
     legend = (len(stack) + 3) // 4
     more = f"; {len(groups) - len(shown)} rarer kinds are not shown" if len(groups) > len(shown) else ""
     title = f"Who owns which rows: a column for each kind of weight, its first row at the top{more}"
-    image, draw = _panel(WIDTH, MAP_HEIGHT + (legend + 4) * LINE, title)
+    image, draw = new_panel(WIDTH, MAP_HEIGHT + (legend + 4) * LINE, title)
     for number, (group, weights) in enumerate(shown):
         left, top = number * (COLUMN + GAP), LINE + 4
         _draw_group(draw, group, left, top)
@@ -128,22 +91,19 @@ def _tables(inspection: Inspection) -> list[Image.Image]:
     if not inspection.pairs:
         return []
     names = [concept.name for concept in inspection.concepts]
-    found = [_table(names, "Cosine of the changes, mean over layers", _both_ways(inspection, lambda pair: pair.cosine))]
+    found = [table(names, "Cosine of the changes, mean over layers", _both_ways(inspection, lambda pair: pair.cosine))]
     for title, ears in (
         ("Crosstalk in a plain sum*", "summed"),
         (f"Crosstalk after {inspection.solved}*", "solved"),
     ):
         cells = _ears(inspection, ears)
         if cells:
-            found.append(_table(names, title, cells))
+            found.append(table(names, title, cells))
     if len(found) > 1:
         found.append(
-            _panel(0, LINE, "* how loudly the row's concept answers to the column's inputs; to its own = 1")[0]
+            new_panel(0, LINE, "* how loudly the row's concept answers to the column's inputs; to its own = 1")[0]
         )
     return found
-
-
-Cells = Mapping[tuple[str, str], float]
 
 
 def _both_ways(inspection: Inspection, value: Callable[[PairFigures], float | None]) -> Cells:
@@ -164,44 +124,11 @@ def _ears(inspection: Inspection, which: str) -> Cells:
     return cells
 
 
-def _table(names: Sequence[str], title: str, cells: Cells) -> Image.Image:
-    image, draw = _panel(NAME + len(names) * CELL, (len(names) + 2) * (LINE + 4) + 4, title)
-    for column, name in enumerate(names):
-        draw.text((NAME + column * CELL + 2, LINE + 4), name[:7], fill=colour(column))
-    for row, name in enumerate(names):
-        top = (row + 2) * (LINE + 4)
-        draw.text((0, top), name[:14], fill=colour(row))
-        for column, other in enumerate(names):
-            value = cells.get((name, other))
-            if value is not None:
-                box = (NAME + column * CELL, top - 2, NAME + (column + 1) * CELL - 2, top + LINE)
-                draw.rectangle(box, fill=shade(value))
-                draw.text((box[0] + 6, top), f"{value:.2f}", fill=INK)
-    return image
-
-
 def _charts(inspection: Inspection) -> list[Image.Image]:
     layers = [layer for layer in inspection.layers if len(layer.norms) > 1]
     if not layers:
         return []
     return [
-        _chart("Cosine of the changes, layer by layer (mean over pairs)", [layer.cosine for layer in layers], INK),
-        _chart("Share of entries with conflicting signs, layer by layer", [x.conflicts for x in layers], WARNING),
+        chart("Cosine of the changes, layer by layer (mean over pairs)", [([layer.cosine for layer in layers], INK)]),
+        chart("Share of entries with conflicting signs, layer by layer", [([x.conflicts for x in layers], WARNING)]),
     ]
-
-
-def _chart(title: str, values: Sequence[float], line: Colour) -> Image.Image:
-    image, draw = _panel(WIDTH, CHART_HEIGHT, title)
-    left, right, top, bottom = 40, image.width - 10, LINE + 6, CHART_HEIGHT - 6
-    high, low = max(*values, 0.1), min(*values, 0.0)
-    across = (right - left) / max(len(values) - 1, 1)
-
-    def height(value: float) -> float:
-        return bottom - (value - low) / (high - low) * (bottom - top)
-
-    draw.line((left, height(0.0), right, height(0.0)), fill=FREE)
-    draw.text((0, top - 4), f"{high:.2f}", fill=INK)
-    draw.text((0, bottom - 10), f"{low:.2f}", fill=INK)
-    points = [(left + at * across, height(value)) for at, value in enumerate(values)]
-    draw.line(points if len(points) > 1 else points * 2, fill=line, width=2)
-    return image
