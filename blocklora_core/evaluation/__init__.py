@@ -3,27 +3,47 @@
 from .confusion import accuracy, confusion, hits, nearest
 from .crops import Box, crop
 from .embedder import Embedder, NoTextError
+from .figures import ConceptScores, Evaluation, Measured, Summary, summarise
 from .intervals import Interval, bootstrap
-from .retention import drift, retention
+from .judge import Judge
+from .picture import evaluation_picture
+from .references import Reference, References, reference_of, with_reference
+from .report import as_dict, table, text
+from .retention import drift, drifts, retention
 from .scores import PREFIX, evaluation_prompt, image_alignment, in_class_words, mean_alignment, text_alignment
 
 __all__ = [
     "PREFIX",
     "Box",
+    "ConceptScores",
     "Embedder",
+    "Evaluation",
     "Interval",
+    "Judge",
+    "Measured",
     "NoTextError",
+    "Reference",
+    "References",
+    "Summary",
     "accuracy",
+    "as_dict",
     "bootstrap",
     "confusion",
     "crop",
     "drift",
+    "drifts",
+    "evaluation_picture",
     "evaluation_prompt",
     "hits",
     "image_alignment",
     "in_class_words",
     "mean_alignment",
     "nearest",
+    "reference_of",
     "retention",
+    "summarise",
+    "table",
+    "text",
     "text_alignment",
+    "with_reference",
 ]

@@ -1,0 +1,112 @@
+"""What an evaluation found: scores picture by picture, and their means with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from .confusion import hits
+from .intervals import Interval, bootstrap
+from .retention import retention
+from .scores import mean_alignment
+
+
+@dataclass(frozen=True)
+class ConceptScores:
+    """Pictures of one concept, in their order. image: alignment with its references. text: alignment with the prompts;
+    empty when it was not measured. found: the concepts that were recognised."""
+
+    image: tuple[float, ...]
+    text: tuple[float, ...]
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of the pictures of one model, or of each concept's own model.
+
+    merged: how many concepts were in it; 0 for the base, None where it is not known. seconds, peak_bytes: of the merge,
+    the second on top of the base and on CUDA only. drift: concept -> how much nearer each picture of its class word
+    came to its references than the base's.
+    """
+
+    title: str
+    concepts: Mapping[str, ConceptScores]
+    merged: int | None = None
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    drift: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def found(self) -> dict[str, tuple[str, ...]]:
+        return {name: scores.found for name, scores in self.concepts.items()}
+
+    @property
+    def hits(self) -> dict[str, list[float]]:
+        return hits(self.found)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that was measured together.
+
+    names: all concepts that can be recognised. alone: each by itself; None when it was not measured. base: pictures of
+    the class words by the base model, which bound text alignment from above and image alignment from below.
+    """
+
+    names: tuple[str, ...]
+    merges: tuple[Measured, ...]
+    alone: Measured | None = None
+    base: Measured | None = None
+    notes: tuple[str, ...] = ()
+
+    # Cached, as every form of the report asks and bootstraps take their time.
+    @cached_property
+    def summaries(self) -> tuple[tuple[Measured, Summary], ...]:
+        """Of all that was measured; retention of the merges only."""
+        apart = [(found, summarise(found, None)) for found in (self.base, self.alone) if found is not None]
+        return (*apart, *((found, summarise(found, self.alone)) for found in self.merges))
+
+    @property
+    def largest(self) -> Measured | None:
+        """The merge of most concepts."""
+        return max(self.merges, key=lambda found: found.merged or 0, default=None)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Means over concepts. image_kept, accuracy_kept: over what the same concepts have alone; None when alone was not
+    measured or is 0. mean: of image and text alignment."""
+
+    image: Interval
+    text: Interval | None
+    mean: float | None
+    accuracy: Interval
+    image_kept: Interval | None
+    accuracy_kept: Interval | None
+    drift: Interval | None
+
+
+def summarise(measured: Measured, alone: Measured | None) -> Summary:
+    """The means of `measured`. alone: what its retention is measured against, or None."""
+    scores = measured.concepts.values()
+    image = bootstrap([one.image for one in scores])
+    text = bootstrap([one.text for one in scores]) if all(one.text for one in scores) else None
+    return Summary(
+        image,
+        text,
+        mean_alignment(image.mean, text.mean) if text else None,
+        bootstrap(list(measured.hits.values())),
+        _kept(measured, alone, lambda found: {name: one.image for name, one in found.concepts.items()}),
+        _kept(measured, alone, lambda found: found.hits),
+        bootstrap(list(measured.drift.values())) if measured.drift else None,
+    )
+
+
+def _kept(
+    measured: Measured,
+    alone: Measured | None,
+    scores: Callable[[Measured], Mapping[str, tuple[float, ...] | list[float]]],
+) -> Interval | None:
+    return None if alone is None else retention(scores(measured), scores(alone))
