@@ -18,8 +18,11 @@ Result = TypeVar("Result")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def import_comfyui() -> None:
-    """Put the ComfyUI that BLOCKLORA_COMFYUI names, and this repository, on the path; its device is the CPU."""
+def import_comfyui(gpu: bool = False) -> None:
+    """Put the ComfyUI that BLOCKLORA_COMFYUI names, and this repository, on the path.
+
+    Its device is the CPU; with `gpu` the GPU where there is one.
+    """
     named = os.environ.get("BLOCKLORA_COMFYUI")
     if not named or not Path(named, "main.py").is_file():
         sys.exit(f"BLOCKLORA_COMFYUI must name a ComfyUI folder, got {named!r}. Use `python run.py bench NAME`.")
@@ -27,8 +30,14 @@ def import_comfyui() -> None:
     from comfy.cli_args import args
 
     # The device is chosen when comfy.model_management is imported, so this comes first.
-    args.cpu = True
+    args.cpu = not (gpu and _has_cuda())
     logging.getLogger().setLevel(logging.ERROR)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def say(text: str) -> None:

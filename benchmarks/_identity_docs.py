@@ -1,0 +1,128 @@
+"""Puts the figures of `bench identity` into a Markdown text, so that none is written by hand.
+
+A table stands between `<!-- table NAME -->` and `<!-- end -->`. A figure stands between `<!-- = EXPRESSION -->` and
+`<!-- / -->`, where EXPRESSION is a path into the results, its steps separated by dots, and a format after a colon:
+`methods.methods.default.merged.15.image_kept.0:.1%`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+Results = Mapping[str, Any]
+TABLE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FIGURE = re.compile(r"(<!-- = (\S+?):(\S+) -->).*?(<!-- / -->)", re.DOTALL)
+
+PAPER = {
+    "gradient_fusion": (0.780, 0.724), "average": (0.703, 0.760), "ed_average": (0.719, 0.749),
+    "orthogonal": (0.749, 0.736), "blocklora": (0.775, 0.743),
+}  # fmt: skip
+"""Table 1 of arXiv 2503.08575: image and text alignment of 15 merged concepts."""
+
+
+def fill(path: Path, results: Results) -> None:
+    """Rewrite the tables and figures of the text at `path`, if there is one."""
+    if path.is_file():
+        path.write_text(filled(path.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+def filled(text: str, results: Results) -> str:
+    """`text` with its tables and figures made anew. KeyError for one that the results do not have."""
+    text = TABLE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}", text)
+    return FIGURE.sub(lambda found: f"{found[1]}{format(_at(results, found[2]), found[3])}{found[4]}", text)
+
+
+def _at(results: Any, path: str) -> Any:
+    for step in path.split("."):
+        results = results[int(step)] if isinstance(results, list) else results[step]
+    return results
+
+
+def _interval(found: list[float] | None, form: str = ".3f") -> str:
+    return "" if found is None else f"{found[0]:{form}} ({found[1]:{form}} to {found[2]:{form}})"
+
+
+def _rows(header: str, rows: Iterator[list[str]]) -> str:
+    titles = [title.strip() for title in header.split("|")]
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _last(found: Results) -> tuple[str, Results]:
+    count = max(found["merged"], key=int)
+    return count, found["merged"][count]
+
+
+def methods(results: Results) -> str:
+    """Every method, all concepts merged, the best first."""
+    found = results["methods"]["methods"]
+    ordered = sorted(found.items(), key=lambda item: -_last(item[1])[1]["accuracy"][0])
+    header = (
+        "Method | image alone | image merged | kept | recognised alone | recognised merged | text merged | class drift"
+    )
+    return _rows(header, (_method(one) for _, one in ordered))
+
+
+def _method(found: Results) -> list[str]:
+    alone, (_, merged) = found["alone"], _last(found)
+    return [
+        found["title"], f"{alone['image'][0]:.3f}", _interval(merged["image"]), _interval(merged["image_kept"], ".0%"),
+        f"{alone['accuracy'][0]:.0%}", _interval(merged["accuracy"], ".0%"), f"{merged['text'][0]:.3f}",
+        f"{merged['drift'][0]:+.3f}" if merged["drift"] else "",
+    ]  # fmt: skip
+
+
+def paper(results: Results) -> str:
+    """The paper's Table 1 beside ours."""
+    found = results["methods"]["methods"]
+
+    def row(name: str, image: float, text: float) -> list[str]:
+        _, ours = _last(found[name])
+        return [
+            found[name]["title"],
+            f"{image:.3f}",
+            f"{text:.3f}",
+            f"{ours['image'][0]:.3f}",
+            f"{ours['text'][0]:.3f}",
+        ]
+
+    header = "Method | paper, image | paper, text | here, image | here, text"
+    return _rows(header, (row(name, *figures) for name, figures in PAPER.items()))
+
+
+def counts(results: Results) -> str:
+    """Kept image alignment and share recognised at each number merged."""
+    found = {name: one for name, one in results["methods"]["methods"].items() if len(one["merged"]) > 1}
+    numbers = list(next(iter(found.values()))["merged"])
+
+    def row(one: Results) -> list[str]:
+        cells = [
+            f"{one['merged'][number]['image_kept'][0]:.0%}, {one['merged'][number]['accuracy'][0]:.0%}"
+            for number in numbers
+        ]
+        return [one["title"], f"100%, {one['alone']['accuracy'][0]:.0%}", *cells]
+
+    return _rows("Method | 1 | " + " | ".join(numbers), map(row, found.values()))
+
+
+def many(results: Results) -> str:
+    """Up to sixty concepts."""
+    one = results["many"]["methods"]["many"]
+    first = ["alone", f"{one['alone']['image'][0]:.3f}", "", f"{one['alone']['accuracy'][0]:.0%}"]
+
+    def row(count: str, merged: Results) -> list[str]:
+        return [
+            count,
+            _interval(merged["image"]),
+            _interval(merged["image_kept"], ".0%"),
+            _interval(merged["accuracy"], ".0%"),
+        ]
+
+    rows = [first, *(row(count, merged) for count, merged in one["merged"].items())]
+    return _rows("merged | image | kept | recognised", iter(rows))
+
+
+TABLES: Mapping[str, Callable[[Results], str]] = {"methods": methods, "paper": paper, "counts": counts, "many": many}

@@ -1,0 +1,75 @@
+"""What `bench identity` compares: how concepts are trained, and how they are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks._identity_sample import Merge
+from benchmarks._identity_train import Recipe
+from blocklora_core.rows import Scheme
+
+NICHE = {"niche_weight": 1.0}
+TRIGGER = {"token": "none"}
+LAMBDA = 0.3
+"""The erasure of the methods that have one; the paper names none."""
+LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.5)
+
+RECIPES: Mapping[str, Recipe] = {
+    "default": Recipe(fields=NICHE),
+    "block": Recipe(erasure=LAMBDA),
+    "ed": Recipe("plain LoRA"),
+    "plain": Recipe("plain LoRA", fields=TRIGGER),
+    "orthogonal": Recipe("orthogonal adaptation"),
+    "ed niche": Recipe("plain LoRA", fields=NICHE),
+    "dense erasure": Recipe("plain LoRA", erasure=LAMBDA),
+    "interleaved": Recipe(erasure=LAMBDA, scheme=Scheme(layout="interleaved")),
+    "block niche": Recipe(erasure=LAMBDA, fields=NICHE),
+    "many": Recipe(fields=NICHE, scheme=Scheme(slots=64)),
+    **{f"block {value:g}": Recipe(erasure=value) for value in LAMBDAS if value != LAMBDA},
+}
+"""Name -> how its concepts are trained. Equal recipes under two names are trained once."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table. main: measured with every seed and at every number of concepts."""
+
+    title: str
+    recipe: str
+    merge: Merge
+    main: bool = False
+
+
+METHODS: Mapping[str, Method] = {
+    "default": Method("The pack's default: row blocks, niche, fused", "default", Merge("fused"), True),
+    "blocklora": Method("BlockLoRA (row blocks, erasure, sum)", "block", Merge("per_row"), True),
+    "blocklora_fused": Method("Fused BlockLoRA (row blocks, erasure)", "block", Merge("fused"), True),
+    "average": Method("Plain LoRA, averaged", "plain", Merge("weighted_average"), True),
+    "sum": Method("Plain LoRA, summed", "plain", Merge("task_sum")),
+    "ed_average": Method("ED-LoRA, averaged", "ed", Merge("weighted_average"), True),
+    "orthogonal": Method("Orthogonal Adaptation", "orthogonal", Merge("orthogonal"), True),
+    "gradient_fusion": Method("ED-LoRA, gradient fusion", "ed", Merge("gradient_fusion"), True),
+    "ties": Method("ED-LoRA, TIES", "ed", Merge("ties")),
+    "knots": Method("ED-LoRA, KnOTS", "ed", Merge("knots")),
+    "no_erasure": Method("BlockLoRA without erasure", "block 0", Merge("per_row")),
+    "no_row_blocks": Method("BlockLoRA without row blocks", "dense erasure", Merge("task_sum")),
+    "affine": Method("BlockLoRA, averaged", "block", Merge("affine")),
+    "interleaved": Method("BlockLoRA, interleaved rows", "interleaved", Merge("per_row")),
+    "niche": Method("Row blocks and niche, summed", "default", Merge("per_row")),
+    "erasure_niche_fused": Method("Row blocks, erasure and niche, fused", "block niche", Merge("fused")),
+    "plain_niche_sum": Method("ED-LoRA and niche, summed", "ed niche", Merge("task_sum")),
+    "plain_niche_average": Method("ED-LoRA and niche, averaged", "ed niche", Merge("weighted_average")),
+    "plain_niche_fusion": Method("ED-LoRA and niche, gradient fusion", "ed niche", Merge("gradient_fusion")),
+    **{
+        f"erasure_{value:g}{suffix}": Method(
+            f"Row blocks, erasure {value:g}, {how}", "block" if value == LAMBDA else f"block {value:g}", Merge(method)
+        )
+        for value in LAMBDAS
+        for suffix, how, method in (("", "summed", "per_row"), ("_fused", "fused", "fused"))
+    },
+}
+MANY = {"many": Method("The default in 64 slots", "many", Merge("fused"), True)}
+"""Measured with up to sixty concepts."""
+
+QUICK = ("default", "blocklora", "average")

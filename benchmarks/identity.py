@@ -1,0 +1,105 @@
+"""Do fifteen merged concepts keep their identity? `python run.py bench identity`, on the demo's base.
+
+Every method trains the same concepts (demo/cast.py) on the same pictures, merges them and samples each: alone, and with
+1, 2, 4, 9 and 14 others. A small image-text model that never saw the concepts (demo/evaluator.py) says how like their
+held-out pictures they are, and which concept each picture shows. The protocol is Mix-of-Show's. Trained files and
+pictures are kept in --work, so a run goes on where it was stopped. Writes evidence.json and figures to --out, puts the
+figures into evidence.md there, and ends in one JSON object: {"methods": {name: {"image_single", "image_merged",
+"retention", "accuracy_single", "accuracy_merged"}}}.
+
+--quick             six people, three methods, one seed; writes to --work
+--methods A,B       these only   --seeds N   --pictures N   of each concept and setting
+--many              also 15, 30 and 60 concepts merged in 64 slots
+--workers N         processes; by default one for each core, or one where there is a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks._shared import ROOT, finish, import_comfyui, say
+
+import_comfyui(gpu=True)
+
+import torch  # noqa: E402  (ComfyUI is on the path only now)
+
+from benchmarks._identity_docs import fill  # noqa: E402
+from benchmarks._identity_figures import draw  # noqa: E402
+from benchmarks._identity_methods import MANY, METHODS, QUICK  # noqa: E402
+from benchmarks._identity_plan import Plan  # noqa: E402
+from benchmarks._identity_results import Scorer, short  # noqa: E402
+from benchmarks._identity_work import Crew, Place  # noqa: E402
+from demo.cast import cast  # noqa: E402
+from demo.prepare import CHECKPOINT  # noqa: E402
+
+COUNTS = (2, 3, 5, 10, 15)
+MANY_COUNTS = (15, 30, 60)
+PEOPLE = 6
+
+
+def plans(chosen: argparse.Namespace) -> dict[str, Plan]:
+    if chosen.quick:
+        methods = {name: METHODS[name] for name in QUICK}
+        return {"methods": Plan(cast(PEOPLE), chosen.pictures or 4, (PEOPLE,), (0,), methods)}
+    names = chosen.methods.split(",") if chosen.methods else list(METHODS)
+    unknown = set(names) - set(METHODS)
+    if unknown:
+        sys.exit(f"--methods: expected some of {', '.join(METHODS)}, got {', '.join(sorted(unknown))}.")
+    methods = {name: METHODS[name] for name in names}
+    found = {"methods": Plan(cast(), chosen.pictures or 4, COUNTS, tuple(range(chosen.seeds)), methods)}
+    if chosen.many:
+        found["many"] = Plan(cast(MANY_COUNTS[-1]), 2, MANY_COUNTS, (0,), MANY)
+    return found
+
+
+def measured(plan: Plan, place: Place) -> dict[str, Any]:
+    """What is complete, and how far the evaluator can be trusted with these concepts."""
+    scorer = Scorer(plan, place)
+    found = {name: figures for name, method in plan.methods.items() if (figures := scorer.method(method))}
+    confusions = {name: scorer.confusion(plan.methods[name]) for name in found}
+    return {"evaluator": scorer.trusted(), "methods": found, "confusion": confusions}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Do merged concepts keep their identity?")
+    checkpoints = Path(os.environ["BLOCKLORA_COMFYUI"], "models", "checkpoints")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--methods", default="")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=0)
+    parser.add_argument("--many", action="store_true")
+    parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    parser.add_argument("--work", type=Path, default=ROOT / ".comfyui" / "identity")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--checkpoint", type=Path, default=checkpoints / CHECKPOINT)
+    parser.add_argument("--art", type=Path, default=ROOT / ".comfyui" / "art")
+    chosen = parser.parse_args()
+    place = Place(chosen.checkpoint, chosen.art, chosen.work)
+    crew = Crew(place, chosen.workers)
+    started = time.perf_counter()
+    results: dict[str, Any] = {}
+    for name, plan in plans(chosen).items():
+        cells = list(plan.cells())
+        crew.work([training for cell in cells for training in cell.trained], cells)
+        results[name] = measured(plan, place)
+    results["run"] = {"seconds": round(time.perf_counter() - started), "work_seconds": round(crew.seconds)}
+    out = chosen.out or (chosen.work / "quick" if chosen.quick else ROOT / "docs")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evidence.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    first = plans(chosen)["methods"]
+    draw(results, first, place, out)
+    fill(out / "evidence.md", results)
+    say(f"figures are in {out}")
+    finish({"methods": short(results["methods"]["methods"], len(first.members)), **results["run"]})
+
+
+if __name__ == "__main__":
+    main()
