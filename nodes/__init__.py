@@ -1,6 +1,6 @@
 """What users drag into a graph."""
 
-from . import dataset, export, files, grams, inspect, merge, sampling_modes, settings, slots, train
+from . import dataset, evaluate, export, files, grams, inspect, merge, sampling_modes, settings, slots, train
 
 NODES = [
     *dataset.NODES,
@@ -12,5 +12,6 @@ NODES = [
     *sampling_modes.NODES,
     *export.NODES,
     *inspect.NODES,
+    *evaluate.NODES,
     *slots.NODES,
 ]

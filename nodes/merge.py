@@ -39,6 +39,24 @@ def _report(applied: Applied, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def option_inputs() -> list[Any]:
+    """The inputs of merge.Options."""
+    return [
+        advanced(
+            io.Float, "density", default=DEFAULTS.density, min=0.01, max=1.0, step=0.01, optional=True,
+            tooltip="ties and knots: share of each concept's entries that they keep.",
+        ),
+        advanced(
+            io.Float, "scale", default=DEFAULTS.scale, min=-10.0, max=10.0, step=0.05, optional=True,
+            tooltip="task_sum, ties and knots: strength of the whole merge.",
+        ),
+        advanced(
+            io.Float, "orthogonal_weight", default=DEFAULTS.orthogonal_weight, min=-10.0, max=10.0, step=0.05,
+            optional=True, tooltip="orthogonal: strength of each concept.",
+        ),
+    ]  # fmt: skip
+
+
 class BlockLoRAMerge(io.ComfyNode):
     """Merges any number of concepts into MODEL and CLIP."""
 
@@ -61,18 +79,7 @@ class BlockLoRAMerge(io.ComfyNode):
                     "overlap", options=list(get_args(Overlap)), default="error",
                     tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
                 ),
-                advanced(
-                    io.Float, "density", default=DEFAULTS.density, min=0.01, max=1.0, step=0.01, optional=True,
-                    tooltip="ties and knots: share of each concept's entries that they keep.",
-                ),
-                advanced(
-                    io.Float, "scale", default=DEFAULTS.scale, min=-10.0, max=10.0, step=0.05, optional=True,
-                    tooltip="task_sum, ties and knots: strength of the whole merge.",
-                ),
-                advanced(
-                    io.Float, "orthogonal_weight", default=DEFAULTS.orthogonal_weight, min=-10.0, max=10.0, step=0.05,
-                    optional=True, tooltip="orthogonal: strength of each concept.",
-                ),
+                *option_inputs(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The merged model."),

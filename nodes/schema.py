@@ -11,6 +11,7 @@ CATEGORY = "BlockLoRA"
 
 StackType = io.Custom("BLOCK_LORA_STACK")
 SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
+ReferencesType = io.Custom("BLOCKLORA_REFERENCES")
 
 
 def known(function: Any, **arguments: Any) -> dict[str, Any]:

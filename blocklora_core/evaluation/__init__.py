@@ -3,7 +3,8 @@
 from .confusion import accuracy, confusion, hits, nearest
 from .crops import Box, crop
 from .embedder import Embedder, NoTextError
-from .figures import ConceptScores, Evaluation, Measured, Summary, summarise
+from .figures import ConceptScores, Evaluation, Measured, Summary, summarise, with_notes
+from .given import Shown, as_seen, evaluate_pictures, parse_boxes, whole_pictures
 from .intervals import Interval, bootstrap
 from .judge import Judge
 from .picture import evaluation_picture
@@ -24,14 +25,17 @@ __all__ = [
     "NoTextError",
     "Reference",
     "References",
+    "Shown",
     "Summary",
     "accuracy",
     "as_dict",
+    "as_seen",
     "bootstrap",
     "confusion",
     "crop",
     "drift",
     "drifts",
+    "evaluate_pictures",
     "evaluation_picture",
     "evaluation_prompt",
     "hits",
@@ -39,11 +43,14 @@ __all__ = [
     "in_class_words",
     "mean_alignment",
     "nearest",
+    "parse_boxes",
     "reference_of",
     "retention",
     "summarise",
     "table",
     "text",
     "text_alignment",
+    "whole_pictures",
+    "with_notes",
     "with_reference",
 ]

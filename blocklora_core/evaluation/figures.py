@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from .confusion import hits
@@ -86,6 +86,11 @@ class Summary:
     image_kept: Interval | None
     accuracy_kept: Interval | None
     drift: Interval | None
+
+
+def with_notes(evaluation: Evaluation, notes: Iterable[str]) -> Evaluation:
+    """The same with more notes."""
+    return replace(evaluation, notes=(*evaluation.notes, *notes))
 
 
 def summarise(measured: Measured, alone: Measured | None) -> Summary:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
 
 import comfy.model_management
 import comfy.utils
@@ -17,6 +16,7 @@ from ..lora import BlockLoRA, Stack
 from ..merge.fused import lacks_grams, needs_grams
 from ..merge.sums import per_row
 from ..metadata import trigger_words
+from ..prompt_lines import in_turn
 from ..training.fingerprint import collect_grams
 from ..training.port import AdaptedLayer, Conditioning
 from .fixed import fixed_layers, modules_of
@@ -30,15 +30,12 @@ from .text import layers_of
 from .train import training_port
 from .weights import training_mode
 
-PLACE = "{concept}"
-DEFAULT_PROMPT = f"a {PLACE}"
-
 
 @dataclass(frozen=True)
 class CollectJob:
     """What the node was given. Raises ValueError for numbers out of range.
 
-    prompts: `{concept}` stands for what calls the concept; empty for DEFAULT_PROMPT. pictures: sampled for each
+    prompts: `{concept}` stands for what calls the concept; empty for PLAIN. pictures: sampled for each
     concept, prompts taken in turn. size: of a picture, in pixels. again: also where a concept has Grams. eigenpairs:
     kept of each Gram.
     """
@@ -60,8 +57,7 @@ class CollectJob:
     def prompts_of(self, lora: BlockLoRA) -> list[str]:
         """One prompt for each picture."""
         called = trigger_words(lora) or lora.concept.name
-        lines = [line.strip() for line in self.prompts if line.strip()] or [DEFAULT_PROMPT]
-        return [line.replace(PLACE, called) for line in islice(cycle(lines), self.pictures)]
+        return in_turn(self.prompts, called, self.pictures)
 
 
 @dataclass(frozen=True)

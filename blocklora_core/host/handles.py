@@ -12,3 +12,6 @@ ComfyClip: TypeAlias = Any
 
 ComfyVae: TypeAlias = Any
 """What a VAE socket carries: comfy.sd.VAE."""
+
+ComfyClipVision: TypeAlias = Any
+"""What a CLIP_VISION socket carries: comfy.clip_vision.ClipVisionModel, or anything with its encode_image."""
