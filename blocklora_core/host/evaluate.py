@@ -30,7 +30,7 @@ from ..lora import BlockLoRA, Stack
 from ..merge import DEFAULTS, Options, Overlap
 from ..metadata import trigger_words
 from ..prompt_lines import PLACE, PLAIN, in_turn
-from .generate import Sampling, sample_pictures
+from .generate import Sampler, Sampling
 from .handles import ComfyClip, ComfyModel, ComfyVae
 from .patching import Applied, apply_merge
 
@@ -194,7 +194,7 @@ class _Run:
     def run(self) -> Evaluated:
         self.watcher.begin(self._planned())
         alone, pictures = self._alone()
-        base_seen = self._classes(*self.base[:2], self.subsets[-1], "base") if self._drifting else {}
+        base_seen = self._classes(self._sampler(*self.base[:2]), self.subsets[-1], "base") if self._drifting else {}
         merges = []
         for subset in self.subsets:
             measured, pictures = self._merged(subset, base_seen)
@@ -218,19 +218,20 @@ class _Run:
         for subject in self.subjects:
             self.watcher.setting(f"{subject.name} alone")
             applied = self._apply([subject], SINGLE)
-            pictures[subject.name] = self._sample(applied.model, applied.clip, subject.called)
+            pictures[subject.name] = self._sample(self._sampler(applied.model, applied.clip), subject.called)
         return Measured("each alone", self._scores(pictures), 1), pictures
 
     def _merged(self, subset: Sequence[_Subject], base_seen: Mapping[str, Tensor]) -> tuple[Measured, Pictures]:
         with _Cost(self.base) as cost:
             applied = self._apply(subset, self.job.method)
             _load(applied.model, applied.clip)
+        sampler = self._sampler(applied.model, applied.clip)
         title = f"{len(subset)} merged by {applied.merged.method}"
         pictures = {}
         for subject in subset:
             self.watcher.setting(f"{title}, {subject.name}")
-            pictures[subject.name] = self._sample(applied.model, applied.clip, subject.called)
-        seen = self._classes(applied.model, applied.clip, subset, title) if base_seen else {}
+            pictures[subject.name] = self._sample(sampler, subject.called)
+        seen = self._classes(sampler, subset, title) if base_seen else {}
         drift = {name: tuple(values) for name, values in self._drifts(subset, seen, base_seen).items()}
         return Measured(title, self._scores(pictures), len(subset), cost.seconds, cost.peak_bytes, drift), pictures
 
@@ -239,18 +240,20 @@ class _Run:
         members = tuple(subject.lora for subject in subset)
         return apply_merge(members, model, clip, method, self.job.overlap, self.job.options)
 
-    def _sample(self, model: ComfyModel, clip: ComfyClip, called: str) -> Tensor:
-        prompts = self.job.prompts_for(called)
-        pictures = sample_pictures(model, clip, self.base[2], prompts, self.job.sampling, self.watcher.step)
+    def _sampler(self, model: ComfyModel, clip: ComfyClip) -> Sampler:
+        return Sampler(model, clip, self.base[2], self.job.sampling, self.watcher.step)
+
+    def _sample(self, sampler: Sampler, called: str) -> Tensor:
+        pictures = sampler.pictures(self.job.prompts_for(called))
         self.watcher.done(pictures)
         return pictures
 
-    def _classes(self, model: ComfyModel, clip: ComfyClip, subset: Sequence[_Subject], title: str) -> dict[str, Tensor]:
+    def _classes(self, sampler: Sampler, subset: Sequence[_Subject], title: str) -> dict[str, Tensor]:
         """Class word -> embeddings of its pictures by that model."""
         pictures = {}
         for word in _class_words(subset):
             self.watcher.setting(f"{title}, class word {word}")
-            pictures[word] = self._sample(model, clip, word)
+            pictures[word] = self._sample(sampler, word)
         return {word: self._embed(found) for word, found in pictures.items()}
 
     def _drifts(

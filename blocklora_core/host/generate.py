@@ -42,31 +42,49 @@ class Sampling:
                 raise ValueError(f"Sampling: expected {name} of at least 1, got {getattr(self, name)}.")
 
 
-@torch.inference_mode()
-def sample_pictures(
-    model: ComfyModel,
-    clip: ComfyClip,
-    vae: ComfyVae,
-    prompts: Sequence[str],
-    sampling: Sampling,
-    on_step: OnStep | None = None,
-) -> Tensor:
-    """One picture a prompt: (G, H, W, 3) uint8 on the CPU, as it would be saved. The negative prompt is empty.
+class Sampler:
+    """Samples from one MODEL and CLIP; each prompt is encoded once. on_step: may be None."""
 
-    InterruptProcessingException when the user cancels.
-    """
-    encoded = {prompt: _encode(clip, prompt) for prompt in dict.fromkeys([*prompts, ""])}
-    pictures: dict[int, Tensor] = {}
-    for places in _batches([encoded[prompt] for prompt in prompts], sampling.batch):
-        positive = _joined([encoded[prompts[at]] for at in places])
-        latents = _sample(model, positive, encoded[""], places, sampling, on_step)
-        pictures |= zip(places, _decode(vae, latents), strict=True)
-    return torch.stack([pictures[at] for at in range(len(prompts))])
+    def __init__(
+        self, model: ComfyModel, clip: ComfyClip, vae: ComfyVae, sampling: Sampling, on_step: OnStep | None = None
+    ):
+        self.model, self.clip, self.vae = model, clip, vae
+        self.sampling, self.on_step = sampling, on_step
+        self._encoded: dict[str, Conditioning] = {}
 
+    @torch.inference_mode()
+    def pictures(self, prompts: Sequence[str]) -> Tensor:
+        """One picture a prompt: (G, H, W, 3) uint8 on the CPU, as it would be saved. The negative prompt is empty.
 
-def _encode(clip: ComfyClip, prompt: str) -> Conditioning:
-    found: Conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
-    return found
+        InterruptProcessingException when the user cancels.
+        """
+        encoded = [self._encode(prompt) for prompt in prompts]
+        pictures: dict[int, Tensor] = {}
+        for places in _batches(encoded, self.sampling.batch):
+            latents = self._sample(_joined([encoded[at] for at in places]), places)
+            pictures |= zip(places, _decode(self.vae, latents), strict=True)
+        return torch.stack([pictures[at] for at in range(len(prompts))])
+
+    def _encode(self, prompt: str) -> Conditioning:
+        if prompt not in self._encoded:
+            found: Conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+            self._encoded[prompt] = found
+        return self._encoded[prompt]
+
+    def _sample(self, positive: Conditioning, places: Sequence[int]) -> Tensor:
+        how, shape = self.sampling, latent_shape(self.model, self.sampling.size)
+        noise = torch.stack([_noise(shape, how.seed + at) for at in places])
+
+        def after(_step: int, _denoised: Tensor, _noisy: Tensor, _steps: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if self.on_step is not None:
+                self.on_step(len(places))
+
+        latents: Tensor = comfy.sample.sample(
+            self.model, noise, how.steps, how.cfg, how.sampler, how.scheduler, positive, self._encode(""),
+            torch.zeros_like(noise), callback=after, disable_pbar=True, seed=how.seed + places[0],
+        )  # fmt: skip
+        return latents
 
 
 def _batches(conditionings: Sequence[Conditioning], most: int) -> Iterator[list[int]]:
@@ -95,25 +113,6 @@ def _joined(conditionings: Sequence[Conditioning]) -> Conditioning:
     extras = [one[0][1].get("pooled_output") for one in conditionings]
     pooled = {} if extras[0] is None else {"pooled_output": torch.cat(extras)}
     return [[torch.cat([one[0][0] for one in conditionings]), pooled]]
-
-
-def _sample(
-    model: ComfyModel, positive: Conditioning, negative: Conditioning, places: Sequence[int], sampling: Sampling,
-    on_step: OnStep | None,
-) -> Tensor:  # fmt: skip
-    shape = latent_shape(model, sampling.size)
-    noise = torch.stack([_noise(shape, sampling.seed + at) for at in places])
-
-    def after(_step: int, _denoised: Tensor, _noisy: Tensor, _steps: int) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if on_step is not None:
-            on_step(len(places))
-
-    latents: Tensor = comfy.sample.sample(
-        model, noise, sampling.steps, sampling.cfg, sampling.sampler, sampling.scheduler, positive, negative,
-        torch.zeros_like(noise), callback=after, disable_pbar=True, seed=sampling.seed + places[0],
-    )  # fmt: skip
-    return latents
 
 
 def _noise(shape: torch.Size, seed: int) -> Tensor:

@@ -22,6 +22,9 @@ NODES = (
     "BlockLoRAExport",
     "BlockLoRAInspect",
     "BlockLoRASlots",
+    "BlockLoRAReferences",
+    "BlockLoRAEvaluate",
+    "BlockLoRAEvaluatePictures",
 )
 
 
