@@ -119,13 +119,12 @@ class Watcher:
 
 
 def parse_counts(text: str, concepts: int) -> tuple[int, ...]:
-    """ "1, 3, all" -> the numbers, rising, each once; at most `concepts`. ValueError for anything else."""
+    """Such as `1, 3, all` -> the numbers, rising, each once; at most `concepts`. ValueError for anything else."""
     found = set()
     for word in text.replace(",", " ").split():
         if word != "all" and not word.isdecimal():
             raise ValueError(f"Counts: expected numbers or all, such as 1, 3, all, got {word!r}.")
-        number = concepts if word == "all" else int(word)
-        found.add(number)
+        found.add(concepts if word == "all" else int(word))
     _check_counts(sorted(found), concepts)
     return tuple(sorted(found))
 

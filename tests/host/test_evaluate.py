@@ -11,12 +11,13 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import comfy.model_management
+import comfy.utils
 import pytest
 import torch
 from blocklora.blocklora_core.evaluation import Reference, text
 from blocklora.blocklora_core.host.clip_embedder import ClipEmbedder
 from blocklora.blocklora_core.host.evaluate import Evaluated, EvaluateJob, Watcher, evaluate, parse_counts
-from blocklora.blocklora_core.host.evaluation_progress import strip
+from blocklora.blocklora_core.host.evaluation_progress import NodeWatcher, strip
 from blocklora.blocklora_core.host.generate import Sampler, Sampling
 from blocklora.blocklora_core.host.patching import apply_merge
 from blocklora.blocklora_core.lora import Stack
@@ -24,7 +25,7 @@ from blocklora.blocklora_core.lora import Stack
 from tests.host.tiny import Base, adaptable, make_lora, patched, same
 from tests.host.tiny_clip import make_text, make_vision
 
-SAMPLING = Sampling(steps=2, cfg=2.0, sampler="euler", scheduler="normal", size=16, seed=5, batch=4)
+SAMPLING = Sampling(steps=2, cfg=1.0, sampler="euler", scheduler="normal", size=16, seed=5, batch=4)
 JOB = EvaluateJob(["a {concept}", "a {concept} on a beach"], pictures=2, counts=(1, 2, 3), sampling=SAMPLING)
 NAMES = ("<a>", "<b>", "<c>")
 
@@ -249,6 +250,22 @@ def test_previews_show_the_last_pictures() -> None:
     assert [shown.getpixel((3 * at, 0)) for at in range(4)] == [(at, at, at) for at in (2, 3, 4, 5)]
 
 
+def test_the_node_shows_progress_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+
+    def hook(value: int, total: int, preview: Any, **_node: Any) -> None:
+        shown.append((value, total, preview and preview[1].size))
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    watcher = NodeWatcher(None, steps=2)
+    watcher.begin(3)
+    watcher.setting("<a> alone")
+    for _ in range(3):
+        watcher.step(2)
+    watcher.done(torch.zeros(3, 4, 5, 3, dtype=torch.uint8))
+    assert shown == [(2, 6, None), (4, 6, None), (6, 6, None), (6, 6, (15, 4))]
+
+
 @pytest.fixture(scope="module")
 def node(pack: ModuleType) -> dict[str, Any]:
     return {kind.__name__: kind for kind in pack.NODES}
@@ -262,7 +279,7 @@ def test_the_nodes(node: dict[str, Any], base: Base, stack: Stack, vision: Any, 
     kind = node["BlockLoRAEvaluate"]
     kind.hidden = SimpleNamespace(unique_id=None)
     output = kind.execute(
-        base.model, base.clip, base.vae, stack, chain, vision, "auto", "error", "a {concept}", 1, "all", True, 1, 1.0,
+        base.model, base.clip, base.vae, stack, chain, vision, "auto", "error", "a {concept}", 1, "all", True, 1, 2.0,
         "euler", "normal", 16, 0, text_clip,
     )  # fmt: skip
     report, data, table, picture, pictures = output.result
