@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ class ImageTower(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(3, CHANNELS[0], 5, 2, 2)]
-        for before, after in zip(CHANNELS, CHANNELS[1:], strict=False):
+        for before, after in pairwise(CHANNELS):
             layers += [nn.GroupNorm(8, before), nn.SiLU(), nn.Conv2d(before, after, 3, 2, 1), _Residual(after)]
         self.layers = nn.Sequential(*layers, nn.GroupNorm(8, CHANNELS[-1]), nn.SiLU())
         self.out = nn.Linear(2 * CHANNELS[-1], WIDTH)

@@ -25,18 +25,18 @@ WORD_OF = {short_name: word for word, short_name in CLASSES.items()}
 
 @dataclass(frozen=True)
 class EvaluatorRecipe:
-    """One step sees subjects + styles + backgrounds instances, each twice, and `scenes` captioned scenes of the base."""
+    """One step sees subjects + styles + backgrounds instances, each twice, and captioned scenes of the base."""
 
-    steps: int = 2000
+    steps: int = 1400
     subjects: int = 104
     styles: int = 12
     backgrounds: int = 12
-    scenes: int = 16
+    scenes: int = 24
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warmup: int = 100
     temperature: float = 0.1
-    text_weight: float = 0.5
+    text_weight: float = 1.0
     unknown: float = 0.05
     average: float = 0.995
     seed: int = 0
@@ -66,7 +66,7 @@ def caption_of(style: str, short_name: str, ground: str | None, rng: np.random.R
     return " ".join(word for word in words if word)
 
 
-def _described(captions: Sequence[str]) -> Captioned:
+def describe(captions: Sequence[str]) -> Captioned:
     grounds = [re.search(r"on a (\w+) background", caption) for caption in captions]
     fill = rf"\b({'|'.join((*STYLES, 'photo', 'depicts', 'picture', 'image', 'of', 'a', 'an'))})\b|on a \w+ background"
     subjects = [" ".join(re.sub(fill, " ", caption).split()) for caption in captions]
@@ -122,7 +122,7 @@ def draw_batch(sprites: Sprites, table: SpriteTable, recipe: EvaluatorRecipe, rn
     views = len(first.pictures)
     rows = [*named.tolist(), *range(2 * views, 2 * views + len(drawn))]
     pictures = soften(torch.cat([first.pictures, second.pictures, scenes]), rng)
-    return Batch(pictures, views, torch.tensor(rows), _described([*captions, *(scene.caption for scene in drawn)]))
+    return Batch(pictures, views, torch.tensor(rows), describe([*captions, *(scene.caption for scene in drawn)]))
 
 
 def _forget(ids: Tensor, share: float, rng: np.random.RandomState) -> Tensor:
@@ -145,7 +145,7 @@ class Trainer:
         self.scale = torch.nn.Parameter(torch.tensor(2.3))
         self.trained = [*self.towers.parameters(), self.scale]
         self.optimizer = torch.optim.AdamW(self.trained, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
 
     def losses(self, batch: Batch, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
         recipe = self.recipe
@@ -176,8 +176,8 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         state = {
-            "step": self.step, "towers": self.towers.state_dict(), "average": self.average.state_dict(),
-            "scale": self.scale.data, "optimizer": self.optimizer.state_dict(),
+            "step": self.step, "seconds": self.seconds, "towers": self.towers.state_dict(),
+            "average": self.average.state_dict(), "scale": self.scale.data, "optimizer": self.optimizer.state_dict(),
         }  # fmt: skip
         partial = path.with_suffix(".part")
         torch.save(state, partial)
@@ -185,7 +185,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state["seconds"]
         self.towers.load_state_dict(state["towers"])
         self.average.load_state_dict(state["average"])
         self.scale.data = state["scale"]
@@ -194,11 +194,13 @@ class Trainer:
 
 def train_evaluator(trainer: Trainer, every: Callable[[int], None]) -> None:
     """Run the steps that are left; `every` is called after each with how many are done."""
-    started, losses = time.time(), []
+    losses = []
     while trainer.step < trainer.recipe.steps:
+        started = time.perf_counter()
         losses.append(trainer.advance())
+        trainer.seconds += time.perf_counter() - started
         if trainer.step % 25 == 0:
             seen, named = np.mean(losses[-25:], 0)
             done = f"evaluator {trainer.step}/{trainer.recipe.steps}"
-            print(f"{done} views {seen:.3f} captions {named:.3f} {time.time() - started:.0f}s", flush=True)
+            print(f"{done} views {seen:.3f} captions {named:.3f} {trainer.seconds:.0f}s", flush=True)
         every(trainer.step)

@@ -1,8 +1,8 @@
 """What the evaluator is trained on: pairs of pictures of one thing, all drawn at once as tensors.
 
 An instance is an emoji in one colouring; two views of it differ in ground, place, size, tilt, shape and softness. Other
-colourings of the same emoji are other instances, so that colours matter. A few instances are a style (other things, same
-filter over the whole picture) or a background (same scene, other things before it).
+colourings of the same emoji are other instances, so that colours matter. A few instances are a style (other things, the
+same filter over the whole picture) or a background (the same scene, other things before it).
 """
 
 from __future__ import annotations
