@@ -1,10 +1,10 @@
 """The demo's evaluator: trained by its recipe, and how far it can be trusted. `python run.py bench evaluator`.
 
-Trains it on emoji (about 35 minutes on one core; --measure takes the committed one), then measures what it has never
-seen: held-out pictures of the fifteen concepts of demo/cast.py and of sixty, each counted as the concept that has the
-training picture nearest to it, as they are and after the base's VAE; and the 40 class words by their captions, on
-emoji scenes and on pictures that the demo's base draws of them. Stages are kept in the work folder, so an interrupted
-run goes on where it stopped. Ends in one JSON object.
+Trains it on emoji (about half an hour on one core; --measure takes the committed one), then measures what it has never
+seen. Held-out pictures of the fifteen concepts of demo/cast.py, and of sixty, count as the concept that has the nearest
+training picture: as they are, after the base's VAE, and with another concept mixed in. Captions with the 40 class words
+name emoji scenes and pictures that the demo's base draws. Stages are kept in the work folder, so a run that was stopped goes
+on where it stopped. Ends in one JSON object.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from blocklora_core.evaluation.confusion import accuracy, nearest  # noqa: E402
 from blocklora_core.evaluation.scores import PREFIX, image_alignment, text_alignment  # noqa: E402
 from demo.art import BACKGROUNDS, CLASSES, SIZE, Sprites, single_scene  # noqa: E402
 from demo.base import write_weights  # noqa: E402
-from demo.cast import Member, cast  # noqa: E402
+from demo.cast import GROUNDS, ON_GROUNDS, Member, cast  # noqa: E402
 from demo.evaluator import WEIGHTS, WORDS, DemoEvaluator  # noqa: E402
 from demo.evaluator_training import EvaluatorRecipe, Trainer, train_evaluator  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 from demo.pretrain import fetch_art  # noqa: E402
 
 STEPS, CFG, SEED, SCENES, KEEP_EVERY = 20, 4.0, 0, 400, 100
+MIXES = (0.0, 0.1, 0.25, 0.4)
 # No step of training draws from this seed.
 SCENE_SEED = 2**31
 Held = dict[str, tuple[Tensor, Tensor]]
@@ -92,6 +93,36 @@ def recognised(evaluator: DemoEvaluator, known: Held, changed: Callable[[Tensor]
     }  # fmt: skip
 
 
+def mixed(evaluator: DemoEvaluator, known: Held) -> dict[str, dict[str, float]]:
+    """Held-out pictures into which the next concept's are mixed: do scores fall, and how soon is it taken for that?"""
+    references = {name: evaluator.images(training) for name, (training, _) in known.items()}
+    names, results = list(known), {}
+    for share in MIXES:
+        found, own = {}, []
+        for name, after in zip(names, [*names[1:], names[0]], strict=True):
+            held, other = known[name][1], known[after][1]
+            vectors = evaluator.images(held * (1 - share) + other[torch.arange(len(held)) % len(other)] * share)
+            found[name] = nearest(vectors, references)
+            own.append(float(image_alignment(vectors, references[name]).mean()))
+        results[f"{share:g}"] = {"accuracy": round(accuracy(found), 4), "own": round(float(np.mean(own)), 3)}
+    return results
+
+
+def grounds_named(evaluator: DemoEvaluator, members: Sequence[Member], known: Held) -> float:
+    """Share of held-out pictures on plain grounds whose ground is named rightly by caption, of all five grounds."""
+    found = {}
+    for member in members:
+        if member.prompts != ON_GROUNDS:
+            continue
+        held = known[member.name][1]
+        texts = evaluator.texts([f"{PREFIX}a {member.class_word} on a {ground} background" for ground in BACKGROUNDS])
+        named = nearest(evaluator.images(held), dict(zip(BACKGROUNDS, texts[:, None], strict=True)))
+        each = len(held) // len(GROUNDS)
+        for at, ground in enumerate(GROUNDS):
+            found.setdefault(ground, []).extend(named[at * each : (at + 1) * each])
+    return accuracy(found)
+
+
 def told_by_words(evaluator: DemoEvaluator, pictures: Mapping[str, Tensor]) -> dict[str, Any]:
     """Class word -> its pictures: the share whose own caption is nearest, of all the words' captions."""
     words = list(CLASSES)
@@ -138,7 +169,9 @@ def samples(base: Any, count: int, kept: Path) -> dict[str, Tensor]:
         if len(found.get(word, ())) >= count:
             continue
         found[word] = sample(base, word, count).half()
-        torch.save(found, kept)
+        partial = kept.with_suffix(".part")
+        torch.save(found, partial)
+        partial.replace(kept)
         say(f"sampled {number}/{len(CLASSES)} {word}")
     return {word: those[:count].float() for word, those in found.items()}
 
@@ -155,6 +188,9 @@ def measure(evaluator: DemoEvaluator, chosen: argparse.Namespace) -> dict[str, A
         for suffix, changed in ways.items():
             results[f"held_out_{count}{suffix}"] = recognised(evaluator, known, changed)
             say(f"held_out_{count}{suffix}: {results[f'held_out_{count}{suffix}']}")
+    known = pictures_of(cast(), chosen.art)
+    results |= {"mixed_15": mixed(evaluator, known), "grounds_15": grounds_named(evaluator, cast(), known)}
+    say(f"mixed_15: {results['mixed_15']}, grounds_15: {results['grounds_15']:.3f}")
     results["words_scenes"] = told_by_words(evaluator, scenes(Sprites(fetch_art(chosen.emoji))))
     say(f"words_scenes: {results['words_scenes']}")
     drawn = samples(base, chosen.pictures, chosen.work / "samples.pt")
