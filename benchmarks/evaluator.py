@@ -3,8 +3,8 @@
 Trains it on emoji (about half an hour on one core; --measure takes the committed one), then measures what it has never
 seen. Held-out pictures of the fifteen concepts of demo/cast.py, and of sixty, count as the concept that has the nearest
 training picture: as they are, after the base's VAE, and with another concept mixed in. Captions with the 40 class words
-name emoji scenes and pictures that the demo's base draws. Stages are kept in the work folder, so a run that was stopped goes
-on where it stopped. Ends in one JSON object.
+name emoji scenes and pictures that the demo's base draws. Stages are kept in the work folder, so an
+interrupted run goes on where it stopped. Ends in one JSON object.
 """
 
 from __future__ import annotations
