@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--words", type=Path, default=WORDS)
     parser.add_argument("--steps", type=int, default=EvaluatorRecipe.steps)
-    parser.add_argument("--pictures", type=int, default=3, help="of each class word, drawn by the base; at most 5")
+    parser.add_argument("--pictures", type=int, default=2, help="of each class word, drawn by the base; at most 5")
     parser.add_argument("--measure", action="store_true", help="measure the weights that are there, without training")
     chosen = parser.parse_args()
     chosen.work.mkdir(parents=True, exist_ok=True)
