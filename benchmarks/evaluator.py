@@ -26,6 +26,7 @@ import comfy.sd  # noqa: E402  (ComfyUI is on the path only now)
 import comfy.utils  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import nodes  # noqa: E402
@@ -40,11 +41,20 @@ from demo.prepare import CHECKPOINT  # noqa: E402
 from demo.pretrain import fetch_art  # noqa: E402
 
 STEPS, CFG, SEED, SCENES, KEEP_EVERY = 20, 4.0, 0, 400, 100
+THUMB = 12
 MIXES = (0.0, 0.1, 0.25, 0.4)
 # No step of training draws from this seed.
 SCENE_SEED = 2**31
 Held = dict[str, tuple[Tensor, Tensor]]
 """Concept -> its training pictures and its held-out ones, (N, SIZE, SIZE, 3) in 0..1."""
+
+
+class Pixels:
+    """What to compare with: a picture's own colours, THUMB x THUMB of them, about grey."""
+
+    def images(self, pictures: Tensor) -> Tensor:
+        small = F.interpolate(pictures.movedim(-1, 1), (THUMB, THUMB), mode="bilinear", antialias=True)
+        return F.normalize(small.flatten(1) - 0.5, dim=1)
 
 
 def train(work: Path, emoji: Path, steps: int, weights: Path, words: Path) -> float:
@@ -75,7 +85,7 @@ def pictures_of(members: Sequence[Member], art: Path) -> Held:
     }
 
 
-def recognised(evaluator: DemoEvaluator, known: Held, changed: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+def recognised(evaluator: DemoEvaluator | Pixels, known: Held, changed: Callable[[Tensor], Tensor]) -> dict[str, Any]:
     """How well held-out pictures, `changed`, are told apart by what they are trained on."""
     references = {name: evaluator.images(training) for name, (training, _) in known.items()}
     seen = {name: evaluator.images(changed(held)) for name, (_, held) in known.items()}
@@ -188,6 +198,7 @@ def measure(evaluator: DemoEvaluator, chosen: argparse.Namespace) -> dict[str, A
         for suffix, changed in ways.items():
             results[f"held_out_{count}{suffix}"] = recognised(evaluator, known, changed)
             say(f"held_out_{count}{suffix}: {results[f'held_out_{count}{suffix}']}")
+        results[f"pixels_{count}"] = recognised(Pixels(), known, ways[""])["accuracy"]
     known = pictures_of(cast(), chosen.art)
     results |= {"mixed_15": mixed(evaluator, known), "grounds_15": grounds_named(evaluator, cast(), known)}
     say(f"mixed_15: {results['mixed_15']}, grounds_15: {results['grounds_15']:.3f}")

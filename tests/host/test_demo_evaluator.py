@@ -101,7 +101,7 @@ def test_concepts_that_it_has_never_seen_are_told_apart(evaluator: DemoEvaluator
         member.name: evaluator.images(_tensor([picture for picture, _ in member.training(art)])) for member in FIFTEEN
     }
     seen = {member.name: evaluator.images(changed(_tensor(member.held_out(art)))) for member in FIFTEEN}
-    assert accuracy({name: nearest(vectors, references) for name, vectors in seen.items()}) >= 0.97
+    assert accuracy({name: nearest(vectors, references) for name, vectors in seen.items()}) >= 0.98
     for name, vectors in seen.items():
         scores = {at: float(image_alignment(vectors, those).mean()) for at, those in references.items()}
         assert max(scores, key=scores.__getitem__) == name, scores
