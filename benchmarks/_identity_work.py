@@ -136,11 +136,22 @@ def _sample(cell: Cell) -> float:
 
 @dataclass
 class Crew:
-    """Processes that each hold the base. seconds: of all their work in this run."""
+    """Processes that each hold the base."""
 
     place: Place
     workers: int
-    seconds: float = 0.0
+
+    @property
+    def _spent(self) -> Path:
+        return self.place.work / "seconds.txt"
+
+    @property
+    def seconds(self) -> float:
+        """Of all work that was ever done for what is kept, as if by one process."""
+        return float(self._spent.read_text(encoding="utf-8")) if self._spent.is_file() else 0.0
+
+    def _spend(self, seconds: float) -> None:
+        self._spent.write_text(str(self.seconds + seconds), encoding="utf-8")
 
     def work(self, trainings: Sequence[Training], cells: Sequence[Cell]) -> None:
         """Do what is not done yet, trainings first."""
@@ -160,7 +171,7 @@ class Crew:
             futures: list[Future[float]] = [pool.submit(action, piece) for piece in due]
             try:
                 for done, future in enumerate(as_completed(futures), 1):
-                    self.seconds += future.result()
+                    self._spend(future.result())
                     passed = time.perf_counter() - started
                     left = passed / done * (len(due) - done)
                     say(f"{what}: {done} of {len(due)} in {passed:.0f} s, about {left:.0f} s to go")

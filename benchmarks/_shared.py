@@ -108,21 +108,33 @@ class Stopwatch:
         return time.perf_counter() - self.started
 
 
-def finish(result: Mapping[str, Any]) -> None:
-    """Print the result with the machine's facts as the last line."""
+def _device() -> str:
+    """The GPU's name when ComfyUI was told to use it, else cpu."""
+    import torch
+    from comfy.cli_args import args
+
+    return "cpu" if args.cpu else torch.cuda.get_device_name()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured with."""
     import torch
 
-    facts = {
+    return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
-        "device": "cpu",
+        "device": _device(),
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def finish(result: Mapping[str, Any]) -> None:
+    """Print the result with the machine's facts as the last line."""
     # Four decimals, or two digits where that would leave nothing.
     rounded = {
         name: (round(value, 4) or float(f"{value:.2g}")) if isinstance(value, float) else value
         for name, value in result.items()
     }
-    print(json.dumps({**rounded, **facts}), flush=True)
+    print(json.dumps({**rounded, **machine()}), flush=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, say
+from benchmarks._shared import ROOT, finish, import_comfyui, machine, say
 
 import_comfyui(gpu=True)
 
@@ -90,7 +90,10 @@ def main() -> None:
         cells = list(plan.cells())
         crew.work([training for cell in cells for training in cell.trained], cells)
         results[name] = measured(plan, place)
-    results["run"] = {"seconds": round(time.perf_counter() - started), "work_seconds": round(crew.seconds)}
+    results["run"] = {
+        "seconds": round(time.perf_counter() - started), "work_seconds": round(crew.seconds),
+        "workers": chosen.workers, **machine(),
+    }  # fmt: skip
     out = chosen.out or (chosen.work / "quick" if chosen.quick else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)
     (out / "evidence.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
