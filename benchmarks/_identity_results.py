@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from demo.evaluator import DemoEvaluator
 from torch import Tensor
 
 from benchmarks._identity_methods import RECIPES, Method
@@ -26,6 +25,7 @@ from blocklora_core.evaluation import (
     summarise,
 )
 from demo.cast import Member
+from demo.evaluator import DemoEvaluator
 
 Figures = dict[str, Any]
 
