@@ -17,7 +17,7 @@ from demo.cast import Member
 
 PLACE = "{concept}"
 ALONE = Merge("per_row")
-CLASS_SEED = 500
+CLASS_SEED, CLASS_PICTURES = 500, 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
 
     def asked_of_class(self, member: Member) -> Asked:
         prompt = member.prompts[0].replace(PLACE, member.class_word)
-        seeds = tuple(CLASS_SEED + number for number in range(self.pictures))
+        seeds = tuple(CLASS_SEED + number for number in range(CLASS_PICTURES))
         return Asked(member, prompt, seeds, class_word=True)
 
     def of_classes(self, members: Sequence[Member]) -> list[Asked]:
@@ -64,16 +64,13 @@ class Plan:
         return Cell((), ALONE, tuple(self.of_classes(self.members)))
 
     def alone(self, recipe: Recipe, seed: int) -> list[Cell]:
-        return [
-            Cell((training,), ALONE, (*self.asked(training.member), self.asked_of_class(training.member)))
-            for training in self.trainings(recipe, seed)
-        ]
+        return [Cell((one,), ALONE, self.asked(one.member)) for one in self.trainings(recipe, seed)]
 
     def merged(self, method: Method, seed: int, count: int) -> list[Cell]:
         """Merges of `count` concepts, in one of which each concept is sampled."""
         trainings = self.trainings(RECIPES[method.recipe], seed)
         if count == len(trainings):
-            return [self._all(trainings, method.merge)]
+            return [self._all(trainings, method)]
         cells, seen = [], set[int]()
         for group in groups(len(trainings), count):
             chosen = tuple(trainings[at] for at in sorted(group))
@@ -82,9 +79,9 @@ class Plan:
             cells.append(Cell(chosen, method.merge, tuple(one for member in new for one in self.asked(member))))
         return cells
 
-    def _all(self, trainings: tuple[Training, ...], merge: Merge) -> Cell:
+    def _all(self, trainings: tuple[Training, ...], method: Method) -> Cell:
         asked = [one for member in self.members for one in self.asked(member)]
-        return Cell(trainings, merge, (*asked, *self.of_classes(self.members)))
+        return Cell(trainings, method.merge, (*asked, *(self.of_classes(self.members) if method.main else ())))
 
     def cells(self) -> Iterator[Cell]:
         """Everything, what matters most first."""

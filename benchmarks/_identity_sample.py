@@ -16,7 +16,7 @@ from blocklora_core.lora import Stack
 from blocklora_core.merge import DEFAULTS, Options
 from demo.art import SIZE
 
-STEPS, CFG, SAMPLER, SCHEDULER = 12, 1.5, "dpmpp_2m", "karras"
+STEPS, CFG, SAMPLER, SCHEDULER = 8, 1.5, "dpmpp_2m", "karras"
 BATCH = 15
 
 
