@@ -16,7 +16,7 @@ from blocklora_core.grams import Gram, Grams
 from blocklora_core.host.collect import CollectJob, collect
 from blocklora_core.host.names import model_stems, preferred_stems
 from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack
-from blocklora_core.merge.fused import DAMPING, fused
+from blocklora_core.merge.fused import DAMPING, OWN_WEIGHT, fused
 from blocklora_core.merge.gradient_fusion import gradient_fusion
 from blocklora_core.rows import Scheme, all_rows, count
 from demo.base import write_checkpoint
@@ -122,13 +122,13 @@ def against_lbfgs() -> float:
     blocks = [small_concept(number, scheme) for number in range(4)]
     plain = [small_concept(number, None) for number in range(4)]
     cases = (
-        (blocks, fused, DAMPING, lambda goals: [sum(goals)]),
-        (plain, gradient_fusion, DAMPING, list),
-        (plain, gradient_fusion, 1e-10, lambda _: []),
+        (blocks, fused, DAMPING, OWN_WEIGHT, lambda goals: [sum(goals)]),
+        (plain, gradient_fusion, DAMPING, 1.0, list),
+        (plain, gradient_fusion, 1e-10, 1.0, lambda _: []),
     )
-    for stack, method, damping, anchors in cases:
+    for stack, method, damping, weight, anchors in cases:
         closed = sum(lora.layers["x"].dense().double() for lora in method(tuple(stack), damping))
-        found.append(float((closed - minimised(stack, damping, anchors)).norm() / closed.norm()))
+        found.append(float((closed - minimised(stack, damping, weight, anchors)).norm() / closed.norm()))
     say(f"against LBFGS: {', '.join(f'{error:.1e}' for error in found)}")
     return max(found)
 
@@ -144,10 +144,14 @@ def small_concept(number: int, scheme: Scheme | None) -> BlockLoRA:
     return BlockLoRA(Concept(f"<c{number}>"), {"x": layer}, scheme, number if scheme else None, grams=grams)
 
 
-def minimised(stack: Sequence[BlockLoRA], damping: float, anchors: Callable[[list[Tensor]], list[Tensor]]) -> Tensor:
-    """argmin_D sum_i |(goal_i - D) X_i|^2 + delta * mean_j |anchor_j - D|^2."""
+def minimised(
+    stack: Sequence[BlockLoRA], damping: float, weight: float, anchors: Callable[[list[Tensor]], list[Tensor]]
+) -> Tensor:
+    """argmin_D sum_i |(goal_i - D) X_i|^2 + delta * mean_j |anchor_j - D|^2; rows that belong to concept i count
+    `weight` times on X_i."""
     goals = [lora.layers["x"].dense().double() for lora in stack]
     grams = [lora.grams.of("x").dense() for lora in stack if lora.grams]
+    counted = [torch.where(goal.any(1, keepdim=True), weight, 1.0) for goal in goals]
     held = anchors(goals)
     delta = damping * float(sum(gram.diagonal().mean() for gram in grams)) if held else 0.0
     change = torch.zeros_like(goals[0], requires_grad=True)
@@ -159,7 +163,7 @@ def minimised(stack: Sequence[BlockLoRA], damping: float, anchors: Callable[[lis
     def loss() -> Tensor:
         optimiser.zero_grad()
         apart = [goal - change for goal in goals]
-        value = sum(((one @ gram) * one).sum() for one, gram in zip(apart, grams, strict=True))
+        value = sum((((one @ gram) * one) * rows).sum() for one, gram, rows in zip(apart, grams, counted, strict=True))
         value = value + sum((delta / len(held) * (anchor - change).square().sum() for anchor in held), torch.zeros(()))
         value.backward()
         return value

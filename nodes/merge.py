@@ -54,6 +54,14 @@ def option_inputs() -> list[Any]:
             io.Float, "orthogonal_weight", default=DEFAULTS.orthogonal_weight, min=-10.0, max=10.0, step=0.05,
             optional=True, tooltip="orthogonal: strength of each concept.",
         ),
+        advanced(
+            io.Float, "own_weight", default=DEFAULTS.own_weight, min=1.0, max=100.0, step=0.5, optional=True,
+            tooltip="fused: higher keeps each concept closer to itself, lower keeps it quieter for the others' prompts.",
+        ),
+        advanced(
+            io.Float, "damping", default=DEFAULTS.damping, min=0.000001, max=100.0, step=0.001, optional=True,
+            tooltip="fused and gradient_fusion: higher keeps concepts as trained on prompts that none of them knows.",
+        ),
     ]  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """Fused BlockLoRA: the closed form of gradient fusion (Mix-of-Show, arXiv 2305.18292), solved per row block.
 
-For the rows R_i of concept i, argmin_D |(Delta W_i - D) X_i|^2 + sum_{j != i} |D X_j|^2 + delta |Delta W_i - D|^2 is
-B_i A_i' with A_i' = A_i (G_i + delta I) (sum_j G_j + delta I)^-1 and G_i = X_i X_i^T. B and rows stay, so the result is
-again row blocks of the same rank, each deaf to the other concepts' inputs.
+For the rows R_i of concept i, argmin_D w |(Delta W_i - D) X_i|^2 + sum_{j != i} |D X_j|^2 + delta |Delta W_i - D|^2 is
+B_i A_i' with A_i' = A_i (w G_i + delta I) (sum_j G_j + (w - 1) G_i + delta I)^-1 and G_i = X_i X_i^T. B and rows stay,
+so the result is again row blocks of the same rank, each deaf to the other concepts' inputs.
 
-The last term of the sum is ours. It keeps the concept as it was trained on inputs that no concept has shown, such as
-the prompts that name none; a ridge on D itself would leave those to chance.
+Two terms are ours. The last one keeps the concept as it was trained on inputs that no concept has shown, such as the
+prompts that name none; a ridge on D itself would leave those to chance. The weight w of a concept's own inputs makes up
+for its being one among many: with w = 1 it gives way wherever it shares directions with the others. Only the directions
+that the files hold (eigenpairs) are weighted.
 """
 
 from __future__ import annotations
@@ -21,11 +23,14 @@ from ..lora import BlockLoRA, Layer, Stack
 from .solve import CPU, PackedSum
 from .sums import per_row
 
-DAMPING = 0.1
-"""delta as a share of the mean energy per input feature, tr(sum G) / n."""
+DAMPING = 0.01
+"""delta as a share of the mean energy per input feature, tr(sum G) / n. docs/evidence.md has the measurement."""
+
+OWN_WEIGHT = 3.0
+"""w, how much a concept's own inputs count against each other concept's; docs/evidence.md has the measurement."""
 
 
-def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU) -> Stack:
+def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = OWN_WEIGHT) -> Stack:
     """The stack with every down solved against the inputs of all concepts that adapt that layer; strengths
     multiply.
 
@@ -33,32 +38,39 @@ def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU) ->
     input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. Downs come out in at
     least float32, solved on `device` in float64. ValueError when a member lacks a Gram that is needed.
     """
-    return solved(stack, damping, lambda _: 1.0, device)
+    return solved(stack, damping, lambda _: 1.0, device, own_weight)
 
 
-def solved(stack: Stack, damping: float, own: Callable[[int], float], device: torch.device) -> Stack:
-    """The closed form that `fused` and `gradient_fusion` share: A_i' = A_i (G_i + own(k) delta I) (sum G + delta I)^-1
-    for each layer that k concepts adapt, k above 1."""
+def solved(
+    stack: Stack, damping: float, own: Callable[[int], float], device: torch.device, weight: float = 1.0
+) -> Stack:
+    """The closed form that `fused` and `gradient_fusion` share, for each layer that k concepts adapt, k above 1:
+    A_i' = A_i (w G_i + own(k) delta I) (sum G + (w - 1) G_i + delta I)^-1."""
     changed: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
     for group in _groups(stack):
         summed = PackedSum.of(group.grams, device)
         # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
         delta = damping * summed.mean_energy or 1.0
         held = [[changed[reader][name] for name in group.layers] for reader in group.readers]
-        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta)
+        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta, weight)
         for reader, downs in zip(group.readers, solutions, strict=True):
             for name, down in zip(group.layers, downs, strict=True):
                 changed[reader][name] = changed[reader][name].with_down(down)
     return per_row(tuple(lora.with_layers(layers) for lora, layers in zip(stack, changed, strict=True)))
 
 
-def _solve(summed: PackedSum, held: Sequence[Sequence[Layer]], delta: float, ridge: float) -> list[list[Tensor]]:
-    """A (G + ridge I) (sum G + delta I)^-1 of each reader's layers, in their shapes; one solve for all."""
+def _solve(
+    summed: PackedSum, held: Sequence[Sequence[Layer]], delta: float, ridge: float, weight: float
+) -> list[list[Tensor]]:
+    """A (w G + ridge I) (sum G + (w - 1) G + delta I)^-1 of each reader's layers, in their shapes."""
     downs = [torch.cat([layer.down for layer in layers]).to(summed.diagonals) for layers in held]
-    goals = torch.cat([summed.product(number, down) + ridge * down for number, down in enumerate(downs)])
-    found = summed.solve(goals, delta).split([layer.rank for layers in held for layer in layers])
-    parts = iter(found)
-    return [[_as_down(next(parts), layer.down) for layer in layers] for layers in held]
+    goals = [summed.product(number, down, weight) + ridge * down for number, down in enumerate(downs)]
+    found = summed.solve_each(goals, delta, weight)
+    parts = [solution.split([layer.rank for layer in layers]) for solution, layers in zip(found, held, strict=True)]
+    return [
+        [_as_down(part, layer.down) for part, layer in zip(split, layers, strict=True)]
+        for split, layers in zip(parts, held, strict=True)
+    ]
 
 
 def _as_down(solution: Tensor, down: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ _ALL = (
         "closed form of arXiv 2305.18292",
         True,
         True,
-        lambda stack, options: fused(stack, device=options.device),
+        lambda stack, options: fused(stack, options.damping, options.device, options.own_weight),
     ),
     Method(
         "per_row",
@@ -105,7 +105,7 @@ _ALL = (
         "closed form of arXiv 2305.18292, on all rows",
         True,
         False,
-        lambda stack, options: gradient_fusion(stack, device=options.device),
+        lambda stack, options: gradient_fusion(stack, options.damping, options.device),
     ),
 )
 

@@ -47,16 +47,27 @@ class PackedSum:
         energy = torch.stack([root.square().sum() for root in self.roots]).sum() + self.diagonals.sum()
         return float(energy) / self.diagonals.shape[1]
 
-    def product(self, number: int, x: Tensor) -> Tensor:
-        """x @ G for x (r, n) and the Gram of that number."""
+    def product(self, number: int, x: Tensor, weight: float = 1.0) -> Tensor:
+        """x @ G for x (r, n) and the Gram of that number, its eigenpairs counted `weight` times."""
         root = self.roots[number]
-        return (x @ root) @ root.T + x * self.diagonals[number]
+        return (weight * (x @ root)) @ root.T + x * self.diagonals[number]
 
     def solve(self, goals: Tensor, delta: float) -> Tensor:
         """goals (r, n) @ (S + delta I)^-1. ValueError unless that sum is positive definite."""
         roots, diagonal = torch.cat(self.roots, 1), self.diagonals.sum(0) + delta
         n, k = roots.shape
         return cheapest(n, k, len(goals))(roots, diagonal, goals)
+
+    def solve_each(self, goals: Sequence[Tensor], delta: float, weight: float = 1.0) -> list[Tensor]:
+        """Each Gram's goals (r, n) @ (S_i + delta I)^-1, where S_i is S with that Gram's eigenpairs counted `weight`
+        times, at least 1. One factorisation serves all, by Woodbury's identity."""
+        sizes = [len(goal) for goal in goals]
+        if weight == 1.0:
+            return list(self.solve(torch.cat([*goals]), delta).split(sizes))
+        columns = [root.T for root in self.roots]
+        solved = self.solve(torch.cat([*goals, *columns]), delta).split([*sizes, *map(len, columns)])
+        pairs = zip(self.roots, solved[: len(goals)], solved[len(goals) :], strict=True)
+        return [_counted_again(root, goal, column, weight - 1.0) for root, goal, column in pairs]
 
 
 Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -86,6 +97,14 @@ def cheapest(n: int, k: int, rows: int) -> Solver:
     matrix = n * n * k + n**3 / 6 + n * n * rows
     woodbury = n * k * k + k**3 / 6 + 2 * n * k * rows
     return by_woodbury if woodbury < matrix else by_matrix
+
+
+def _counted_again(root: Tensor, solved: Tensor, columns: Tensor, times: float) -> Tensor:
+    """From solved = goals @ M^-1 and columns = root^T @ M^-1: goals @ (M + times * root @ root^T)^-1."""
+    inner = columns @ root
+    inner = (inner + inner.T) / 2
+    inner.diagonal().add_(1.0 / times)
+    return solved - torch.cholesky_solve((solved @ root).T, _cholesky(inner)).T @ columns
 
 
 def _cholesky(matrix: Tensor) -> Tensor:

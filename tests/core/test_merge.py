@@ -14,7 +14,7 @@ from blocklora_core.adapters import Adapter
 from blocklora_core.files import load, save
 from blocklora_core.lora import BlockLoRA, Layer, Stack
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
-from blocklora_core.merge.fused import fused
+from blocklora_core.merge.fused import DAMPING, OWN_WEIGHT, fused
 from blocklora_core.merge.naming import distinct
 from blocklora_core.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
@@ -125,7 +125,7 @@ def test_fused_tends_to_the_least_squares_optimum() -> None:
     stack = tuple(with_grams(lora, x) for lora, x in zip(plain, found, strict=True))
     distances = []
     for damping in (1e-2, 1e-4, 1e-9):
-        members = fused(stack, damping)
+        members = fused(stack, damping, own_weight=1.0)
         worst = 0.0
         for name in MATRICES:
             for owner, lora in enumerate(members):
@@ -146,8 +146,10 @@ def test_fused_is_the_closed_form_with_damping() -> None:
         layer = stack[1].layers[name]
         grams = [x[name] @ x[name].T / x[name].shape[1] for x in found]
         whole = torch.stack(grams).sum(0)
-        delta = 0.1 * whole.trace() / len(whole) * torch.eye(len(whole), dtype=torch.float64)
-        expected = layer.down.flatten(1).double() @ (grams[1] + delta) @ torch.linalg.inv(whole + delta)
+        delta = DAMPING * whole.trace() / len(whole) * torch.eye(len(whole), dtype=torch.float64)
+        others = whole - grams[1]
+        own = OWN_WEIGHT * grams[1] + delta
+        expected = layer.down.flatten(1).double() @ own @ torch.linalg.inv(others + own)
         got = members[1].layers[name]
         torch.testing.assert_close(got.down.flatten(1).double(), expected, rtol=1e-3, atol=1e-4)
         assert torch.equal(got.up, layer.up)
@@ -185,7 +187,9 @@ def test_fused_leaves_inputs_that_no_concept_has_shown_as_they_were_trained() ->
     a, b = (with_grams(lora.with_layers({QUERY: lora.layers[QUERY]}), {QUERY: seen}) for lora in (a, b))
     before, after = a.layers[QUERY].delta().double(), fused((a, b))[0].layers[QUERY].delta().double()
     torch.testing.assert_close(after @ unseen, before @ unseen, rtol=1e-3, atol=1e-3)
-    assert (after @ seen).norm() < 0.7 * (before @ seen).norm()
+    # What both see alike is divided between them, the own counting OWN_WEIGHT times.
+    share = (after @ seen).norm() / (before @ seen).norm()
+    assert float(share) == pytest.approx(OWN_WEIGHT / (OWN_WEIGHT + 1), abs=0.01)
 
 
 def test_packed_grams_never_blow_a_concept_up() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from blocklora_core.lora import BlockLoRA, Layer, Stack
 from blocklora_core.merge import METHODS, Options, merge
 from blocklora_core.merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
-from blocklora_core.merge.fused import fused
+from blocklora_core.merge.fused import DAMPING, fused
 from blocklora_core.merge.gradient_fusion import gradient_fusion
 from blocklora_core.merge.ties import trimmed
 from blocklora_core.rows import LAYOUTS, Scheme
@@ -298,7 +298,7 @@ def test_gradient_fusion_has_no_better_neighbour_with_its_ridge() -> None:
     changes, xs = deltas(stack, QUERY), [x[QUERY] for x in found]
     energy = sum(float((x @ x.T / x.shape[1]).trace()) for x in xs) / len(xs[0])
     # A ridge is so many more inputs in every direction, shared out among the concepts.
-    floor = (0.1 * energy / 3 * xs[0].shape[1]) ** 0.5 * torch.eye(len(xs[0]), dtype=torch.float64)
+    floor = (DAMPING * energy / 3 * xs[0].shape[1]) ** 0.5 * torch.eye(len(xs[0]), dtype=torch.float64)
     x = torch.cat([part for each in xs for part in (each, floor)], 1)
     y = torch.cat([change @ part for change, each in zip(changes, xs, strict=True) for part in (each, floor)], 1)
     expected = torch.linalg.lstsq(x.T, y.T).solution.T
@@ -311,7 +311,7 @@ def test_gradient_fusion_and_fused_meet_on_row_blocks_and_differ_on_unseen_input
     matrices = {name: shape for name, shape in SHAPES.items() if name != CONV}
     stack = tuple(Recipe(shapes=matrices).make(f"<c{i}>", i, seed=i) for i in range(3))
     fusing, _ = fusion_case(stack)
-    assert_equal(total(gradient_fusion(fusing, 1e-9)), total(fused(fusing, 1e-9)), 1e-4)
+    assert_equal(total(gradient_fusion(fusing, 1e-9)), total(fused(fusing, 1e-9, own_weight=1.0)), 1e-4)
     silent = tuple(with_grams(lora, {n: 0 * x for n, x in inputs(lora, 0).items()}) for lora in stack)
     kept, shared = total(fused(silent)), total(gradient_fusion(silent))
     assert_equal(kept, total(stack), 1e-6)
@@ -333,8 +333,12 @@ def test_rows_of_a_convolution_keep_their_kernel() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"density": 0.0}, {"density": 1.1}, {"scale": float("nan")}, {"orthogonal_weight": float("inf")}]
-)
+    "wrong",
+    [
+        {"density": 0.0}, {"density": 1.1}, {"scale": float("nan")}, {"orthogonal_weight": float("inf")},
+        {"own_weight": 0.5}, {"own_weight": float("nan")}, {"damping": 0.0}, {"damping": float("inf")},
+    ],
+)  # fmt: skip
 def test_impossible_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="expected a"):
         Options(**wrong)

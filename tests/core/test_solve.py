@@ -31,6 +31,23 @@ def test_both_solvers_are_the_inverse(n: int, k: int, grams: int, scale: float) 
     torch.testing.assert_close(summed.solve(goals, delta), expected, rtol=1e-6, atol=1e-8 / scale)
 
 
+@given(st.integers(2, 30), st.integers(0, 12), st.integers(1, 4), st.sampled_from([1.0, 1.5, 3.0, 50.0]))
+@settings(max_examples=60, deadline=None)
+def test_each_gram_may_count_more_for_its_own_goals(n: int, k: int, grams: int, weight: float) -> None:
+    found = [gram(n, k, seed) for seed in range(grams)]
+    summed = PackedSum.of(found)
+    delta = 0.1 * summed.mean_energy
+    goals = [torch.randn(2 + at, n, generator=generator(at), dtype=torch.float64) for at in range(grams)]
+    whole = sum(one.dense() for one in found) + delta * torch.eye(n, dtype=torch.float64)
+    for one, root, goal, solved in zip(
+        found, summed.roots, goals, summed.solve_each(goals, delta, weight), strict=True
+    ):
+        own = whole + (weight - 1) * root @ root.T
+        torch.testing.assert_close(solved, goal @ torch.linalg.inv(own), rtol=1e-6, atol=1e-8)
+        more = one.dense() + (weight - 1) * root @ root.T
+        torch.testing.assert_close(summed.product(found.index(one), goal, weight), goal @ more)
+
+
 def test_the_sum_knows_its_grams() -> None:
     grams = [gram(12, 4, 0), gram(12, 12, 1), gram(12, 0, 2)]
     summed = PackedSum.of(grams)

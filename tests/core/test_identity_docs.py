@@ -1,0 +1,49 @@
+"""The numbers in docs/evidence.md come from docs/evidence.json by script, and from nowhere else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks._identity_docs import filled
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def method(title: str, accuracy: float) -> dict[str, object]:
+    figures = {
+        "image": [0.9, 0.8, 1.0], "image_kept": [0.95, 0.9, 1.0], "accuracy": [accuracy, 0.1, 1.0],
+        "text": [0.7, 0.6, 0.8], "drift": None,
+    }  # fmt: skip
+    return {"title": title, "alone": figures, "merged": {"2": figures, "15": figures}}
+
+
+RESULTS = {"methods": {"methods": {"a": method("Method A", 0.5), "b": method("Method B", 0.75)}}}
+
+
+def test_a_figure_is_put_in_its_place() -> None:
+    text = "Kept: <!-- = methods.methods.b.merged.15.image_kept.0:.1% -->old<!-- / -->."
+    assert "95.0%<!-- / -->." in filled(text, RESULTS)
+
+
+def test_a_table_is_made_anew_the_best_first() -> None:
+    text = filled("<!-- table methods -->\nold\n<!-- end -->\nafter", RESULTS)
+    assert "old" not in text and text.endswith("after")
+    assert text.index("Method B") < text.index("Method A")
+
+
+def test_filling_again_changes_nothing() -> None:
+    once = filled("<!-- table counts -->\n<!-- end -->", RESULTS)
+    assert filled(once, RESULTS) == once
+
+
+def test_an_unknown_figure_is_an_error() -> None:
+    with pytest.raises(KeyError):
+        filled("<!-- = methods.methods.c:.1% --><!-- / -->", RESULTS)
+
+
+def test_the_evidence_says_what_was_measured() -> None:
+    text = (DOCS / "evidence.md").read_text(encoding="utf-8")
+    assert filled(text, json.loads((DOCS / "evidence.json").read_text(encoding="utf-8"))) == text
