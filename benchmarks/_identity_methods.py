@@ -11,6 +11,9 @@ from blocklora_core.rows import Scheme
 
 NICHE = {"niche_weight": 1.0}
 TRIGGER = {"token": "none"}
+NO_GRAMS = {"gram_pictures": 1, "gram_steps": 1}
+"""For what is merged without Grams anyway."""
+
 LAMBDA = 0.3
 """The erasure of the methods that have one; the paper names none."""
 LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.5)
@@ -19,11 +22,11 @@ RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(fields=NICHE),
     "block": Recipe(erasure=LAMBDA),
     "ed": Recipe("plain LoRA"),
-    "plain": Recipe("plain LoRA", fields=TRIGGER),
-    "orthogonal": Recipe("orthogonal adaptation"),
+    "plain": Recipe("plain LoRA", fields={**TRIGGER, **NO_GRAMS}),
+    "orthogonal": Recipe("orthogonal adaptation", fields=NO_GRAMS),
     "ed niche": Recipe("plain LoRA", fields=NICHE),
-    "dense erasure": Recipe("plain LoRA", erasure=LAMBDA),
-    "interleaved": Recipe(erasure=LAMBDA, scheme=Scheme(layout="interleaved")),
+    "dense erasure": Recipe("plain LoRA", erasure=LAMBDA, fields=NO_GRAMS),
+    "interleaved": Recipe(erasure=LAMBDA, scheme=Scheme(layout="interleaved"), fields=NO_GRAMS),
     "block niche": Recipe(erasure=LAMBDA, fields=NICHE),
     "many": Recipe(fields=NICHE, scheme=Scheme(slots=64)),
     **{f"block {value:g}": Recipe(erasure=value) for value in LAMBDAS if value != LAMBDA},
@@ -33,23 +36,25 @@ RECIPES: Mapping[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Method:
-    """One line of the table. main: measured with every seed and at every number of concepts."""
+    """One line of the table. counts: measured at every number of concepts, else with all; seeds: trained with every
+    seed, else with the first."""
 
     title: str
     recipe: str
     merge: Merge
-    main: bool = False
+    counts: bool = False
+    seeds: bool = False
 
 
 METHODS: Mapping[str, Method] = {
-    "default": Method("The pack's default: row blocks, niche, fused", "default", Merge("fused"), True),
-    "blocklora": Method("BlockLoRA (row blocks, erasure, sum)", "block", Merge("per_row"), True),
-    "blocklora_fused": Method("Fused BlockLoRA (row blocks, erasure)", "block", Merge("fused"), True),
+    "default": Method("The pack's default: row blocks, niche, fused", "default", Merge("fused"), True, True),
+    "blocklora": Method("BlockLoRA (row blocks, erasure, sum)", "block", Merge("per_row"), True, True),
+    "blocklora_fused": Method("Fused BlockLoRA (row blocks, erasure)", "block", Merge("fused"), True, True),
     "average": Method("Plain LoRA, averaged", "plain", Merge("weighted_average"), True),
     "sum": Method("Plain LoRA, summed", "plain", Merge("task_sum")),
-    "ed_average": Method("ED-LoRA, averaged", "ed", Merge("weighted_average"), True),
+    "ed_average": Method("ED-LoRA, averaged", "ed", Merge("weighted_average"), True, True),
     "orthogonal": Method("Orthogonal Adaptation", "orthogonal", Merge("orthogonal"), True),
-    "gradient_fusion": Method("ED-LoRA, gradient fusion", "ed", Merge("gradient_fusion"), True),
+    "gradient_fusion": Method("ED-LoRA, gradient fusion", "ed", Merge("gradient_fusion"), True, True),
     "ties": Method("ED-LoRA, TIES", "ed", Merge("ties")),
     "knots": Method("ED-LoRA, KnOTS", "ed", Merge("knots")),
     "no_erasure": Method("BlockLoRA without erasure", "block 0", Merge("per_row")),

@@ -22,8 +22,8 @@ CLASS_SEED, CLASS_PICTURES = 500, 2
 
 @dataclass(frozen=True)
 class Plan:
-    """members: the concepts. pictures: of each concept and setting. counts: numbers of concepts merged, from 2 on, for
-    the main methods; the others are merged all at once only. seeds: of the trainings; the others have the first."""
+    """members: the concepts. pictures: of each concept and setting. counts: numbers of concepts merged, from 2 on.
+    seeds: of the trainings."""
 
     members: tuple[Member, ...]
     pictures: int
@@ -32,11 +32,11 @@ class Plan:
     methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
 
     def seeds_of(self, method: Method) -> tuple[int, ...]:
-        return self.seeds if method.main else self.seeds[:1]
+        return self.seeds if method.seeds else self.seeds[:1]
 
     def counts_of(self, method: Method, seed: int) -> tuple[int, ...]:
         # What happens on the way to all is looked at with one seed.
-        return self.counts if method.main and seed == self.seeds[0] else (len(self.members),)
+        return self.counts if method.counts and seed == self.seeds[0] else (len(self.members),)
 
     def trainings(self, recipe: Recipe, seed: int) -> tuple[Training, ...]:
         return tuple(Training(recipe, member, seed, slot) for slot, member in enumerate(self.members))
@@ -81,7 +81,7 @@ class Plan:
 
     def _all(self, trainings: tuple[Training, ...], method: Method) -> Cell:
         asked = [one for member in self.members for one in self.asked(member)]
-        return Cell(trainings, method.merge, (*asked, *(self.of_classes(self.members) if method.main else ())))
+        return Cell(trainings, method.merge, (*asked, *(self.of_classes(self.members) if method.counts else ())))
 
     def cells(self) -> Iterator[Cell]:
         """Everything, what matters most first."""
