@@ -52,6 +52,8 @@ def load_base(path: Path) -> Base:
     """Under inference mode, as ComfyUI's executor runs the loader."""
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=[])
+        # SD1.5's checkpoints have none, and the host leaves it holding any bytes: NaN never equals itself.
+        torch.nn.init.eye_(clip.cond_stage_model.clip_l.transformer.text_projection.weight)
     return Base(model, clip, vae)
 
 
