@@ -29,7 +29,8 @@ from blocklora_core.evaluation import (
 from tests.core.samples import generator
 
 NAMES = ["<a>", "<b>", "<c>"]
-scores = st.floats(0, 1)
+# Half of the smallest number there is is none.
+scores = st.floats(0, 1).map(lambda value: round(value, 6))
 groups = st.lists(st.lists(scores, min_size=1, max_size=6), min_size=1, max_size=5)
 
 
