@@ -48,7 +48,7 @@ from blocklora_core.host.layers import is_attention, is_attention_or_feed_forwar
 from blocklora_core.keys import parts  # noqa: E402
 from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack  # noqa: E402
 from blocklora_core.merge.fused import fused  # noqa: E402
-from blocklora_core.merge.solve import PackedSum, by_matrix, by_woodbury  # noqa: E402
+from blocklora_core.merge.solve import ByMatrix, ByWoodbury, PackedSum  # noqa: E402
 from blocklora_core.rows import Scheme, count  # noqa: E402
 
 CONCEPTS = 15
@@ -134,14 +134,20 @@ def solver_rows(widths: Sequence[int], repeats: int) -> list[dict[str, float]]:
     for n in widths:
         random = torch.Generator().manual_seed(n)
         summed = PackedSum.of([make_gram(n, random) for _ in range(CONCEPTS)])
-        roots, diagonal = torch.cat(summed.roots, 1), summed.diagonals.sum(0) + 0.1 * summed.mean_energy
+        diagonal = summed.diagonals.sum(0) + 0.1 * summed.mean_energy
         goals = torch.randn(3 * RANK * CONCEPTS, n, generator=random, dtype=torch.float64)
         row: dict[str, float] = {"n": n}
-        for name, solver in (("matrix_seconds", by_matrix), ("woodbury_seconds", by_woodbury)):
-            row[name] = round(seconds_of(partial(solver, roots, diagonal, goals), repeats), 4)
+        for name, kind in (("matrix_seconds", ByMatrix), ("woodbury_seconds", ByWoodbury)):
+            row[name] = round(seconds_of(partial(solved_by, kind, summed, diagonal, goals), repeats), 4)
         say(f"solvers: {row}")
         rows.append(row)
     return rows
+
+
+def solved_by(
+    kind: type[ByMatrix] | type[ByWoodbury], summed: PackedSum, diagonal: torch.Tensor, goals: torch.Tensor
+) -> torch.Tensor:
+    return kind(summed.roots, diagonal).solve(goals)
 
 
 def gram_rows(trial: Trial, grams: Grams, grams_ff: Grams, pairs: Sequence[int]) -> list[dict[str, Any]]:

@@ -1,13 +1,15 @@
 """Solves with a sum of packed Grams: S = U U^T + D, where U (n, K) holds all eigenpairs and D is diagonal.
 
-Where fewer eigenpairs are known than there are features, Woodbury's identity needs a K x K matrix only:
-S^-1 = E - E U (I + U^T E U)^-1 U^T E with E = D^-1. Elsewhere S itself, n x n, is the smaller one.
+Where fewer eigenpairs are known than there are features, Woodbury's identity needs a K x K matrix only. Elsewhere S
+itself, n x n, is the smaller one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -52,59 +54,102 @@ class PackedSum:
         root = self.roots[number]
         return (weight * (x @ root)) @ root.T + x * self.diagonals[number]
 
-    def solve(self, goals: Tensor, delta: float) -> Tensor:
-        """goals (r, n) @ (S + delta I)^-1. ValueError unless that sum is positive definite."""
-        roots, diagonal = torch.cat(self.roots, 1), self.diagonals.sum(0) + delta
-        n, k = roots.shape
-        return cheapest(n, k, len(goals))(roots, diagonal, goals)
-
     def solve_each(self, goals: Sequence[Tensor], delta: float, weight: float = 1.0) -> list[Tensor]:
         """Each Gram's goals (r, n) @ (S_i + delta I)^-1, where S_i is S with that Gram's eigenpairs counted `weight`
-        times, at least 1. One factorisation serves all, by Woodbury's identity."""
-        sizes = [len(goal) for goal in goals]
-        if weight == 1.0:
-            return list(self.solve(torch.cat([*goals]), delta).split(sizes))
-        columns = [root.T for root in self.roots]
-        solved = self.solve(torch.cat([*goals, *columns]), delta).split([*sizes, *map(len, columns)])
-        pairs = zip(self.roots, solved[: len(goals)], solved[len(goals) :], strict=True)
-        return [_counted_again(root, goal, column, weight - 1.0) for root, goal, column in pairs]
+        times, at least 1. ValueError unless S + delta I is positive definite.
+
+        One factorisation serves all, by Woodbury's identity: (M + t U U^T)^-1 = M^-1 - M^-1 U (I / t + U^T M^-1 U)^-1
+        U^T M^-1.
+        """
+        together = torch.cat([*goals])
+        solver = self.solver(delta, len(together))
+        solved = solver.solve(together)
+        if weight > 1.0:
+            parts = solved.split([len(goal) for goal in goals])
+            seen = [part @ root for part, root in zip(parts, self.roots, strict=True)]
+            inner = [solver.inner(number) for number in range(len(goals))]
+            solved = solved - solver.back([_within(*pair, weight - 1.0) for pair in zip(seen, inner, strict=True)])
+        return list(solved.split([len(goal) for goal in goals]))
+
+    def solver(self, delta: float, rows: int) -> Solver:
+        """With S + delta I, for so many rows of goals in all."""
+        n, k = self.diagonals.shape[1], sum(root.shape[1] for root in self.roots)
+        return cheapest(n, k, rows)(self.roots, self.diagonals.sum(0) + delta)
 
 
-Solver = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(roots (n, K), diagonal (n,), goals (r, n)) -> goals @ (roots @ roots.T + diag(diagonal))^-1."""
+class Solver(Protocol):
+    """Of M = U U^T + D, where U (n, K) is made of blocks U_i."""
+
+    def solve(self, goals: Tensor) -> Tensor:
+        """goals (r, n) @ M^-1."""
+
+    def inner(self, number: int) -> Tensor:
+        """U_i^T M^-1 U_i."""
+
+    def back(self, parts: Sequence[Tensor]) -> Tensor:
+        """parts_i (r_i, k_i) @ U_i^T M^-1, below each other, (r, n)."""
 
 
-def by_matrix(roots: Tensor, diagonal: Tensor, goals: Tensor) -> Tensor:
-    """By a Cholesky factor of the n x n matrix."""
-    summed = roots @ roots.T
-    summed.diagonal().add_(diagonal)
-    return torch.cholesky_solve(goals.T, _cholesky(summed)).T
+class ByMatrix:
+    """By the inverse of M itself, n x n."""
+
+    def __init__(self, roots: Sequence[Tensor], diagonal: Tensor):
+        self.roots = roots
+        whole = torch.cat([*roots], 1)
+        summed = whole @ whole.T
+        summed.diagonal().add_(diagonal)
+        self.inverse = torch.cholesky_inverse(_cholesky(summed))
+
+    def solve(self, goals: Tensor) -> Tensor:
+        return goals @ self.inverse
+
+    def inner(self, number: int) -> Tensor:
+        return self.roots[number].T @ self.inverse @ self.roots[number]
+
+    def back(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part @ root.T for part, root in zip(parts, self.roots, strict=True)]) @ self.inverse
 
 
-def by_woodbury(roots: Tensor, diagonal: Tensor, goals: Tensor) -> Tensor:
-    """By a Cholesky factor of a K x K matrix."""
-    # Halves of E on either side keep that matrix symmetric to the last bit, and at least the identity.
-    half = diagonal.rsqrt()
-    scaled, y = roots * half[:, None], goals * half
-    inner = scaled.T @ scaled
-    inner.diagonal().add_(1)
-    seen = torch.cholesky_solve((y @ scaled).T, _cholesky(inner)).T
-    return (y - seen @ scaled.T) * half
+class ByWoodbury:
+    """By the inverse of C = I + U^T E U, K x K, with E = D^-1: M^-1 = E - E U C^-1 U^T E and U^T M^-1 = C^-1 U^T E."""
+
+    def __init__(self, roots: Sequence[Tensor], diagonal: Tensor):
+        # Halves of E on either side keep that matrix symmetric to the last bit, and at least the identity.
+        self.half = diagonal.rsqrt()
+        self.scaled = torch.cat([*roots], 1) * self.half[:, None]
+        inner = self.scaled.T @ self.scaled
+        inner.diagonal().add_(1)
+        self.inverse = torch.cholesky_inverse(_cholesky(inner))
+        ends = accumulate(root.shape[1] for root in roots)
+        self.blocks = [slice(end - root.shape[1], end) for root, end in zip(roots, ends, strict=True)]
+
+    def solve(self, goals: Tensor) -> Tensor:
+        y = goals * self.half
+        return (y - (y @ self.scaled) @ self.inverse @ self.scaled.T) * self.half
+
+    def inner(self, number: int) -> Tensor:
+        block = self.blocks[number]
+        inner = -self.inverse[block, block]
+        inner.diagonal().add_(1)
+        return inner
+
+    def back(self, parts: Sequence[Tensor]) -> Tensor:
+        rows = torch.cat([part @ self.inverse[block] for part, block in zip(parts, self.blocks, strict=True)])
+        return (rows @ self.scaled.T) * self.half
 
 
-def cheapest(n: int, k: int, rows: int) -> Solver:
-    """The solver that takes fewer multiplications for n features, k eigenpairs in all and `rows` goals."""
-    matrix = n * n * k + n**3 / 6 + n * n * rows
-    woodbury = n * k * k + k**3 / 6 + 2 * n * k * rows
-    return by_woodbury if woodbury < matrix else by_matrix
+def cheapest(n: int, k: int, rows: int) -> type[ByMatrix] | type[ByWoodbury]:
+    """The solver that takes fewer multiplications for n features, k eigenpairs in all and `rows` rows of goals."""
+    matrix = n * n * k + n**3 / 2 + n * n * rows
+    woodbury = n * k * k + k**3 / 2 + 2 * n * k * rows
+    return ByWoodbury if woodbury < matrix else ByMatrix
 
 
-def _counted_again(root: Tensor, solved: Tensor, columns: Tensor, times: float) -> Tensor:
-    """From solved = goals @ M^-1 and columns = root^T @ M^-1: goals @ (M + times * root @ root^T)^-1."""
-    inner = columns @ root
-    inner = (inner + inner.T) / 2
-    inner.diagonal().add_(1.0 / times)
-    return solved - torch.cholesky_solve((solved @ root).T, _cholesky(inner)).T @ columns
+def _within(seen: Tensor, inner: Tensor, times: float) -> Tensor:
+    """seen (r, k) @ (I / times + inner)^-1."""
+    more = (inner + inner.T) / 2
+    more.diagonal().add_(1.0 / times)
+    return torch.cholesky_solve(seen.T, _cholesky(more)).T
 
 
 def _cholesky(matrix: Tensor) -> Tensor:

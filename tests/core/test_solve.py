@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocklora_core.grams import Gram
-from blocklora_core.merge.solve import CPU, PackedSum, by_matrix, by_woodbury, cheapest, precision
+from blocklora_core.merge.solve import CPU, ByMatrix, ByWoodbury, PackedSum, cheapest, precision
 from tests.core.samples import generator
 
 
@@ -25,10 +25,20 @@ def test_both_solvers_are_the_inverse(n: int, k: int, grams: int, scale: float) 
     goals = torch.randn(5, n, generator=generator(9), dtype=torch.float64)
     dense = sum(gram(n, k, seed, scale).dense() for seed in range(grams)) + delta * torch.eye(n, dtype=torch.float64)
     expected = goals @ torch.linalg.inv(dense)
-    roots, diagonal = torch.cat(summed.roots, 1), summed.diagonals.sum(0) + delta
-    for solver in (by_matrix, by_woodbury):
-        torch.testing.assert_close(solver(roots, diagonal, goals), expected, rtol=1e-6, atol=1e-8 / scale)
-    torch.testing.assert_close(summed.solve(goals, delta), expected, rtol=1e-6, atol=1e-8 / scale)
+    diagonal = summed.diagonals.sum(0) + delta
+    for kind in (ByMatrix, ByWoodbury):
+        solver = kind(summed.roots, diagonal)
+        torch.testing.assert_close(solver.solve(goals), expected, rtol=1e-6, atol=1e-8 / scale)
+        for number, root in enumerate(summed.roots):
+            inner = root.T @ torch.linalg.inv(dense) @ root
+            torch.testing.assert_close(solver.inner(number), inner, rtol=1e-6, atol=1e-8)
+        parts = [
+            torch.randn(2, root.shape[1], generator=generator(at)).double() for at, root in enumerate(summed.roots)
+        ]
+        back = torch.cat([part @ root.T for part, root in zip(parts, summed.roots, strict=True)])
+        torch.testing.assert_close(solver.back(parts), back @ torch.linalg.inv(dense), rtol=1e-6, atol=1e-8 / scale)
+    each = summed.solve_each(list(goals.split([1] * (grams - 1) + [6 - grams])), delta)
+    torch.testing.assert_close(torch.cat(each), expected, rtol=1e-6, atol=1e-8 / scale)
 
 
 @given(st.integers(2, 30), st.integers(0, 12), st.integers(1, 4), st.sampled_from([1.0, 1.5, 3.0, 50.0]))
@@ -59,8 +69,8 @@ def test_the_sum_knows_its_grams() -> None:
 
 
 def test_fewer_eigenpairs_than_features_go_by_woodbury() -> None:
-    assert cheapest(5120, 720, 60) is by_woodbury
-    assert cheapest(320, 720, 180) is by_matrix
+    assert cheapest(5120, 720, 60) is ByWoodbury
+    assert cheapest(320, 720, 180) is ByMatrix
 
 
 def test_apples_gpus_have_no_float64() -> None:
@@ -71,4 +81,4 @@ def test_apples_gpus_have_no_float64() -> None:
 def test_what_cannot_be_solved_is_refused() -> None:
     roots, diagonal = torch.zeros(4, 2, dtype=torch.float64), -torch.ones(4, dtype=torch.float64)
     with pytest.raises(ValueError, match="positive definite"):
-        by_matrix(roots, diagonal, torch.ones(1, 4, dtype=torch.float64))
+        ByMatrix([roots], diagonal)
