@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,18 +25,21 @@ from blocklora_core.evaluation import (
     evaluation_prompt,
     summarise,
 )
+from blocklora_core.host.progress import to_image
 from demo.cast import Member
 from demo.evaluator import DemoEvaluator
 
 Figures = dict[str, Any]
+Shown = Sequence[tuple[Asked, Tensor]]
+"""What was asked for, with the embeddings of its pictures."""
 
 
 def references(members: Iterable[Member], place: Place) -> list[Reference]:
     """The pictures that were held out."""
     found = []
     for member in members:
-        pictures = [np.asarray(picture).astype(np.float32) / 255 for picture in member.held_out(place.art)]
-        found.append(Reference(member.name, member.class_word, (torch.from_numpy(np.stack(pictures)),)))
+        pictures = torch.cat([to_image(picture) for picture in member.held_out(place.art)])
+        found.append(Reference(member.name, member.class_word, (pictures,)))
     return found
 
 
@@ -59,7 +63,7 @@ class Scorer:
         drifted: dict[str, list[float]] = {}
         for cells in runs:
             for cell in cells:
-                shown = [(asked, self.judge.embed([pictures])) for asked, pictures in cell.pictures(self.place)]
+                shown = self._embedded(cell)
                 for name, scores in self._scores(shown).items():
                     concepts.setdefault(name, []).append(scores)
                 for name, values in self._drifts(cell, shown).items():
@@ -67,7 +71,18 @@ class Scorer:
         ordered = {member.name: _joined(concepts[member.name]) for member in self.plan.members}
         return Measured(title, ordered, count, drift={name: tuple(values) for name, values in drifted.items()})
 
-    def _scores(self, shown: Sequence[tuple[Asked, Tensor]]) -> dict[str, ConceptScores]:
+    @cached_property
+    def _seen(self) -> dict[Path, Shown]:
+        return {}
+
+    def _embedded(self, cell: Cell) -> Shown:
+        """A cell serves several methods and figures; it is embedded once."""
+        path = cell.path(self.place)
+        if path not in self._seen:
+            self._seen[path] = [(asked, self.judge.embed([shown])) for asked, shown in cell.pictures(self.place)]
+        return self._seen[path]
+
+    def _scores(self, shown: Shown) -> dict[str, ConceptScores]:
         found: dict[str, list[ConceptScores]] = {}
         for asked, embedded in shown:
             if not asked.class_word:
@@ -79,9 +94,9 @@ class Scorer:
     @cached_property
     def _base(self) -> dict[str, Tensor]:
         """Prompt -> embeddings of the base's pictures."""
-        return {asked.prompt: self.judge.embed([shown]) for asked, shown in self.plan.base.pictures(self.place)}
+        return {asked.prompt: embedded for asked, embedded in self._embedded(self.plan.base)}
 
-    def _drifts(self, cell: Cell, shown: Sequence[tuple[Asked, Tensor]]) -> dict[str, list[float]]:
+    def _drifts(self, cell: Cell, shown: Shown) -> dict[str, list[float]]:
         """How much nearer the class words' pictures came to each concept that was trained on that word."""
         classes = {asked.prompt: embedded for asked, embedded in shown if asked.class_word}
         members = [training.member for training in cell.trained]
@@ -125,10 +140,8 @@ class Scorer:
         """How well the evaluator knows the concepts: training pictures, each by its nearest reference."""
         found = {}
         for member in self.plan.members:
-            pictures = np.stack(
-                [np.asarray(one).astype(np.float32) / 255 for one, _ in member.training(self.place.art)]
-            )
-            embedded = self.judge.embed([torch.from_numpy(pictures)])
+            pictures = torch.cat([to_image(one) for one, _ in member.training(self.place.art)])
+            embedded = self.judge.embed([pictures])
             found[member.name] = self.judge.score(member.name, embedded, [member.class_word] * len(pictures))
         summary = summarise(Measured("training pictures", found), None)
         return {"image": summary.image.mean, "accuracy": summary.accuracy.mean}

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import comfy.sd
-import numpy as np
 import torch
 from torch import nn
 
 from blocklora_core.erasure import Erasure
 from blocklora_core.files import load, save
 from blocklora_core.host.precision import compute_dtype, computing_in
+from blocklora_core.host.progress import to_image
 from blocklora_core.host.train import TrainJob, train_concept
 from blocklora_core.lora import BlockLoRA, Concept
 from blocklora_core.rows import Scheme
@@ -70,8 +70,7 @@ class Base:
 @cache
 def _drawn(art: Path, member: Member) -> tuple[list[torch.Tensor], list[str]]:
     found = member.training(art)
-    images = [torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None] for picture, _ in found]
-    return images, [caption for _, caption in found]
+    return [to_image(picture) for picture, _ in found], [caption for _, caption in found]
 
 
 @cache

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks._identity_sample import CFG, SAMPLER, SCHEDULER, STEPS, Merge, Shot, shoot
+from benchmarks._identity_sample import SAMPLING, Merge, Shot, shoot
 from benchmarks._identity_train import Base, Training
 from benchmarks._shared import say
+from blocklora_core.files import write_atomic
 from demo.cast import Member
 
 
@@ -83,8 +85,9 @@ class Cell:
         files = [training.path(place.art, place.files).name for training in self.trained]
         merge = {"method": self.merge.method, "options": {**vars(self.merge.options), "device": ""}}
         shots = [(shot.prompt, shot.seed) for shot in self.shots]
+        how = SAMPLING
         # A single concept is not merged, whatever the method.
-        given = [files, merge if len(files) > 1 else None, shots, STEPS, CFG, SAMPLER, SCHEDULER]
+        given = [files, merge if len(files) > 1 else None, shots, how.steps, how.cfg, how.sampler, how.scheduler]
         return place.pictures / f"{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:24]}.npz"
 
     def make(self, base: Base, place: Place) -> None:
@@ -94,13 +97,9 @@ class Cell:
         stack = tuple(training.file(base, place.art, place.files) for training in self.trained)
         merge = self.merge if len(stack) > 1 else Merge("per_row")
         started = time.perf_counter()
-        pictures = shoot(base, stack, merge, self.shots)
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file, pictures=(pictures * 255).round().byte().numpy(), seconds=time.perf_counter() - started
-            )
-        partial.replace(path)
+        pictures, buffer = shoot(base, stack, merge, self.shots), BytesIO()
+        np.savez_compressed(buffer, pictures=pictures.numpy(), seconds=time.perf_counter() - started)
+        write_atomic(path, buffer.getvalue())
 
     def pictures(self, place: Place) -> Iterator[tuple[Asked, Tensor]]:
         """What was asked for, with its pictures (N, H, W, 3) in 0..1."""
@@ -151,7 +150,7 @@ class Crew:
         return float(self._spent.read_text(encoding="utf-8")) if self._spent.is_file() else 0.0
 
     def _spend(self, seconds: float) -> None:
-        self._spent.write_text(str(self.seconds + seconds), encoding="utf-8")
+        write_atomic(self._spent, str(self.seconds + seconds).encode())
 
     def work(self, trainings: Sequence[Training], cells: Sequence[Cell]) -> None:
         """Do what is not done yet, trainings first."""

@@ -35,6 +35,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 
 from blocklora_core.erasure import Erasure  # noqa: E402
 from blocklora_core.files import load  # noqa: E402
+from blocklora_core.host.progress import to_image  # noqa: E402
 from blocklora_core.host.train import TrainJob, train_concept  # noqa: E402
 from blocklora_core.lora import Concept, Stack  # noqa: E402
 from blocklora_core.merge.diagnostics import layer_cosines, layer_sign_conflicts  # noqa: E402
@@ -65,7 +66,7 @@ def recoloured(picture: Image.Image) -> Image.Image:
 
 def job(concept: DemoConcept, turned: bool, art: Path, slot: int, steps: int, adapter: str) -> TrainJob:
     found = [(recoloured(picture) if turned else picture, caption) for _, picture, caption in pictures(art, concept)]
-    images = [torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None] for picture, _ in found]
+    images = [to_image(picture) for picture, _ in found]
     config = TrainConfig(
         **{
             "steps": steps, "batch_size": 4, "rank": 4, "learning_rate": 0.003, "embedding_learning_rate": 0.004,

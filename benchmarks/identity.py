@@ -86,7 +86,8 @@ def main() -> None:
     crew = Crew(place, chosen.workers)
     started = time.perf_counter()
     results: dict[str, Any] = {}
-    for name, plan in plans(chosen).items():
+    asked = plans(chosen)
+    for name, plan in asked.items():
         cells = list(plan.cells())
         crew.work([training for cell in cells for training in cell.trained], cells)
         results[name] = measured(plan, place)
@@ -97,7 +98,7 @@ def main() -> None:
     out = chosen.out or (chosen.work / "quick" if chosen.quick else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)
     (out / "evidence.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    first = plans(chosen)["methods"]
+    first = asked["methods"]
     draw(results, first, place, out)
     fill(out / "evidence.md", results)
     say(f"figures are in {out}")

@@ -31,6 +31,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 
 from blocklora_core.curves import smooth  # noqa: E402
 from blocklora_core.erasure import Erasure  # noqa: E402
+from blocklora_core.host.progress import to_image  # noqa: E402
 from blocklora_core.host.train import TrainJob, TrainResult, train_concept  # noqa: E402
 from blocklora_core.lora import Concept  # noqa: E402
 from blocklora_core.training import TrainConfig  # noqa: E402
@@ -59,7 +60,7 @@ VARIANTS = tuple(Variant(token, erasure) for token in ("single", "layer-wise") f
 
 def job(concept: DemoConcept, variant: Variant, art: Path, steps: int, slot: int) -> TrainJob:
     found = list(pictures(art, concept))
-    images = [torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None] for _, picture, _ in found]
+    images = [to_image(picture) for _, picture, _ in found]
     config = TrainConfig(
         steps=steps, batch_size=4, rank=8, learning_rate=0.006, embedding_learning_rate=0.004, embedding_share=0.2,
         niche_weight=0.0, erasure=Erasure(variant.erasure), token=variant.token, preview_every=EVERY, preview_cfg=2.0,

@@ -53,15 +53,16 @@ class Sampler:
         self._encoded: dict[str, Conditioning] = {}
 
     @torch.inference_mode()
-    def pictures(self, prompts: Sequence[str]) -> Tensor:
+    def pictures(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Tensor:
         """One picture a prompt: (G, H, W, 3) uint8 on the CPU, as it would be saved. The negative prompt is empty.
 
-        InterruptProcessingException when the user cancels.
+        seeds: of each picture's noise, in place of seed + place. InterruptProcessingException when the user cancels.
         """
         encoded = [self._encode(prompt) for prompt in prompts]
+        own = range(self.sampling.seed, self.sampling.seed + len(prompts)) if seeds is None else seeds
         pictures: dict[int, Tensor] = {}
         for places in _batches(encoded, self.sampling.batch):
-            latents = self._sample(_joined([encoded[at] for at in places]), places)
+            latents = self._sample(_joined([encoded[at] for at in places]), [own[at] for at in places])
             pictures |= zip(places, _decode(self.vae, latents), strict=True)
         return torch.stack([pictures[at] for at in range(len(prompts))])
 
@@ -71,18 +72,18 @@ class Sampler:
             self._encoded[prompt] = found
         return self._encoded[prompt]
 
-    def _sample(self, positive: Conditioning, places: Sequence[int]) -> Tensor:
+    def _sample(self, positive: Conditioning, seeds: Sequence[int]) -> Tensor:
         how, shape = self.sampling, latent_shape(self.model, self.sampling.size)
-        noise = torch.stack([_noise(shape, how.seed + at) for at in places])
+        noise = torch.stack([_noise(shape, seed) for seed in seeds])
 
         def after(_step: int, _denoised: Tensor, _noisy: Tensor, _steps: int) -> None:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if self.on_step is not None:
-                self.on_step(len(places))
+                self.on_step(len(seeds))
 
         latents: Tensor = comfy.sample.sample(
             self.model, noise, how.steps, how.cfg, how.sampler, how.scheduler, positive, self._encode(""),
-            torch.zeros_like(noise), callback=after, disable_pbar=True, seed=how.seed + places[0],
+            torch.zeros_like(noise), callback=after, disable_pbar=True, seed=seeds[0],
         )  # fmt: skip
         return latents
 

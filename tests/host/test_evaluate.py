@@ -199,6 +199,13 @@ def test_the_cancel_button_is_heard(base: Base) -> None:
         Sampler(base.model, base.clip, base.vae, SAMPLING).pictures(["a cat"])
 
 
+def test_seeds_may_be_given_one_a_picture(base: Base) -> None:
+    sampler, prompts = Sampler(base.model, base.clip, base.vae, SAMPLING), ["a cat", "a dog"]
+    first, second = SAMPLING.seed, SAMPLING.seed + 1
+    assert torch.equal(sampler.pictures(prompts, [first, second]), sampler.pictures(prompts))
+    assert not torch.equal(sampler.pictures(prompts, [first, second + 1])[1], sampler.pictures(prompts)[1])
+
+
 def test_pictures_do_not_depend_on_what_is_sampled_with_them(base: Base) -> None:
     prompts = ["a cat", "a dog", "a cat", "a dog on a chair"]
     together = Sampler(base.model, base.clip, base.vae, SAMPLING).pictures(prompts)

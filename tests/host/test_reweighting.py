@@ -78,6 +78,21 @@ def merged(base: Base, stack: Stack, model: Any = None, method: str = "per_row")
     return apply_merge(stack, model or base.model, base.clip, method).model
 
 
+def assert_patched_whole(counts: Counts, before: Any, after: Callable[[], Any]) -> None:
+    """Loaded behind `before`, what `after` makes has the weights of a fresh one, and no block was patched."""
+    fresh = as_bytes(patched(after()))
+    with session() as load:
+        load(before)
+        counts.reset()
+        assert same(as_bytes(load(after())), fresh)
+    assert counts.whole > 0 == counts.blocks
+
+
+def as_bytes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights whose dtype has no comparison can be compared as bytes."""
+    return {name: weight.contiguous().view(torch.uint8) for name, weight in weights.items()}
+
+
 def stack_of(base: Base, scheme: Scheme | None, slots: int = 15) -> Stack:
     return tuple(make_lora(base, f"<c{slot}>", slot, scheme) for slot in range(slots))
 
@@ -163,37 +178,20 @@ def test_weights_that_something_else_patches_too_are_patched_whole(base: Base, t
 def test_shared_rows_are_patched_whole(base: Base, counts: Counts) -> None:
     plain, block = make_lora(base, "<p>", 9, None), make_lora(base, "<c>", 1)
     stacks = (plain, block), (plain, block.with_strength(0.5))
-    fresh = patched(merged(base, stacks[1], method="task_sum"))
-    with session() as load:
-        load(merged(base, stacks[0], method="task_sum"))
-        counts.reset()
-        assert same(load(merged(base, stacks[1], method="task_sum")), fresh)
-    assert counts.whole > 0 == counts.blocks
+    assert_patched_whole(
+        counts, merged(base, stacks[0], method="task_sum"), lambda: merged(base, stacks[1], method="task_sum")
+    )
 
 
 def test_blocks_of_other_schemes_that_overlap_the_old_ones_are_patched_whole(base: Base, counts: Counts) -> None:
     one, other = (make_lora(base, "<a>", 1, CONTIGUOUS),), (make_lora(base, "<b>", 0, EIGHTS),)
-    fresh = patched(merged(base, other))
-    with session() as load:
-        load(merged(base, one))
-        counts.reset()
-        assert same(load(merged(base, other)), fresh)
-    assert counts.whole > 0 == counts.blocks
+    assert_patched_whole(counts, merged(base, one), lambda: merged(base, other))
 
 
 def test_quantised_weights_are_patched_whole(base: Base, counts: Counts) -> None:
     model, stack = in_dtype(base.model, torch.float8_e4m3fn), stack_of(base, CONTIGUOUS, 2)
     changed = with_strengths(stack, c1=0.5)
-    fresh = as_bytes(patched(merged(base, changed, model)))
-    with session() as load:
-        load(merged(base, stack, model))
-        counts.reset()
-        assert same(as_bytes(load(merged(base, changed, model))), fresh)
-    assert counts.whole > 0 == counts.blocks
-
-
-def as_bytes(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: weight.contiguous().view(torch.uint8) for name, weight in weights.items()}
+    assert_patched_whole(counts, merged(base, stack, model), lambda: merged(base, changed, model))
 
 
 def test_a_machine_that_rounds_otherwise_patches_whole(
@@ -202,12 +200,7 @@ def test_a_machine_that_rounds_otherwise_patches_whole(
     monkeypatch.setattr(reweighting, "_rounds_alike", lambda *_: False)
     stack = stack_of(base, CONTIGUOUS, 3)
     changed = with_strengths(stack, c1=0.5)
-    fresh = patched(merged(base, changed))
-    with session() as load:
-        load(merged(base, stack))
-        counts.reset()
-        assert same(load(merged(base, changed)), fresh)
-    assert counts.whole > 0 == counts.blocks
+    assert_patched_whole(counts, merged(base, stack), lambda: merged(base, changed))
 
 
 def low_vram(patcher: Any) -> None:
