@@ -1,13 +1,18 @@
 """Regions of a picture: their shapes, how they overlap, and attention within them."""
 
+from .attention import Attend, KeysValues, Part, Plan, plan, regional_attention
 from .layout import OVERLAP_RULES, Layout, OverlapRule, Size, bounds, cells_of, layout, mask_of
 from .region import Box, Region, Regions, Shape, check_regions
 
 __all__ = [
     "OVERLAP_RULES",
+    "Attend",
     "Box",
+    "KeysValues",
     "Layout",
     "OverlapRule",
+    "Part",
+    "Plan",
     "Region",
     "Regions",
     "Shape",
@@ -17,4 +22,6 @@ __all__ = [
     "check_regions",
     "layout",
     "mask_of",
+    "plan",
+    "regional_attention",
 ]

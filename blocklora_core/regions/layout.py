@@ -87,7 +87,8 @@ def _box_mask(box: Box, size: Size, feather: float) -> Tensor:
         window = max(min(soft, (edges[1] - edges[0]) * cells), 1.0)
         covered = _covered(edges, cells, window)
         axes.append(_kept(covered, covered) if feather > 0 else _hard(covered))
-    return torch.outer(*axes)
+    mask = torch.outer(*axes)
+    return _kept(mask, mask)
 
 
 def _covered(edges: tuple[float, float], cells: int, window: float) -> Tensor:

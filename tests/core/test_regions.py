@@ -38,7 +38,8 @@ def boxes(draw: st.DrawFn) -> Box:
 
 @st.composite
 def small_boxes(draw: st.DrawFn) -> Box:
-    return Box(draw(st.floats(0, 0.99)), draw(st.floats(0, 0.99)), draw(st.floats(1e-3, 1)), draw(st.floats(1e-3, 1)))
+    corner, side = st.floats(0, 0.99), st.floats(1e-3, 1)
+    return Box(draw(corner), draw(corner), draw(side), draw(side))
 
 
 @st.composite
