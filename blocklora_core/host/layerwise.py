@@ -35,9 +35,15 @@ def cross_attention_layers(network: nn.Module) -> dict[Place, int]:
     return {place: number for number, place in enumerate(places)}
 
 
+def cross_attention_places(network: nn.Module) -> dict[Place, Any]:
+    """Place of each cross-attention -> its module, in the same order."""
+    found = [module for name, module in network.named_modules() if _BLOCK.search(name)]
+    return dict(zip(cross_attention_layers(network), found, strict=True))
+
+
 def cross_attention_modules(network: nn.Module) -> list[CrossAttention]:
     """The same cross-attentions, in the same order."""
-    found = [module for name, module in network.named_modules() if _BLOCK.search(name)]
+    found = cross_attention_places(network).values()
     return [CrossAttention(module.to_q, module.to_k, module.heads) for module in found]
 
 
@@ -50,14 +56,14 @@ class LayerContext:
     def __call__(
         self, x: Tensor, context: Tensor, value: Tensor | None, options: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        number = self.layers.get((*options["block"], options["block_index"]))
-        if number is None:
-            return x, context, value
-        return x, self._own(context, number), None if value is None else self._own(value, number)
+        place = (*options["block"], options["block_index"])
+        return x, self.own(context, place), None if value is None else self.own(value, place)
 
-    def _own(self, context: Tensor, number: int) -> Tensor:
+    def own(self, context: Tensor, place: Place) -> Tensor:
+        """What the layer at `place` reads of `context` (B, tokens, width)."""
         batch, tokens, width = context.shape
-        if tokens % (SECTION * len(self.layers)):
+        number = self.layers.get(place)
+        if number is None or tokens % (SECTION * len(self.layers)):
             return context
         sections = context.reshape(batch, -1, len(self.layers), SECTION, width)
         return sections[:, :, number].reshape(batch, -1, width)

@@ -10,7 +10,7 @@ Queries do not attend to one another, so each region asks only those that lie in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Part:
-    """One region on a grid. cells: indices of the cells where it counts, none left out of order. weights: (n, 1)."""
+    """One region on a grid. cells: indices of the cells where it counts. weights: (n, 1)."""
 
     region: int
     cells: Tensor
@@ -48,23 +48,18 @@ class Plan:
     parts: tuple[Part, ...]
 
 
-def plan(laid: Layout, prompted: Sequence[bool], device: torch.device, dtype: torch.dtype) -> Plan:
-    """The plan of `laid`. prompted: whether each region has a prompt; what one without would take, the base keeps."""
-    chosen = [number for number, has in enumerate(prompted) if has]
-    weights = laid.weights[chosen]
-    # Not 1 minus the sum: where no region counts, it has to be 1 exactly, and 0 where they take all.
-    kept = laid.base + laid.weights[[number for number, has in enumerate(prompted) if not has]].sum(dim=0)
-    inside = (weights > 0).any(dim=0).nonzero().flatten()
-    place = torch.zeros(kept.numel(), dtype=torch.long)
+def plan(laid: Layout, device: torch.device, dtype: torch.dtype) -> Plan:
+    """The plan of `laid`, its tensors on `device`, its weights of `dtype`."""
+    inside = (laid.weights > 0).any(dim=0).nonzero().flatten()
+    place = torch.zeros(laid.base.numel(), dtype=torch.long)
     place[inside] = torch.arange(inside.numel())
 
     def part(region: int, share: Tensor) -> Part:
         cells = share.nonzero().flatten()
-        weight = share[cells, None].to(device, dtype)
-        return Part(region, cells.to(device), weight, place[cells].to(device))
+        return Part(region, cells.to(device), share[cells, None].to(device, dtype), place[cells].to(device))
 
-    parts = tuple(part(region, share) for region, share in zip(chosen, weights, strict=True) if share.any())
-    return Plan(inside.to(device), kept[inside, None].to(device, dtype), parts)
+    parts = tuple(part(region, share) for region, share in enumerate(laid.weights) if share.any())
+    return Plan(inside.to(device), laid.base[inside, None].to(device, dtype), parts)
 
 
 def regional_attention(

@@ -39,6 +39,11 @@ class Layout:
     weights: Tensor
     base: Tensor
 
+    def only(self, kept: Sequence[bool]) -> Layout:
+        """Only the regions that are `kept`: what another one counted for goes to the whole picture's prompt."""
+        chosen = torch.tensor(kept, dtype=torch.bool)
+        return Layout(self.size, self.weights * chosen[:, None], self.base + self.weights[~chosen].sum(dim=0))
+
 
 def layout(regions: Sequence[Region], size: Size, rule: OverlapRule = "mean") -> Layout:
     """Layout of `regions` on a grid of `size`. ValueError for an unknown rule and an empty grid."""

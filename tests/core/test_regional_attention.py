@@ -56,7 +56,7 @@ def ours(
     q: torch.Tensor, base: KeysValues, own: list[KeysValues | None], laid: Layout
 ) -> tuple[torch.Tensor, torch.Tensor]:
     plain = attend(q, *(t.expand(2, -1, -1) for t in base))
-    ready = plan(laid, [prompt is not None for prompt in own], CPU, q.dtype)
+    ready = plan(laid.only([prompt is not None for prompt in own]), CPU, q.dtype)
 
     def keys_values(number: int) -> KeysValues:
         found = own[number]
@@ -107,7 +107,7 @@ def test_nothing_to_do_is_the_base_itself() -> None:
 
 
 def test_only_queries_inside_are_asked() -> None:
-    q, base, prompts = tensors(4, 64, 2)
+    q, _, prompts = tensors(4, 64, 2)
     laid = lay([Region(Box(0, 0, 0.5, 0.5)), Region(Box(0.5, 0.5, 0.25, 0.25))], (8, 8))
     asked = []
 
@@ -115,7 +115,7 @@ def test_only_queries_inside_are_asked() -> None:
         asked.append(queries.shape[1])
         return attend(queries, k, v)
 
-    regional_attention(q, q, plan(laid, [True, True], CPU, q.dtype), lambda number: prompts[number], counting)
+    regional_attention(q, q, plan(laid, CPU, q.dtype), lambda number: prompts[number], counting)
     assert asked == [16, 4]
 
 
