@@ -1,6 +1,6 @@
 """What users drag into a graph."""
 
-from . import dataset, evaluate, export, files, grams, inspect, merge, sampling_modes, settings, slots, train
+from . import dataset, evaluate, export, files, grams, inspect, merge, regions, sampling_modes, settings, slots, train
 
 NODES = [
     *dataset.NODES,
@@ -10,6 +10,7 @@ NODES = [
     *merge.NODES,
     *grams.NODES,
     *sampling_modes.NODES,
+    *regions.NODES,
     *export.NODES,
     *inspect.NODES,
     *evaluate.NODES,

@@ -12,6 +12,7 @@ CATEGORY = "BlockLoRA"
 StackType = io.Custom("BLOCK_LORA_STACK")
 SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
 ReferencesType = io.Custom("BLOCKLORA_REFERENCES")
+RegionsType = io.Custom("BLOCKLORA_REGIONS")
 
 
 def known(function: Any, **arguments: Any) -> dict[str, Any]:

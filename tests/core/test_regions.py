@@ -6,11 +6,13 @@ from dataclasses import replace
 from itertools import permutations
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blocklora_core.inspection.palette import FREE, colour
 from blocklora_core.regions import (
     OVERLAP_RULES,
     Box,
@@ -23,6 +25,7 @@ from blocklora_core.regions import (
     mask_of,
 )
 from blocklora_core.regions import layout as lay
+from blocklora_core.regions.picture import regions_picture
 
 shares = st.floats(0, 1, width=32)
 sides = st.integers(1, 24)
@@ -224,3 +227,21 @@ def test_regions_of_no_weight_are_none() -> None:
         check_regions([])
     with pytest.raises(ValueError, match="got 1 regions"):
         check_regions([Region(Box(0, 0, 1, 1), weight=0)])
+
+
+def test_the_picture_shows_who_has_what() -> None:
+    pair = [Region(Box(0, 0, 0.25, 1), concept="<a>"), Region(Box(0.5, 0, 0.5, 1))]
+    picture = regions_picture(pair)
+    assert picture.size == (512, 512)
+    pixels = [picture.getpixel((x, 8)) for x in (8, 200, 500)]
+    assert pixels == [colour(0), FREE, colour(1)]
+    ink = np.array(picture).max(axis=-1) < 130
+    assert ink[:, :128].any() and ink[:, 256:].any()
+
+
+def test_the_picture_has_the_proportions_of_a_mask() -> None:
+    mask = torch.zeros(30, 60)
+    mask[:, :30] = 1
+    picture = regions_picture([Region(mask, concept="<a very long name that is wider than its region>")])
+    assert picture.size == (512, 256)
+    assert (picture.getpixel((4, 4)), picture.getpixel((500, 4))) == (colour(0), FREE)

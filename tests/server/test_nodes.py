@@ -19,6 +19,8 @@ NODES = (
     "BlockLoRAMerge",
     "BlockLoRACollectGrams",
     "BlockLoRASamplingModes",
+    "BlockLoRARegion",
+    "BlockLoRARegionalSampling",
     "BlockLoRAExport",
     "BlockLoRAInspect",
     "BlockLoRASlots",
