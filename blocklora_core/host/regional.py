@@ -19,7 +19,7 @@ from ..regions import OverlapRule, Regions, check_regions, layout
 from .base import base_name
 from .handles import ComfyModel
 from .layerwise import cross_attention_places
-from .regional_cross import Project, project, with_cross_attention
+from .regional_cross import Project, Watch, project, with_cross_attention
 from .regional_joint import takes_longer_prompts, with_joint_attention
 from .regional_prompts import check_prompts
 from .regional_session import Call, Session
@@ -33,7 +33,8 @@ Change = Callable[[Call], Call]
 class RegionalSampling:
     """What the wrappers know. start, end: of the sampling, as shares; outside that part, it is as without regions.
 
-    project: how keys and values of a region's prompt come about, see regional_cross.project.
+    project: how keys and values of a region's prompt come about, see regional_cross.project. watch: is told of each
+    region's part of a cross-attention; None for nobody.
     """
 
     regions: Regions
@@ -41,6 +42,7 @@ class RegionalSampling:
     start: float = 0.0
     end: float = 1.0
     project: Project = project
+    watch: Watch | None = None
     key: str = field(default_factory=lambda: f"{KEY}_{uuid4().hex}")
 
     def __post_init__(self) -> None:

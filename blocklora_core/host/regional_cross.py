@@ -15,7 +15,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..regions import KeysValues, Plan, Size, plan, regional_attention
+from ..regions import KeysValues, Part, Plan, Size, plan, regional_attention
 from .layerwise import LayerContext, Place
 from .regional_prompts import Side
 from .regional_session import Call
@@ -25,6 +25,27 @@ Replace = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 Project = Callable[[nn.Module, Place, int, Side, Tensor], KeysValues]
 """A cross-attention module, its place, the region's number, its side and its text (1, T, width) -> k, v."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One region's part of a layer's cross-attention.
+
+    rows: of the batch, that part is for. q: (b, N, C) of all cells. k: (b, T, C) of the region's prompt. own:
+    (b, n, C), its attention at `part.cells`, before it is weighted.
+    """
+
+    place: Place
+    side: Side
+    rows: slice
+    part: Part
+    q: Tensor
+    k: Tensor
+    own: Tensor
+
+
+Watch = Callable[[Seen, Mapping[str, Any]], None]
+"""Told of each part, with the host's options of the layer."""
 
 
 def project(module: Any, _place: Place, _region: int, _side: Side, text: Tensor) -> KeysValues:
@@ -63,15 +84,24 @@ class _Layer:
 
     def _by_side(self, q: Tensor, plain: Tensor, options: dict[str, Any], attend: Any) -> Tensor:
         sides = self.call.sides
-        size = _grid(q, options)
+        size, watch = grid_of(q, options), self.call.session.settings.watch
+        each = q.shape[0] // len(sides)
         parts = []
-        for side, own_q, own in zip(sides, q.chunk(len(sides)), plain.chunk(len(sides)), strict=True):
+        for number, (side, own_q, own) in enumerate(zip(sides, q.split(each), plain.split(each), strict=True)):
             if side is None:
                 parts.append(own)
                 continue
             ready = self._plan(size, side, q)
-            parts.append(regional_attention(own_q, own, ready, partial(self._keys_values, side, q), attend))
+            rows = slice(number * each, (number + 1) * each)
+            tell = partial(self._tell, watch, side, rows, own_q, options) if watch else None
+            parts.append(regional_attention(own_q, own, ready, partial(self._keys_values, side, q), attend, tell))
         return torch.cat(parts)
+
+    def _tell(
+        self, watch: Watch, side: Side, rows: slice, q: Tensor, options: dict[str, Any],
+        part: Part, k: Tensor, own: Tensor,
+    ) -> None:  # fmt: skip
+        watch(Seen(self.place, side, rows, part, q, k, own), options)
 
     def _plan(self, size: Size, side: Side, q: Tensor) -> Plan:
         session = self.call.session
@@ -112,7 +142,8 @@ class _Layer:
         return hooked or getattr(self.call.model.current_patcher, "current_hooks", None) is not None
 
 
-def _grid(q: Tensor, options: Mapping[str, Any]) -> Size:
+def grid_of(q: Tensor, options: Mapping[str, Any]) -> Size:
+    """Rows and columns of the tokens `q` (B, N, C). ValueError where the host's do not make N."""
     height, width = options["activations_shape"][-2:]
     if height * width != q.shape[1]:
         raise ValueError(

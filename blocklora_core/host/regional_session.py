@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ..regions import Layout, OverlapRule, Regions, Size, layout
@@ -29,6 +30,8 @@ class Settings(Protocol):
     def end(self) -> float: ...
     @property
     def project(self) -> Any: ...
+    @property
+    def watch(self) -> Any: ...
 
 
 class Session:
@@ -43,7 +46,9 @@ class Session:
     def kept(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gave for `key` the first time in this sampling."""
         if key not in self._kept:
-            self._kept[key] = make()
+            # What is made under inference mode could not be used in a forward with gradients later on.
+            with torch.inference_mode(False), torch.no_grad():
+                self._kept[key] = make()
         return self._kept[key]
 
     def clear(self) -> None:

@@ -48,6 +48,10 @@ class Plan:
     parts: tuple[Part, ...]
 
 
+OnPart = Callable[[Part, Tensor, Tensor], None]
+"""Told of a region, its keys (B, T, C) and its attention before it is weighted (B, n, C)."""
+
+
 def plan(laid: Layout, device: torch.device, dtype: torch.dtype) -> Plan:
     """The plan of `laid`, its tensors on `device`, its weights of `dtype`."""
     inside = (laid.weights > 0).any(dim=0).nonzero().flatten()
@@ -63,11 +67,17 @@ def plan(laid: Layout, device: torch.device, dtype: torch.dtype) -> Plan:
 
 
 def regional_attention(
-    q: Tensor, base: Tensor, planned: Plan, keys_values: Callable[[int], KeysValues], attend: Attend
+    q: Tensor,
+    base: Tensor,
+    planned: Plan,
+    keys_values: Callable[[int], KeysValues],
+    attend: Attend,
+    on_part: OnPart | None = None,
 ) -> Tensor:
     """Attention of all cells: (B, N, C). Outside the regions it is `base` bit for bit.
 
     q: (B, N, C). base: (B, N, C), attention to the whole picture's prompt. keys_values: a region's number -> its k, v.
+    on_part: told of each region.
     """
     if not planned.parts:
         return base
@@ -75,6 +85,8 @@ def regional_attention(
     for part in planned.parts:
         k, v = (projected.expand(q.shape[0], -1, -1) for projected in keys_values(part.region))
         own = attend(q.index_select(1, part.cells), k, v)
+        if on_part is not None:
+            on_part(part, k, own)
         mixed.index_add_(1, part.places, own * part.weights)
     # Not in place: attention keeps its output for the backward pass.
     return base.index_copy(1, planned.inside, mixed)
