@@ -1,10 +1,10 @@
 """What regions cost a sampling step on a real SD1.5 UNet, against ComfyUI's stock ways.
 
 Run as `python run.py bench regions [--quick] [--repeats N] [--ways ours,stock_masks] [--counts 2,5]`. The UNet has
-SD1.5's shapes and random float32 weights; latents are 32 x 32 (pictures of 256 px); euler, CFG 7.5, prompts of 77 tokens. The
-sides are described in _regional_sides.py; they take turns of one short sampling. Of a sampling the quickest step but
-the first counts as its step, and of all rounds the median: what a sampling does once, such as projecting the regions'
-prompts, is in its first step, and told apart.
+SD1.5's shapes and random float32 weights; latents are 32 x 32 (pictures of 256 px); euler, CFG 7.5, prompts of 77
+tokens. The sides are described in _regional_sides.py; they take turns of one short sampling. Of a sampling the quickest
+step but the first counts as its step, and of all rounds the median: what a sampling does once, such as projecting the
+regions' prompts, is in its first step, and told apart.
 
 The last line is one JSON object:
     plain_seconds                    a step with one prompt
@@ -46,7 +46,12 @@ Side = tuple[str, int]
 
 def make_scene(quick: bool) -> Scene:
     config = TINY if quick else SD15
-    return Scene(build_model(config, torch.float32), config["context_dim"], QUICK_LATENT if quick else LATENT)
+    return Scene(build_model(config, torch.float32), config["context_dim"], latent_of(quick))
+
+
+def latent_of(quick: bool) -> int:
+    """Side of the latents."""
+    return QUICK_LATENT if quick else LATENT
 
 
 def name_of(side: Side) -> str:
@@ -117,8 +122,8 @@ def run(quick: bool, repeats: int, ways: list[str], counts: list[int]) -> None:
     peaks = {f"{side}_peak_gb": peak_of(side, quick) for side in PEAKS}
     sides: list[Side] = [("plain", 0), *((way, count) for count in counts for way in ways)]
     figures = timed(make_scene(quick), sides, repeats)
-    settings: dict[str, Any] = {"latent": QUICK_LATENT if quick else LATENT, "steps": STEPS, "repeats": repeats, "quick": quick}
-    finish({**figures, **ratios(figures, counts), **peaks, **settings})
+    settings: dict[str, Any] = {"steps": STEPS, "repeats": repeats, "quick": quick}
+    finish({**figures, **ratios(figures, counts), **peaks, "latent": latent_of(quick), **settings})
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import comfy.hooks
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
@@ -310,6 +311,56 @@ def test_an_override_of_attention_is_kept(models: dict[str, Any], name: str) -> 
     model.model_options["transformer_options"]["optimized_attention_override"] = override
     found = sample(name, regional(model, *halves(name)), prompt(name, 1))
     assert calls and torch.equal(found, sample(name, regional(models[name], *halves(name)), prompt(name, 1)))
+
+
+def test_other_patches_of_attention_s_input_are_kept(models: dict[str, Any]) -> None:
+    own, model = prompt("sd15", 2), models["sd15"].clone()
+    model.set_model_attn2_patch(lambda n, context, value, _options: (n * 20, context, value))
+    expected = sample("sd15", model, own)
+    assert not near(expected, sample("sd15", models["sd15"], own), 1e-3)
+    assert near(sample("sd15", regional(model, Region(ALL, own)), prompt("sd15", 1)), expected)
+
+
+def test_a_lora_by_hooks_is_in_the_regions_too(models: dict[str, Any]) -> None:
+    """Create Hook LoRA on the sampler's prompt: weights change between its part of the batch and the negative's."""
+    random = torch.Generator().manual_seed(0)
+    lora = {}
+    for name, weight in models["sd15"].model.diffusion_model.state_dict().items():
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            stem = f"diffusion_model.{name.removesuffix('.weight')}"
+            lora[f"{stem}.lora_up.weight"] = torch.randn(weight.shape[0], 2, generator=random)
+            lora[f"{stem}.lora_down.weight"] = torch.randn(2, weight.shape[1], generator=random) * 0.1
+
+    def hooked(seed: int) -> Prompt:
+        hooks = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
+        found: Prompt = comfy.hooks.set_hooks_for_conditioning(prompt("sd15", seed), hooks)
+        return found
+
+    own = prompt("sd15", 2)
+    expected = sample("sd15", models["sd15"], hooked(2), own)
+    both = Region(ALL, own, own)
+    assert near(sample("sd15", regional(models["sd15"], both), hooked(1), prompt("sd15", 9)), expected)
+    assert not near(expected, sample("sd15", models["sd15"], own, own), 1e-3)
+
+
+@pytest.mark.parametrize("name", ["sd15", "flux"])
+def test_weights_of_another_precision(name: str) -> None:
+    """The host casts them when a layer runs, as it does with those that it keeps out of a GPU's memory."""
+    model, own = build(name, torch.float8_e4m3fn), prompt(name, 2)
+    found = sample(name, regional(model, Region(ALL, own)), prompt(name, 1))
+    assert near(found, sample(name, model, own))
+
+
+def test_reference_pictures_beside_regions(models: dict[str, Any]) -> None:
+    """Flux Kontext: further tokens behind the picture's."""
+    references = {"reference_latents": [torch.randn(1, 16, 6, 4, generator=torch.Generator().manual_seed(7))]}
+    own, model = prompt("flux", 2, **references), regional(models["flux"], Region(ALL, prompt("flux", 2)))
+    found = sample("flux", model, prompt("flux", 1, **references), cfg=1.0)
+    expected = sample("flux", models["flux"], own, cfg=1.0)
+    # The reference reads the sampler's prompt, not the region's: near, and not the same.
+    assert near(found, expected, 0.05) and not near(
+        found, sample("flux", models["flux"], prompt("flux", 2), cfg=1.0), 1e-3
+    )
 
 
 def test_two_regional_samplings_take_turns(models: dict[str, Any]) -> None:
