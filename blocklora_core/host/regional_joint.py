@@ -88,4 +88,9 @@ def takes_longer_prompts(network: Any) -> bool:
     """
     if isinstance(network, MMDiT):
         return network.register_length == 0 and network.context_processor is None
-    return isinstance(network, Flux) and len(network.params.axes_dim) == 3
+    # Newer hosts list the axes on which words have places.
+    return isinstance(network, Flux) and len(network.params.axes_dim) == 3 and not _axes_of_words(network)
+
+
+def _axes_of_words(network: Any) -> Any:
+    return getattr(network.params, "txt_ids_dims", None)

@@ -429,6 +429,15 @@ def test_what_does_not_fit_is_refused(models: dict[str, Any]) -> None:
     refused("expected one of mean", lambda: regional(model, Region(ALL, own), rule="sum"))
 
 
+@pytest.mark.parametrize(("name", "value"), [("axes_dim", [8, 8, 8, 8]), ("txt_ids_dims", [2])])
+def test_words_with_places_are_refused(
+    models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str, value: list[int]
+) -> None:
+    """As Flux.2 has them."""
+    monkeypatch.setattr(models["flux"].model.diffusion_model.params, name, value, raising=False)
+    refused("got flux", lambda: regional(models["flux"], Region(ALL, prompt("flux", 2))))
+
+
 def test_areas_of_the_sampler_s_prompt_are_refused(models: dict[str, Any]) -> None:
     area = prompt("sd15", 1, area=(4, 4, 0, 0), strength=1.0)
     model = regional(models["sd15"], Region(LEFT, prompt("sd15", 2)))
