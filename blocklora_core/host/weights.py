@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 
-def leave_inference_mode(module: nn.Module) -> None:
+def leave_inference_mode(module: nn.Module, on: torch.device | None = None) -> None:
     """Replace every inference tensor among the weights by an equal ordinary one, one at a time.
 
     Autograd refuses inference tensors. Values, devices and dtypes stay; tied weights stay tied; nothing is left over.
+    on: only those on that kind of device; the host copies the others there as ordinary ones each time it uses them.
     """
     fresh: dict[int, Tensor] = {}
 
@@ -28,7 +29,7 @@ def leave_inference_mode(module: nn.Module) -> None:
         tables: tuple[tuple[dict[str, Any], bool], ...] = ((child._parameters, True), (child._buffers, False))
         for table, parameter in tables:
             for name, tensor in table.items():
-                if tensor is not None and tensor.is_inference():
+                if tensor is not None and tensor.is_inference() and (on is None or tensor.device.type == on.type):
                     table[name] = ordinary(tensor, parameter)
 
 

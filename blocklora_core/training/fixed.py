@@ -38,11 +38,17 @@ class FixedLayer:
         # Kept where they were last needed: a sampler calls hundreds of times from one device in one format.
         place = (x.device, x.dtype)
         if self._ready is None or self._ready[0] != place:
-            layer = self.layer
-            up = (layer.up.float() * layer.scale).to(x)
-            up = up.reshape(*up.shape[:2], *[1] * (len(self.module.down_shape) - 1))
-            self._ready = (place, (up, layer.down.to(x), index(layer.rows, x.device)))
+            # What is kept under inference mode could not be used in a forward with gradients later on.
+            with torch.inference_mode(False), torch.no_grad():
+                self._ready = (place, self._made(*place))
         return self._ready[1]
+
+    def _made(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        layer = self.layer
+        up = (layer.up.float() * layer.scale).to(device, dtype)
+        up = up.reshape(*up.shape[:2], *[1] * (len(self.module.down_shape) - 1))
+        down = layer.down.to(device, dtype)
+        return up, down.clone() if down.is_inference() else down, index(layer.rows, device)
 
 
 class FixedLayers:
