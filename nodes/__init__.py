@@ -1,6 +1,20 @@
 """What users drag into a graph."""
 
-from . import dataset, evaluate, export, files, grams, inspect, merge, regions, sampling_modes, settings, slots, train
+from . import (
+    composer,
+    dataset,
+    evaluate,
+    export,
+    files,
+    grams,
+    inspect,
+    merge,
+    regions,
+    sampling_modes,
+    settings,
+    slots,
+    train,
+)
 
 NODES = [
     *dataset.NODES,
@@ -11,6 +25,7 @@ NODES = [
     *grams.NODES,
     *sampling_modes.NODES,
     *regions.NODES,
+    *composer.NODES,
     *export.NODES,
     *inspect.NODES,
     *evaluate.NODES,

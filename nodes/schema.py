@@ -13,6 +13,7 @@ StackType = io.Custom("BLOCK_LORA_STACK")
 SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
 ReferencesType = io.Custom("BLOCKLORA_REFERENCES")
 RegionsType = io.Custom("BLOCKLORA_REGIONS")
+ComposerOptionsType = io.Custom("BLOCKLORA_COMPOSER_OPTIONS")
 
 
 def known(function: Any, **arguments: Any) -> dict[str, Any]:
