@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 from typing import Any
 
@@ -14,6 +14,9 @@ import comfy.samplers
 import node_helpers
 import torch
 
+from blocklora_core.composer.options import CODE
+from blocklora_core.host.composer import apply_composer
+from blocklora_core.host.concept_prompt import CONCEPT_AT
 from blocklora_core.host.regional import RegionalSampling, apply_regions
 from blocklora_core.regions import Box, Region, mask_of
 
@@ -89,6 +92,16 @@ def ours(scene: Scene, count: int) -> Job:
     return Job(apply_regions(scene.model, RegionalSampling(regions)), scene.prompts[0])
 
 
+def composer(scene: Scene, count: int) -> Job:
+    """BlockLoRA Composer with all of its parts, guided in every step, as its first steps are."""
+    regions = tuple(
+        Region(box, [[prompt[0][0], {CONCEPT_AT: (4, 5)}]], concept=f"<{number}>")
+        for number, (box, prompt) in enumerate(zip(boxes(count), scene.prompts[1:], strict=False))
+    )
+    always = replace(CODE, last_step=10_000, patience=10_000)
+    return Job(apply_composer(scene.model, regions, always).model, scene.prompts[0])
+
+
 def stock_masks(scene: Scene, count: int) -> Job:
     """Conditioning (Set Mask) for each region, combined with the whole picture's: no LoRA of their own."""
     return Job(scene.model, [*scene.prompts[0], *(own for prompt in _masked(scene, count) for own in prompt)])
@@ -143,6 +156,7 @@ def _predict_each(args: Mapping[str, Any], masks: list[torch.Tensor]) -> list[to
 
 WAYS: Mapping[str, Callable[[Scene, int], Job]] = {
     "ours": ours,
+    "composer": composer,
     "stock_masks": stock_masks,
     "stock_areas": stock_areas,
     "stock_hooks": stock_hooks,

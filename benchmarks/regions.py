@@ -11,10 +11,14 @@ The last line is one JSON object:
     ours_2_seconds, ours_2_first     a step with 2 regions, and the first step; so too 5 and 10 regions
     stock_masks_*, stock_areas_*, stock_hooks_*, per_region_*      the same for the others
     overhead_2, overhead_5, overhead_10      ours over plain
+    composer_*                       the same for LoRA-Composer, every step guided
+    composer_step_over_plain         a step of the sampler with 5 regions and a step of guidance, over plain
+    composer_guidance_over_plain     the guidance alone: that step less ours_5, over plain
     speedup_vs_stock_5               stock masks with a hook LoRA for each region over ours
     speedup_vs_masks_5, speedup_vs_areas_5, speedup_vs_per_region_5      over ours
-    plain_peak_gb, ours_5_peak_gb, stock_hooks_5_peak_gb           peak memory of a process of its own that samples two
-                                     steps, less what Python and the imported libraries take before the model is made
+    plain_peak_gb, ours_5_peak_gb, composer_5_peak_gb, stock_hooks_5_peak_gb           peak memory of a process of its
+                                     own that samples two steps, less what Python and the imported libraries take before
+                                     the model is made
 """
 
 from __future__ import annotations
@@ -39,7 +43,7 @@ from benchmarks._regional_sides import WAYS, Scene, plain  # noqa: E402
 
 COUNTS, LATENT, QUICK_LATENT, STEPS = (2, 5, 10), 32, 8, 3
 REFERENCE = 5
-PEAKS = ("plain", f"ours_{REFERENCE}", f"stock_hooks_{REFERENCE}")
+PEAKS = ("plain", f"ours_{REFERENCE}", f"composer_{REFERENCE}", f"stock_hooks_{REFERENCE}")
 GB = 1e9
 Side = tuple[str, int]
 
@@ -97,6 +101,9 @@ def ratios(figures: dict[str, float], counts: list[int]) -> dict[str, float]:
     for count in counts:
         for short, way in others.items():
             named[f"speedup_vs_{short}_{count}"] = over(f"{way}_{count}", f"ours_{count}")
+    stepped, unguided = over(f"composer_{REFERENCE}", "plain"), over(f"ours_{REFERENCE}", "plain")
+    named["composer_step_over_plain"] = stepped
+    named["composer_guidance_over_plain"] = stepped - unguided if stepped and unguided else None
     return {name: ratio for name, ratio in named.items() if ratio is not None}
 
 

@@ -116,9 +116,10 @@ def test_a_missing_comfyui_is_a_clear_error(repository: Path) -> None:
 def test_bench_regions(repository: Path, comfyui_root: Path) -> None:
     result = bench("regions", repository, comfyui_root)
     for count in (2, 5, 10):
-        for way in ("ours", "stock_masks", "stock_areas", "stock_hooks", "per_region"):
+        for way in ("ours", "composer", "stock_masks", "stock_areas", "stock_hooks", "per_region"):
             assert result[f"{way}_{count}_seconds"] > 0 and result[f"{way}_{count}_first"] > 0
     assert result["overhead_5"] == pytest.approx(result["ours_5_seconds"] / result["plain_seconds"], rel=0.01)
     ratio = result["stock_hooks_5_seconds"] / result["ours_5_seconds"]
     assert result["speedup_vs_stock_5"] == pytest.approx(ratio, rel=0.01)
-    assert all(result[f"{side}_peak_gb"] > 0 for side in ("plain", "ours_5", "stock_hooks_5"))
+    assert all(result[f"{side}_peak_gb"] > 0 for side in ("plain", "ours_5", "composer_5", "stock_hooks_5"))
+    assert result["composer_step_over_plain"] > result["composer_guidance_over_plain"] > 0
