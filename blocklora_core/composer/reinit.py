@@ -1,7 +1,7 @@
 """Latent re-initialisation (LoRA-Composer section 3.5): each box starts from the noise that its concept likes best.
 
-The paper moves the noise by one guided step before it reads the maps; its code, and the host here, reads the maps of the
-noise as it was drawn.
+The paper moves the noise by one guided step before it reads the maps; its code, and the host here, reads the maps of
+the noise as it was drawn.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from blocklora.blocklora_core.host.layerwise import cross_attention_places
 from blocklora.blocklora_core.host.names import model_stems, preferred_stems
 from blocklora.blocklora_core.host.patching import apply_merge
 from blocklora.blocklora_core.host.regional import RegionalSampling, apply_regions
+from blocklora.blocklora_core.host.weights import leave_inference_mode
 from blocklora.blocklora_core.lora import BlockLoRA, Concept, Layer
 from blocklora.blocklora_core.regions import Box, Region
 from blocklora.blocklora_core.rows import all_rows
@@ -453,6 +454,35 @@ def test_weights_that_ask_for_gradients_do_so_again(models: dict[str, Any]) -> N
         assert weight.requires_grad and weight.grad is None
     finally:
         weight.requires_grad_(False)
+
+
+def test_weights_on_another_device_stay_as_they_are() -> None:
+    """The host copies those to where it computes at each use: as ordinary tensors."""
+    with torch.inference_mode():
+        module = torch.nn.Linear(2, 2)
+    leave_inference_mode(module, torch.device("cuda"))
+    assert module.weight.is_inference()
+    leave_inference_mode(module, torch.device("cpu"))
+    assert not module.weight.is_inference() and not module.weight.requires_grad
+
+
+def test_inpainting_is_guided_through_the_prediction(models: dict[str, Any]) -> None:
+    mask = torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    settings: dict[str, Any] = {"latents": torch.ones(1, 4, 8, 8), "noise_mask": mask}
+    options = replace(CODE, reinitialise=False)
+    found = sample("sd15", composed(models, "sd15", options), **settings)
+    plain = sample("sd15", composed(models, "sd15", OFF), **settings)
+    assert torch.equal(found[..., 4:], plain[..., 4:]) and not near(found[..., :4], plain[..., :4], 1e-6)
+
+
+def test_boxes_follow_the_overlap_rule() -> None:
+    """Each pixel of a box in front is that box's alone; by the mean it is both's."""
+    regions = (Region(ALL, None, priority=0), Region(LEFT, None, priority=1))
+    both = Boxes(regions, "mean").masks((4, 4), torch.device("cpu"))
+    front = Boxes(regions, "priority").masks((4, 4), torch.device("cpu"))
+    assert both.sum((1, 2)).tolist() == [16, 8] and front.sum((1, 2)).tolist() == [8, 8]
+    assert not (front[0] & front[1]).any()
 
 
 # Re-initialisation
