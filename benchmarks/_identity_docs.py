@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 Results = Mapping[str, Any]
+Tables = Mapping[str, Callable[[Results], str]]
 TABLE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FIGURE = re.compile(r"(<!-- = (\S+?):(\S+) -->).*?(<!-- / -->)", re.DOTALL)
 
@@ -23,15 +24,16 @@ PAPER = {
 """Table 1 of arXiv 2503.08575: image and text alignment of 15 merged concepts."""
 
 
-def fill(path: Path, results: Results) -> None:
-    """Rewrite the tables and figures of the text at `path`, if there is one."""
+def fill(path: Path, results: Results, tables: Tables | None = None) -> None:
+    """Rewrite the tables and figures of the text at `path`, if there is one. tables: TABLES by default."""
     if path.is_file():
-        path.write_text(filled(path.read_text(encoding="utf-8"), results), encoding="utf-8")
+        path.write_text(filled(path.read_text(encoding="utf-8"), results, tables), encoding="utf-8")
 
 
-def filled(text: str, results: Results) -> str:
+def filled(text: str, results: Results, tables: Tables | None = None) -> str:
     """`text` with its tables and figures made anew. KeyError for one that the results do not have."""
-    text = TABLE.sub(lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}", text)
+    known = TABLES if tables is None else tables
+    text = TABLE.sub(lambda found: f"{found[1]}\n{known[found[2]](results)}\n\n{found[3]}", text)
     return FIGURE.sub(lambda found: f"{found[1]}{format(_at(results, found[2]), found[3])}{found[4]}", text)
 
 
@@ -41,11 +43,11 @@ def _at(results: Any, path: str) -> Any:
     return results
 
 
-def _interval(found: list[float] | None, form: str = ".3f") -> str:
+def interval(found: list[float] | None, form: str = ".3f") -> str:
     return "" if found is None else f"{found[0]:{form}} ({found[1]:{form}} to {found[2]:{form}})"
 
 
-def _rows(header: str, rows: Iterator[list[str]]) -> str:
+def table_of(header: str, rows: Iterator[list[str]]) -> str:
     titles = [title.strip() for title in header.split("|")]
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -63,14 +65,14 @@ def methods(results: Results) -> str:
     header = (
         "Method | image alone | image merged | kept | recognised alone | recognised merged | text merged | class drift"
     )
-    return _rows(header, (_method(one) for _, one in ordered))
+    return table_of(header, (_method(one) for _, one in ordered))
 
 
 def _method(found: Results) -> list[str]:
     alone, (_, merged) = found["alone"], _last(found)
     return [
-        found["title"], f"{alone['image'][0]:.3f}", _interval(merged["image"]), _interval(merged["image_kept"], ".0%"),
-        f"{alone['accuracy'][0]:.0%}", _interval(merged["accuracy"], ".0%"), f"{merged['text'][0]:.3f}",
+        found["title"], f"{alone['image'][0]:.3f}", interval(merged["image"]), interval(merged["image_kept"], ".0%"),
+        f"{alone['accuracy'][0]:.0%}", interval(merged["accuracy"], ".0%"), f"{merged['text'][0]:.3f}",
         f"{merged['drift'][0]:+.3f}" if merged["drift"] else "",
     ]  # fmt: skip
 
@@ -90,7 +92,7 @@ def paper(results: Results) -> str:
         ]
 
     header = "Method | paper, image | paper, text | here, image | here, text"
-    return _rows(header, (row(name, *figures) for name, figures in PAPER.items()))
+    return table_of(header, (row(name, *figures) for name, figures in PAPER.items()))
 
 
 def counts(results: Results) -> str:
@@ -105,7 +107,7 @@ def counts(results: Results) -> str:
         ]
         return [one["title"], f"100%, {one['alone']['accuracy'][0]:.0%}", *cells]
 
-    return _rows("Method | 1 | " + " | ".join(numbers), map(row, found.values()))
+    return table_of("Method | 1 | " + " | ".join(numbers), map(row, found.values()))
 
 
 def many(results: Results) -> str:
@@ -116,13 +118,13 @@ def many(results: Results) -> str:
     def row(count: str, merged: Results) -> list[str]:
         return [
             count,
-            _interval(merged["image"]),
-            _interval(merged["image_kept"], ".0%"),
-            _interval(merged["accuracy"], ".0%"),
+            interval(merged["image"]),
+            interval(merged["image_kept"], ".0%"),
+            interval(merged["accuracy"], ".0%"),
         ]
 
     rows = [first, *(row(count, merged) for count, merged in one["merged"].items())]
-    return _rows("merged | image | kept | recognised", iter(rows))
+    return table_of("merged | image | kept | recognised", iter(rows))
 
 
-TABLES: Mapping[str, Callable[[Results], str]] = {"methods": methods, "paper": paper, "counts": counts, "many": many}
+TABLES: Tables = {"methods": methods, "paper": paper, "counts": counts, "many": many}

@@ -35,13 +35,15 @@ LAYERS = "attention + feed-forward"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How all concepts of a method are trained. fields: of TrainConfig, over COMMON."""
+    """How all concepts of a method are trained. fields: of TrainConfig, over COMMON. pattern: of the weights to adapt,
+    in place of `layers`."""
 
     adapter: str = "row block"
     erasure: float = 0.0
     scheme: Scheme = field(default_factory=Scheme)
     fields: Mapping[str, Any] = field(default_factory=dict)
     layers: str = LAYERS
+    pattern: str = ""
 
     def config(self, seed: int, slot: int) -> TrainConfig:
         """Seeds of different concepts and runs never meet."""
@@ -92,14 +94,15 @@ class Training:
         config = self.recipe.config(self.seed, self.slot)
         return TrainJob(
             Concept(self.member.name, self.member.class_word), images, captions, config,
-            -1 if config.scheme is None else self.slot, resolution=0, layers=self.recipe.layers, resume=False,
-            again=True,
+            -1 if config.scheme is None else self.slot, resolution=0, layers=self.recipe.layers,
+            layer_pattern=self.recipe.pattern, resume=False, again=True,
         )  # fmt: skip
 
     def path(self, art: Path, folder: Path) -> Path:
         """Where it is kept, by a hash of all that it comes from."""
         job = self.job(art)
-        given = [list(job.captions), job.config.to_dict(), job.layers, job.concept.name, job.concept.class_word]
+        layers = job.layer_pattern or job.layers
+        given = [list(job.captions), job.config.to_dict(), layers, job.concept.name, job.concept.class_word]
         digest = hashlib.sha256(_base_key() + json.dumps(given, sort_keys=True).encode())
         for image in job.images:
             digest.update(image.numpy().tobytes())

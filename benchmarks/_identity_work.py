@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -69,6 +69,32 @@ class Asked:
         return [Shot(self.prompt, seed) for seed in self.seeds]
 
 
+class Sampled(Protocol):
+    """Pictures that are kept in one file."""
+
+    def path(self, place: Place) -> Path: ...
+
+    def make(self, base: Base, place: Place) -> None: ...
+
+
+def keep_pictures(path: Path, pictures: Tensor, seconds: float) -> None:
+    """pictures: (N, H, W, 3) uint8."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, pictures=pictures.numpy(), seconds=seconds)
+    write_atomic(path, buffer.getvalue())
+
+
+def kept_pictures(path: Path) -> Tensor:
+    """(N, H, W, 3) in 0..1."""
+    with np.load(path) as kept:
+        return torch.from_numpy(kept["pictures"]).float() / 255
+
+
+def named_by(content: object) -> str:
+    """A file's name from all that its pictures come from."""
+    return f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]}.npz"
+
+
 @dataclass(frozen=True)
 class Cell:
     """Pictures from one merge: `trained` merged as `merge` says, or the base itself where there are none."""
@@ -88,7 +114,7 @@ class Cell:
         how = SAMPLING
         # A single concept is not merged, whatever the method.
         given = [files, merge if len(files) > 1 else None, shots, how.steps, how.cfg, how.sampler, how.scheduler]
-        return place.pictures / f"{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:24]}.npz"
+        return place.pictures / named_by(given)
 
     def make(self, base: Base, place: Place) -> None:
         path = self.path(place)
@@ -97,14 +123,12 @@ class Cell:
         stack = tuple(training.file(base, place.art, place.files) for training in self.trained)
         merge = self.merge if len(stack) > 1 else Merge("per_row")
         started = time.perf_counter()
-        pictures, buffer = shoot(base, stack, merge, self.shots), BytesIO()
-        np.savez_compressed(buffer, pictures=pictures.numpy(), seconds=time.perf_counter() - started)
-        write_atomic(path, buffer.getvalue())
+        pictures = shoot(base, stack, merge, self.shots)
+        keep_pictures(path, pictures, time.perf_counter() - started)
 
     def pictures(self, place: Place) -> Iterator[tuple[Asked, Tensor]]:
         """What was asked for, with its pictures (N, H, W, 3) in 0..1."""
-        with np.load(self.path(place)) as kept:
-            whole = torch.from_numpy(kept["pictures"]).float() / 255
+        whole = kept_pictures(self.path(place))
         yield from zip(self.asked, whole.split([len(one.seeds) for one in self.asked]), strict=True)
 
 
@@ -126,10 +150,10 @@ def _train(training: Training) -> float:
     return time.perf_counter() - started
 
 
-def _sample(cell: Cell) -> float:
+def _sample(piece: Sampled) -> float:
     started = time.perf_counter()
     with torch.inference_mode():
-        cell.make(_BASE[0], _PLACE[0])
+        piece.make(_BASE[0], _PLACE[0])
     return time.perf_counter() - started
 
 
@@ -152,7 +176,7 @@ class Crew:
     def _spend(self, seconds: float) -> None:
         write_atomic(self._spent, str(self.seconds + seconds).encode())
 
-    def work(self, trainings: Sequence[Training], cells: Sequence[Cell]) -> None:
+    def work(self, trainings: Sequence[Training], cells: Sequence[Sampled]) -> None:
         """Do what is not done yet, trainings first."""
         art, files = self.place.art, self.place.files
         self._stage("trained", _train, {one.path(art, files): one for one in trainings})

@@ -171,8 +171,12 @@ class _Collector:
         return Conditioning.cat(list(encoded.values())).pick([list(encoded).index(text) for text in prompts])
 
 
-def latent_shape(model: ComfyModel, size: int) -> torch.Size:
-    """(C, H, W), or (C, frames, H, W) with one frame, of MODEL's latents for a picture of `size` pixels squared."""
+def latent_shape(model: ComfyModel, size: int | tuple[int, int]) -> torch.Size:
+    """(C, H, W), or (C, frames, H, W) with one frame, of MODEL's latents for a picture of `size` pixels: its height and
+    width, or one number for a square."""
     form = model.model.latent_format
-    side = max(size // getattr(form, "spacial_downscale_ratio", 8), 1)
-    return torch.Size([form.latent_channels, *[1] * (form.latent_dimensions - 2), side, side])
+    ratio = getattr(form, "spacial_downscale_ratio", 8)
+    sides = (size, size) if isinstance(size, int) else size
+    return torch.Size(
+        [form.latent_channels, *[1] * (form.latent_dimensions - 2), *(max(one // ratio, 1) for one in sides)]
+    )

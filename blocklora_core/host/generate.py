@@ -23,7 +23,8 @@ OnStep = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample; the numbers are the papers'. size: height and width in pixels. batch: pictures at a time.
+    """How to sample; the numbers are the papers'. size: height and width in pixels, or one number for a square.
+    batch: pictures at a time.
 
     Picture number i has the noise of seed + i, whatever is sampled with it. Raises ValueError out of range.
     """
@@ -32,14 +33,15 @@ class Sampling:
     cfg: float = 7.5
     sampler: str = "dpmpp_2m"
     scheduler: str = "normal"
-    size: int = 512
+    size: int | tuple[int, int] = 512
     seed: int = 0
     batch: int = 4
 
     def __post_init__(self) -> None:
         for name in ("steps", "size", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Sampling: expected {name} of at least 1, got {getattr(self, name)}.")
+            given = getattr(self, name)
+            if min(given if isinstance(given, tuple) else (given,)) < 1:
+                raise ValueError(f"Sampling: expected {name} of at least 1, got {given}.")
 
 
 class Sampler:

@@ -1,0 +1,80 @@
+"""From pictures to figures: which concept stands in which box. After `import_comfyui`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from benchmarks._boxes_scenes import COUNTS, SETTINGS, Scene, boxes
+from benchmarks._identity_docs import Results, interval, table_of
+from benchmarks._identity_work import Place, kept_pictures
+from blocklora_core.evaluation import Judge
+from blocklora_core.evaluation.crops import crop
+from blocklora_core.evaluation.intervals import bootstrap
+from demo.art import SIZE
+
+ACROSS = {2: 3, 3: 2, 5: 1}
+"""Pictures in a row of the figure for so many concepts."""
+LABEL = 330
+
+
+def figures(judge: Judge, found: Sequence[Scene], place: Place) -> dict[str, Any]:
+    """right: share of boxes whose nearest concept is the one asked for. image: alignment with its held-out pictures.
+    Intervals over groups and boxes."""
+    right, image = [], []
+    for scene in found:
+        pictures = kept_pictures(scene.path(place))
+        hits, alike = zip(*(box for box in _boxes(judge, scene, pictures)), strict=True)
+        right.append(np.concatenate(hits).tolist())
+        image.append(np.concatenate(alike).tolist())
+    return {"right": _rounded(bootstrap(right)), "image": _rounded(bootstrap(image))}
+
+
+def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[float], tuple[float, ...]]]:
+    for training, box in zip(scene.trained, boxes(len(scene.trained)), strict=True):
+        name = training.member.name
+        cut = crop(pictures, (box.x, box.y, box.width, box.height), SIZE)
+        scores = judge.score(name, judge.embed([cut]), [training.member.class_word] * len(cut))
+        yield [float(one == name) for one in scores.found], scores.image
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 5) for value in values]
+
+
+def sheet(found: Mapping[str, Sequence[Scene]], count: int, place: Place) -> Image.Image:
+    """A row a setting, the first pictures of different groups."""
+    rows = [
+        (SETTINGS[name].title, [kept_pictures(scene.path(place))[0] for scene in listed[: ACROSS[count]]])
+        for name, listed in found.items()
+    ]
+    height, width = rows[0][1][0].shape[:2]
+    image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
+    ink = ImageDraw.Draw(image)
+    for row, (title, pictures) in enumerate(rows):
+        ink.text((6, row * (height + 4) + height // 2 - 6), title, fill=(40, 44, 52))
+        for column, picture in enumerate(pictures):
+            shown = Image.fromarray((picture * 255).round().byte().numpy())
+            image.paste(shown, (LABEL + column * (width + 8), row * (height + 4)))
+    return image
+
+
+def boxes_table(results: Results) -> str:
+    """Every setting: the share of boxes that show the right concept, and their image alignment."""
+
+    def row(found: Mapping[str, Any]) -> list[str]:
+        counted = [found[str(count)] for count in COUNTS]
+        return [
+            found["title"], *(interval(one["right"], ".0%") for one in counted),
+            *(f"{one['image'][0]:.2f}" for one in counted),
+        ]  # fmt: skip
+
+    header = " | ".join(["", *(f"right of {count}" for count in COUNTS), *(f"image of {count}" for count in COUNTS)])
+    return table_of(header, (row(found) for found in results["settings"].values()))
+
+
+TABLES = {"boxes": boxes_table}
