@@ -62,17 +62,18 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 
 def ask(url: str, body: Mapping[str, Any] | None = None, timeout: float = 30.0) -> Any:
-    """GETs `url`, or POSTs `body` to it, and returns the parsed JSON answer."""
+    """GETs `url`, or POSTs `body` to it, and returns the parsed JSON answer, None for an empty one."""
     data = json.dumps(body).encode("utf-8") if body is not None else None
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
     # A proxy of the user's is for other machines.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=timeout) as answer:
-            return json.load(answer)
+            said = answer.read()
+            return json.loads(said) if said else None
     except urllib.error.HTTPError as error:
-        said = error.read().decode("utf-8", "replace")
-        raise LauncherError(f"{url} answered {error.code}: {said[:3000]}") from error
+        reason = error.read().decode("utf-8", "replace")
+        raise LauncherError(f"{url} answered {error.code}: {reason[:3000]}") from error
 
 
 def free_port(preferred: int = 0) -> int:

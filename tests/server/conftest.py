@@ -20,6 +20,8 @@ from launcher.workflow import Picture, apply, execute, pictures, to_api
 
 HERE = Path(__file__).parent
 CHECKPOINT = "blocklora_demo.safetensors"
+STEPS = 8
+SAMPLER_STEPS = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class ComfyUI:
     server: Server
     output: Path
     loras: Path
+    controlnets: Path
 
     def run_workflow(
         self, path: Path, overrides: Mapping[str, Mapping[str, Any]] | None = None, timeout: float = 900.0
@@ -48,6 +51,10 @@ class ComfyUI:
         error of a node that fails.
         """
         return self.run_graph(apply(to_api(self.server, path), overrides or {}), timeout)
+
+    def forget(self) -> None:
+        """Before the next prompt, the server forgets what its nodes gave: what it has kept, it does not report."""
+        self.server.post("/free", {"free_memory": True})
 
     def run_graph(self, graph: dict[str, Any], timeout: float = 900.0) -> Outcome:
         """Runs a graph in API form through /prompt to its end."""
@@ -87,20 +94,30 @@ def comfyui(
     """A server that reads the models and inputs of its ComfyUI and writes only into scratch folders."""
     assert demo.is_file()
     scratch = tmp_path_factory.mktemp("comfyui")
-    for name in ("output", "user", "loras"):
+    for name in ("output", "user", "loras", "controlnet"):
         (scratch / name).mkdir()
     paths = scratch / "model_paths.yaml"
     # The first folder of a kind is the one that is written to, and is_default puts this one first.
-    paths.write_text(f"tests:\n  base_path: {scratch}\n  is_default: true\n  loras: loras\n", "utf-8")
+    folders = "  loras: loras\n  controlnet: controlnet\n"
+    paths.write_text(f"tests:\n  base_path: {scratch}\n  is_default: true\n{folders}", "utf-8")
     arguments = ["--output-directory", str(scratch / "output"), "--temp-directory", str(scratch)]
     arguments += ["--user-directory", str(scratch / "user"), "--database-url", f"sqlite:///{scratch / 'db'}"]
     arguments += ["--extra-model-paths-config", str(paths)]
     link_pack(repository, comfyui_root)
     with running(_host(comfyui_root, repository), scratch / "comfyui.log", arguments) as server:
-        yield ComfyUI(server, scratch / "output", scratch / "loras")
+        yield ComfyUI(server, *(scratch / name for name in ("output", "loras", "controlnet")))
 
 
 @pytest.fixture(scope="session")
 def server(comfyui: ComfyUI) -> Server:
     """The server alone, for tests that speak to its API."""
     return comfyui.server
+
+
+@pytest.fixture(scope="session")
+def trained(comfyui: ComfyUI, repository: Path) -> Outcome:
+    """The bundled workflow that trains two concepts and saves them, with few steps."""
+    return comfyui.run_workflow(
+        repository / "workflows" / "train_merge_sample.json",
+        {"BlockLoRATrain": {"steps": STEPS}, "KSampler": {"steps": SAMPLER_STEPS}},
+    )

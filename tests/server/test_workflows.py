@@ -15,22 +15,12 @@ from blocklora_core.files import load, save
 from blocklora_core.lora import BlockLoRA, Concept
 from blocklora_core.metadata import rows_of
 from launcher.errors import LauncherError
-from tests.server.conftest import CHECKPOINT, ComfyUI, Outcome
+from tests.server.conftest import CHECKPOINT, SAMPLER_STEPS, STEPS, ComfyUI, Outcome
 
-STEPS = 8
-SAMPLER_STEPS = 4
 # Newer hosts check lists before they run anything.
 NOT_IN_LIST = "value_not_in_list"
 Graph = dict[str, dict[str, Any]]
 LOADER = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}}
-
-
-@pytest.fixture(scope="module")
-def trained(comfyui: ComfyUI, repository: Path) -> Outcome:
-    return comfyui.run_workflow(
-        repository / "workflows" / "train_merge_sample.json",
-        {"BlockLoRATrain": {"steps": STEPS}, "KSampler": {"steps": SAMPLER_STEPS}},
-    )
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -69,6 +59,7 @@ def test_train_merge_sample(trained: Outcome) -> None:
 @pytest.mark.usefixtures("trained")
 def test_merge_and_sample(comfyui: ComfyUI, repository: Path) -> None:
     workflow = repository / "workflows" / "merge_and_sample.json"
+    comfyui.forget()
     outcome = comfyui.run_workflow(workflow, {"KSampler": {"steps": SAMPLER_STEPS}})
     check_pictures(outcome)
     assert "2 concepts merged by fused" in reports(outcome)
@@ -112,14 +103,14 @@ def merge_graph(lora: str) -> Graph:
     }
 
 
-def in_slot(lora: BlockLoRA, slot: int) -> BlockLoRA:
+def in_slot(lora: BlockLoRA, slot: int, name: str) -> BlockLoRA:
     """The same concept under another name, its layers moved to the rows of `slot`."""
     assert lora.scheme
     layers = {
-        name: replace(layer, rows=rows_of(name, layer.out_features, lora.scheme, slot))
-        for name, layer in lora.layers.items()
+        stem: replace(layer, rows=rows_of(stem, layer.out_features, lora.scheme, slot))
+        for stem, layer in lora.layers.items()
     }
-    return replace(lora, concept=Concept(f"<c{slot}>", "man"), layers=layers, slot=slot, metadata={})
+    return replace(lora, concept=Concept(name, "man"), layers=layers, slot=slot, metadata={})
 
 
 def fifteen_graph(names: list[str], method: str) -> Graph:
@@ -144,9 +135,8 @@ def test_fifteen_concepts_merge_in_under_a_second(comfyui: ComfyUI, trained: Out
     names = []
     for slot in range(15):
         path = comfyui.loras / "fifteen" / f"c{slot}.safetensors"
-        names.append(
-            save(path, in_slot(load(trained.loras[slot % 2]), slot), overwrite=True).relative_to(comfyui.loras)
-        )
+        lora = in_slot(load(trained.loras[slot % 2]), slot, f"<c{slot}>")
+        names.append(save(path, lora, overwrite=True).relative_to(comfyui.loras))
     graph = fifteen_graph([name.as_posix() for name in names], method) | preview("m")
     told = re.search(rf"15 concepts merged by {method} in ([\d.]+) s", reports(comfyui.run_graph(graph)))
     assert told and float(told[1]) < 1.0
