@@ -127,4 +127,17 @@ def many(results: Results) -> str:
     return table_of("merged | image | kept | recognised", iter(rows))
 
 
-TABLES: Tables = {"methods": methods, "paper": paper, "counts": counts, "many": many}
+def loudness(results: Results) -> str:
+    """What Inspect says of a concept in a merge, beside what became of it."""
+
+    def row(found: Results) -> list[str]:
+        return [
+            f"{found['low']:.0%} to {found['high']:.0%}", str(found["count"]), f"{found['kept']:.0%}",
+            f"{found['least_kept']:.0%}", f"{found['recognised']:.0%}", f"{found['alone']:.0%}",
+        ]  # fmt: skip
+
+    header = "interference | concepts in merges | kept | least kept | recognised | recognised alone"
+    return table_of(header, map(row, results["methods"]["loudness"]))
+
+
+TABLES: Tables = {"methods": methods, "paper": paper, "counts": counts, "many": many, "loudness": loudness}

@@ -63,10 +63,9 @@ class Scorer:
         drifted: dict[str, list[float]] = {}
         for cells in runs:
             for cell in cells:
-                shown = self._embedded(cell)
-                for name, scores in self._scores(shown).items():
+                for name, scores in self.scores(cell).items():
                     concepts.setdefault(name, []).append(scores)
-                for name, values in self._drifts(cell, shown).items():
+                for name, values in self._drifts(cell, self._embedded(cell)).items():
                     drifted.setdefault(name, []).extend(values)
         ordered = {member.name: _joined(concepts[member.name]) for member in self.plan.members}
         return Measured(title, ordered, count, drift={name: tuple(values) for name, values in drifted.items()})
@@ -82,9 +81,10 @@ class Scorer:
             self._seen[path] = [(asked, self.judge.embed([shown])) for asked, shown in cell.pictures(self.place)]
         return self._seen[path]
 
-    def _scores(self, shown: Shown) -> dict[str, ConceptScores]:
+    def scores(self, cell: Cell) -> dict[str, ConceptScores]:
+        """Of each concept that the cell shows."""
         found: dict[str, list[ConceptScores]] = {}
-        for asked, embedded in shown:
+        for asked, embedded in self._embedded(cell):
             if not asked.class_word:
                 name, word = asked.member.name, asked.member.class_word
                 texts = [evaluation_prompt(asked.prompt, name, word)] * len(embedded)

@@ -33,6 +33,7 @@ import torch  # noqa: E402  (ComfyUI is on the path only now)
 
 from benchmarks._identity_docs import fill  # noqa: E402
 from benchmarks._identity_figures import draw  # noqa: E402
+from benchmarks._identity_loudness import loudness  # noqa: E402
 from benchmarks._identity_methods import MANY, METHODS, QUICK  # noqa: E402
 from benchmarks._identity_plan import Plan  # noqa: E402
 from benchmarks._identity_results import Scorer, short  # noqa: E402
@@ -65,7 +66,10 @@ def measured(plan: Plan, place: Place) -> dict[str, Any]:
     scorer = Scorer(plan, place)
     found = {name: figures for name, method in plan.methods.items() if (figures := scorer.method(method))}
     confusions = {name: scorer.confusion(plan.methods[name]) for name in found}
-    return {"evaluator": scorer.trusted(), "methods": found, "confusion": confusions}
+    whole = {name: plan.methods[name] for name in found}
+    return {
+        "evaluator": scorer.trusted(), "methods": found, "confusion": confusions, "loudness": loudness(scorer, whole),
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 
 from .figures import ConceptFigures, Inspection
-from .verdict import verdict
+from .verdict import outlook, verdict
 
 MOST_PAIRS = 45
 
@@ -52,8 +52,9 @@ def _others(concept: ConceptFigures) -> str:
 def _interference(concept: ConceptFigures) -> str:
     if concept.summed is None:
         return ""
-    solved = "" if concept.solved is None else f", {concept.solved:.0%} when fused"
-    return f"; to its inputs all others together answer at {concept.summed:.0%} of its own answer{solved}"
+    solved = "" if concept.solved is None else f"; fused at {concept.solved:.0%}: {outlook(concept.solved)}"
+    summed = f"{concept.summed:.0%} of its own answer: {outlook(concept.summed)}"
+    return f"; to its inputs all others together answer at {summed}{solved}"
 
 
 def _pairs(inspection: Inspection) -> Iterator[str]:

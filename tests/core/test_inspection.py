@@ -20,7 +20,7 @@ from blocklora_core.inspection.crosstalk import answer, crosstalk
 from blocklora_core.inspection.figures import PairFigures
 from blocklora_core.inspection.palette import FREE, colour
 from blocklora_core.inspection.slot_picture import slot_picture
-from blocklora_core.inspection.verdict import DEAF, LOUD, verdict
+from blocklora_core.inspection.verdict import DEAF, DROWNED, LOUD, QUIET, outlook, verdict
 from blocklora_core.lora import BlockLoRA, Stack
 from blocklora_core.merge.diagnostics import layer_cosines, layer_sign_conflicts
 from blocklora_core.merge.fused import fused
@@ -151,6 +151,21 @@ VERDICTS = [
 @pytest.mark.parametrize(("pair", "words"), VERDICTS)
 def test_verdicts(pair: PairFigures, words: str) -> None:
     assert words in verdict(pair, "fused")
+
+
+@pytest.mark.parametrize(
+    ("interference", "words"),
+    [
+        (0.0, "stays"),
+        (QUIET, "stays"),
+        (QUIET + 0.01, "may"),
+        (DROWNED - 0.01, "may"),
+        (DROWNED, "will"),
+        (9.0, "will"),
+    ],
+)
+def test_outlooks(interference: float, words: str) -> None:
+    assert outlook(interference).startswith(words)
 
 
 def test_the_report_names_every_concept_and_the_worst_pair_first(blocks: Stack) -> None:
