@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from benchmarks._boxes_scenes import COUNTS, SETTINGS, Scene, boxes
-from benchmarks._identity_docs import Results, interval, table_of
+from benchmarks._boxes_scenes import SETTINGS, Scene, boxes
 from benchmarks._identity_work import Place, kept_pictures
 from blocklora_core.evaluation import Judge
 from blocklora_core.evaluation.crops import crop
@@ -61,20 +60,3 @@ def sheet(found: Mapping[str, Sequence[Scene]], count: int, place: Place) -> Ima
             shown = Image.fromarray((picture * 255).round().byte().numpy())
             image.paste(shown, (LABEL + column * (width + 8), row * (height + 4)))
     return image
-
-
-def boxes_table(results: Results) -> str:
-    """Every setting: the share of boxes that show the right concept, and their image alignment."""
-
-    def row(found: Mapping[str, Any]) -> list[str]:
-        counted = [found[str(count)] for count in COUNTS]
-        return [
-            found["title"], *(interval(one["right"], ".0%") for one in counted),
-            *(f"{one['image'][0]:.2f}" for one in counted),
-        ]  # fmt: skip
-
-    header = " | ".join(["", *(f"right of {count}" for count in COUNTS), *(f"image of {count}" for count in COUNTS)])
-    return table_of(header, (row(found) for found in results["settings"].values()))
-
-
-TABLES = {"boxes": boxes_table}

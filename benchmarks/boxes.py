@@ -14,7 +14,6 @@ one JSON object: {"right": {setting: {"2": share of boxes, "3": ..., "5": ...}}}
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -28,13 +27,13 @@ import_comfyui(gpu=True)
 
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
-from benchmarks._boxes_results import TABLES, figures, sheet  # noqa: E402
+from benchmarks._boxes_results import figures, sheet  # noqa: E402
 from benchmarks._boxes_scenes import COUNTS, SETTINGS, TRAINED, Scene  # noqa: E402
-from benchmarks._identity_docs import fill  # noqa: E402
 from benchmarks._identity_plan import groups  # noqa: E402
 from benchmarks._identity_results import references  # noqa: E402
 from benchmarks._identity_train import Training  # noqa: E402
 from benchmarks._identity_work import Crew, Place  # noqa: E402
+from benchmarks._regions_docs import write  # noqa: E402
 from blocklora_core.evaluation import Judge  # noqa: E402
 from demo.cast import cast  # noqa: E402
 from demo.evaluator import DemoEvaluator  # noqa: E402
@@ -82,13 +81,10 @@ def main() -> None:
         for name in names
     }
     results = {"settings": settings, "seeds": chosen.seeds, "seconds": round(time.perf_counter() - started)}
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    whole = json.dumps({**results, **machine()}, indent=1)
-    (chosen.out / "boxes.json").write_text(f"{whole}\n", encoding="utf-8")
+    write(chosen.out, "boxes", {**results, **machine()})
     for count in COUNTS:
         picture = sheet({name: asked[name, count] for name in names}, count, place)
         picture.save(chosen.out / f"boxes_{count}.png", optimize=True)
-    fill(chosen.out / "regions.md", results, TABLES)
     say(f"figures are in {chosen.out}")
     right = {name: {str(count): found[str(count)]["right"][0] for count in COUNTS} for name, found in settings.items()}
     finish({"right": right, "seconds": results["seconds"]})

@@ -1,10 +1,10 @@
 """What regions cost a sampling step on a real SD1.5 UNet, against ComfyUI's stock ways.
 
-Run as `python run.py bench regions [--quick] [--repeats N] [--ways ours,stock_masks] [--counts 2,5]`. The UNet has
-SD1.5's shapes and random float32 weights; latents are 32 x 32 (pictures of 256 px); euler, CFG 7.5, prompts of 77
-tokens. The sides are described in _regional_sides.py; they take turns of one short sampling. Of a sampling the quickest
-step but the first counts as its step, and of all rounds the median: what a sampling does once, such as projecting the
-regions' prompts, is in its first step, and told apart.
+Run as `python run.py bench regions [--quick] [--repeats N] [--ways ours,stock_masks] [--counts 2,5] [--out docs]`. The
+UNet has SD1.5's shapes and random float32 weights; latents are 32 x 32 (pictures of 256 px); euler, CFG 7.5, prompts of
+77 tokens. The sides are described in _regional_sides.py; they take turns of one short sampling. Of a sampling the
+quickest step but the first counts as its step, and of all rounds the median: what a sampling does once, such as
+projecting the regions' prompts, is in its first step, and told apart. --out puts the figures into docs/regions.md.
 
 The last line is one JSON object:
     plain_seconds                    a step with one prompt
@@ -32,7 +32,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import finish, import_comfyui, peak_memory, resident_memory, say, uncollected
+from benchmarks._shared import finish, import_comfyui, machine, peak_memory, resident_memory, say, uncollected
 
 import_comfyui()
 
@@ -40,6 +40,7 @@ import torch  # noqa: E402  (ComfyUI is on the path only now)
 
 from benchmarks._models import SD15, TINY, build_model  # noqa: E402
 from benchmarks._regional_sides import WAYS, Scene, plain  # noqa: E402
+from benchmarks._regions_docs import write  # noqa: E402
 
 COUNTS, LATENT, QUICK_LATENT, STEPS = (2, 5, 10), 32, 8, 3
 REFERENCE = 5
@@ -124,13 +125,16 @@ def peak_of(side: str, quick: bool) -> float:
     return peak
 
 
-def run(quick: bool, repeats: int, ways: list[str], counts: list[int]) -> None:
+def run(quick: bool, repeats: int, ways: list[str], counts: list[int], out: Path | None) -> None:
     # Memory first: this process is still small, so that there is room for the others.
     peaks = {f"{side}_peak_gb": peak_of(side, quick) for side in PEAKS}
     sides: list[Side] = [("plain", 0), *((way, count) for count in counts for way in ways)]
     figures = timed(make_scene(quick), sides, repeats)
     settings: dict[str, Any] = {"steps": STEPS, "repeats": repeats, "quick": quick}
-    finish({**figures, **ratios(figures, counts), **peaks, "latent": latent_of(quick), **settings})
+    found = {**figures, **ratios(figures, counts), **peaks, "latent": latent_of(quick), **settings}
+    if out:
+        write(out, "cost", {**found, **machine()})
+    finish(found)
 
 
 def main() -> None:
@@ -139,13 +143,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
     parser.add_argument("--ways", default=",".join(WAYS), help=f"which of {', '.join(WAYS)}")
     parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="numbers of regions, at most 10")
+    parser.add_argument("--out", type=Path, help="folder for regions.json; docs for the figures in regions.md")
     parser.add_argument("--peak", metavar="SIDE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
         measure_peak(options.peak, options.quick)
     else:
         counts = [int(count) for count in options.counts.split(",")]
-        run(options.quick, options.repeats, options.ways.split(","), counts)
+        run(options.quick, options.repeats, options.ways.split(","), counts, options.out)
 
 
 if __name__ == "__main__":
