@@ -4,8 +4,8 @@ Every method trains the same concepts (demo/cast.py) on the same pictures, merge
 1, 2, 4, 9 and 14 others. A small image-text model that never saw the concepts (demo/evaluator.py) says how like their
 held-out pictures they are, and which concept each picture shows. The protocol is Mix-of-Show's. Trained files and
 pictures are kept in --work, so a run goes on where it was stopped. Writes evidence.json and figures to --out, puts the
-figures into evidence.md there and the README, and ends in one JSON object: {"methods": {name: {"image_single", "image_merged",
-"retention", "accuracy_single", "accuracy_merged"}}}.
+figures into evidence.md there (and, when that is docs, into the README), and ends in one JSON object: {"methods":
+{name: {"image_single", "image_merged", "retention", "accuracy_single", "accuracy_merged"}}}.
 
 --quick             six people, three methods, one seed; writes to --work
 --methods A,B       these only   --seeds N   --pictures N   of each concept and setting
