@@ -62,6 +62,7 @@ METHODS: Mapping[str, Method] = {
     "affine": Method("BlockLoRA, averaged", "block", Merge("affine")),
     "interleaved": Method("BlockLoRA, interleaved rows", "interleaved", Merge("per_row")),
     "niche": Method("Row blocks and niche, summed", "default", Merge("per_row")),
+    "niche_fusion": Method("Row blocks and niche, gradient fusion", "default", Merge("gradient_fusion")),
     "erasure_niche_fused": Method("Row blocks, erasure and niche, fused", "block niche", Merge("fused")),
     "plain_niche_sum": Method("ED-LoRA and niche, summed", "ed niche", Merge("task_sum")),
     "plain_niche_average": Method("ED-LoRA and niche, averaged", "ed niche", Merge("weighted_average")),

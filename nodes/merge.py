@@ -81,7 +81,7 @@ class BlockLoRAMerge(io.ComfyNode):
                 StackType.Input("stack", tooltip="The concepts to merge."),
                 io.Combo.Input(
                     "method", options=["auto", *METHODS], default="auto",
-                    tooltip="auto takes fused when every file carries its Grams, else per_row. See the help page.",
+                    tooltip="auto takes fused when every file carries its Grams (gradient_fusion when they share rows), else per_row. See the help page.",
                 ),
                 io.Combo.Input(
                     "overlap", options=list(get_args(Overlap)), default="error",

@@ -45,7 +45,8 @@ def merge(
 ) -> Merged:
     """Merges any number of concepts.
 
-    method: a key of METHODS, or "auto": `fused` where every member has Grams for its layers, else `per_row`.
+    method: a key of METHODS, or "auto": `fused` where every member has Grams for its layers, else `per_row`. Where
+    members with Grams share rows and `overlap` is `error`, "auto" is `gradient_fusion`, which is made for that.
     overlap: see overlap.settle; methods that are made for shared rows leave them as they are. options: see Options.
     convert: makes adapters of other kinds layers, where the method needs that (see opening.opened).
     A layer at strength 0 takes no part at all: it holds no rows and weighs in no sum. Concepts that share a name get
@@ -54,7 +55,7 @@ def merge(
     stack = tuple(stack)
     _check(stack)
     active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
-    chosen = _resolve(active, method)
+    chosen = _resolve(active, method, overlap)
     active = opened(active, METHODS[chosen], convert)
     settled = settle(active, overlap) if METHODS[chosen].needs_own_rows else left(active)
     members = METHODS[chosen].apply(settled.members, options)
@@ -110,10 +111,12 @@ def _without_grams(stack: Stack) -> list[str]:
     return [lora.label for lora in stack if lora.adapters or lacks_grams(lora)]
 
 
-def _resolve(stack: Stack, method: str) -> str:
+def _resolve(stack: Stack, method: str, overlap: Overlap) -> str:
     lacking = _without_grams(stack)
+    if method == AUTO and lacking:
+        return "per_row"
     if method == AUTO:
-        return "per_row" if lacking else "fused"
+        return "gradient_fusion" if overlap == "error" and left(stack).shared_rows else "fused"
     if method not in METHODS:
         raise ValueError(f"Merge method: expected {AUTO} or one of {', '.join(METHODS)}, got {method!r}.")
     if METHODS[method].needs_grams and lacking and len(stack) > 1:
@@ -129,7 +132,7 @@ def _notes(stack: Stack, active: Stack, method: str, chosen: str, settled: Settl
         if _is_off(lora):
             yield f"{lora.label} has strength 0 and takes no part."
     lacking = _without_grams(active)
-    if method == AUTO and chosen != "fused" and len(active) > 1:
+    if method == AUTO and lacking and len(active) > 1:
         yield f"auto chose {chosen}: {', '.join(lacking)} carries no Grams for its layers."
     if settled.shared_rows:
         done = f"policy: {overlap}" if METHODS[chosen].needs_own_rows else f"{chosen} is made for that"

@@ -112,4 +112,4 @@ _ALL = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 AUTO = "auto"
-"""Stands for `fused` where every member has its Grams, else `per_row`."""
+"""Stands for what suits the files, see combine.merge."""

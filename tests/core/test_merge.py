@@ -16,6 +16,7 @@ from blocklora_core.lora import BlockLoRA, Layer, Stack
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
 from blocklora_core.merge.fused import DAMPING, OWN_WEIGHT, fused
 from blocklora_core.merge.naming import distinct
+from blocklora_core.merge.overlap import Overlap
 from blocklora_core.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
 
@@ -240,6 +241,16 @@ def test_auto_takes_fused_only_where_every_member_has_grams() -> None:
     merged = merge((a, stack_of(2)[1]))
     assert merged.method == "per_row"
     assert any("<c1>" in note and "no Grams" in note for note in merged.notes)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "method"), [("error", "gradient_fusion"), ("share", "fused"), ("priority", "fused")]
+)
+def test_auto_takes_gradient_fusion_where_rows_are_shared(overlap: Overlap, method: str) -> None:
+    a, b = (with_grams(lora, inputs(lora, at)) for at, lora in enumerate(same_slot()[:2]))
+    merged = merge((a, b), overlap=overlap)
+    assert merged.method == method and merged.shared_rows
+    assert any("rows in" in note for note in merged.notes)
 
 
 def test_fused_names_who_lacks_grams() -> None:
