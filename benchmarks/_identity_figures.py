@@ -33,18 +33,19 @@ Line = tuple[str, Sequence[float]]
 
 
 def draw(results: Results, plan: Plan, place: Place, out: Path) -> None:
-    """All figures of the results, as evidence_*.png in `out`."""
+    """All figures of the results, in `out`: charts as evidence_*.png, pictures as evidence_pictures.jpg."""
     methods = results["methods"]["methods"]
-    pictures: dict[str, Image.Image | None] = {
-        "pictures": grid(plan, place, [name for name in SHOWN if name in methods]),
+    sheet = grid(plan, place, [name for name in SHOWN if name in methods])
+    sheet.save(out / "evidence_pictures.jpg", quality=88)
+    charts: dict[str, Image.Image | None] = {
         "retention": retention(methods),
         "confusion": confusions(results["methods"]["confusion"], plan),
         "erasure": erasure(methods, len(plan.members)),
         "many": many(results),
     }
-    for name, picture in pictures.items():
-        if picture is not None:
-            picture.save(out / f"evidence_{name}.png", optimize=True)
+    for name, chart in charts.items():
+        if chart is not None:
+            chart.save(out / f"evidence_{name}.png", optimize=True)
 
 
 def grid(plan: Plan, place: Place, names: Sequence[str]) -> Image.Image:

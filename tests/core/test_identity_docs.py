@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks._identity_docs import filled
@@ -37,3 +40,10 @@ def test_filling_again_changes_nothing() -> None:
 def test_an_unknown_figure_is_an_error() -> None:
     with pytest.raises(KeyError):
         filled("<!-- = methods.methods.c:.1% --><!-- / -->", RESULTS)
+
+
+@pytest.mark.parametrize("name", ["docs/evidence.md", "README.md"])
+def test_texts_say_what_was_measured(repository: Path, name: str) -> None:
+    results = json.loads((repository / "docs" / "evidence.json").read_text(encoding="utf-8"))
+    text = (repository / name).read_text(encoding="utf-8")
+    assert filled(text, results) == text
