@@ -101,10 +101,10 @@ class BlockLoRAComposerOptions(io.ComfyNode):
 
 def _chosen(base: ComposerOptions, parts: dict[str, bool]) -> ComposerOptions:
     """`base` without the parts that are switched off."""
-    off = {name: 0.0 for name in ("enhancement", "fill", "region") if not parts[name]}
-    return replace(
-        base, **off, injection=parts["injection"], isolation=parts["isolation"], reinitialise=parts["reinitialise"]
-    )
+    losses = {name: getattr(base, name) if parts[name] else 0.0 for name in ("enhancement", "fill", "region")}
+    switched = {name: parts[name] for name in ("injection", "isolation", "reinitialise")}
+    changed: dict[str, Any] = {**losses, **switched}
+    return replace(base, **changed)
 
 
 def _part(name: str, tooltip: str) -> Any:
