@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._identity_docs import Results, Tables, fill, interval, table_of
+from benchmarks._shared import write_json
 
 PARTS = {"boxes": "boxes.json", "cost": "regions.json"}
 COUNTS = ("2", "5", "10")
@@ -21,7 +22,7 @@ WAYS = {
 def write(folder: Path, part: str, found: Results) -> None:
     """Keep a part's figures in `folder`, and put all into regions.md there, once both parts are there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PARTS[part]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / PARTS[part], found)
     paths = {name: folder / file for name, file in PARTS.items()}
     if all(path.is_file() for path in paths.values()):
         fill(folder / "regions.md", read(folder), TABLES)

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import platform
+import re
 import statistics
 import sys
 import time
@@ -128,6 +129,13 @@ def machine() -> dict[str, Any]:
         "machine": platform.machine(),
         "python": platform.python_version(),
     }
+
+
+def write_json(path: Path, found: Mapping[str, Any]) -> None:
+    """Indented, but a list of numbers or words in one line."""
+    text = json.dumps(found, indent=1)
+    flat = re.sub(r"\[[^\[\]{}]*\]", lambda inner: re.sub(r"\s*\n\s*", " ", inner[0]), text)
+    path.write_text(flat.replace("[ ", "[").replace(" ]", "]") + "\n", encoding="utf-8")
 
 
 def finish(result: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ figures into evidence.md there (and, when that is docs, into the README), and en
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, machine, say
+from benchmarks._shared import ROOT, finish, import_comfyui, machine, say, write_json
 
 import_comfyui(gpu=True)
 
@@ -101,7 +100,7 @@ def main() -> None:
     }  # fmt: skip
     out = chosen.out or (chosen.work / "quick" if chosen.quick else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evidence.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "evidence.json", results)
     first = asked["methods"]
     draw(results, first, place, out)
     fill(out / "evidence.md", results)
