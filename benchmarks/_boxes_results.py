@@ -10,10 +10,12 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from benchmarks._boxes_scenes import SETTINGS, Scene, boxes
+from benchmarks._identity_results import rounded
 from benchmarks._identity_work import Place, kept_pictures
 from blocklora_core.evaluation import Judge
 from blocklora_core.evaluation.crops import crop
 from blocklora_core.evaluation.intervals import bootstrap
+from blocklora_core.host.progress import to_picture
 from demo.art import SIZE
 
 ACROSS = {2: 3, 3: 2, 5: 1}
@@ -27,10 +29,10 @@ def figures(judge: Judge, found: Sequence[Scene], place: Place) -> dict[str, Any
     right, image = [], []
     for scene in found:
         pictures = kept_pictures(scene.path(place))
-        hits, alike = zip(*(box for box in _boxes(judge, scene, pictures)), strict=True)
+        hits, alike = zip(*_boxes(judge, scene, pictures), strict=True)
         right.append(np.concatenate(hits).tolist())
         image.append(np.concatenate(alike).tolist())
-    return {"right": _rounded(bootstrap(right)), "image": _rounded(bootstrap(image))}
+    return {"right": rounded(bootstrap(right)), "image": rounded(bootstrap(image))}
 
 
 def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[float], tuple[float, ...]]]:
@@ -41,22 +43,17 @@ def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[
         yield [float(one == name) for one in scores.found], scores.image
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
-    return [round(value, 5) for value in values]
-
-
 def sheet(found: Mapping[str, Sequence[Scene]], count: int, place: Place) -> Image.Image:
     """A row a setting, the first pictures of different groups."""
     rows = [
-        (SETTINGS[name].title, [kept_pictures(scene.path(place))[0] for scene in listed[: ACROSS[count]]])
+        (SETTINGS[name].title, [kept_pictures(scene.path(place))[:1] for scene in listed[: ACROSS[count]]])
         for name, listed in found.items()
     ]
-    height, width = rows[0][1][0].shape[:2]
+    height, width = rows[0][1][0].shape[1:3]
     image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
     ink = ImageDraw.Draw(image)
     for row, (title, pictures) in enumerate(rows):
         ink.text((6, row * (height + 4) + height // 2 - 6), title, fill=(40, 44, 52))
         for column, picture in enumerate(pictures):
-            shown = Image.fromarray((picture * 255).round().byte().numpy())
-            image.paste(shown, (LABEL + column * (width + 8), row * (height + 4)))
+            image.paste(to_picture(picture), (LABEL + column * (width + 8), row * (height + 4)))
     return image

@@ -26,11 +26,8 @@ COUNTS = (2, 3, 5)
 GAP = 16
 """Pixels between two boxes."""
 
-TRAINED: Mapping[str, Recipe] = {
-    "default": RECIPES["default"],
-    # LoRA-Composer's own way: plain LoRAs, of which K, V and out of cross-attention act in the region.
-    "injected": Recipe("plain LoRA", fields={**NICHE, **NO_GRAMS}, pattern=r"attn2\.to_(k|v|out)"),
-}
+INJECTED = Recipe("plain LoRA", fields={**NICHE, **NO_GRAMS}, pattern=r"attn2\.to_(k|v|out)")
+"""LoRA-Composer's own way: K, V and out of cross-attention act in the region."""
 PRESET = PRESETS["paper"]
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "injection": {"injection": False}, "enhancement": {"enhancement": 0.0}, "fill": {"fill": 0.0},
@@ -40,13 +37,17 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the table. recipe: of TRAINED; "default" concepts are merged by fused, others stay apart. regional:
+    """One line of the table. merged: concepts by the default recipe, fused; else each stays in its box. regional:
     whether boxes have prompts of their own. composer: LoRA-Composer on top."""
 
     title: str
-    recipe: str = "default"
+    merged: bool = True
     regional: bool = True
     composer: ComposerOptions | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return RECIPES["default"] if self.merged else INJECTED
 
 
 SETTINGS: Mapping[str, Setting] = {
@@ -58,9 +59,9 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "merged": Setting("Merged, LoRA-Composer without injection", composer=PRESET),
     "merged_code": Setting("The same with the code's weights", composer=PRESETS["code"]),
-    "full": Setting("Not merged, LoRA-Composer in full", "injected", composer=PRESET),
+    "full": Setting("Not merged, LoRA-Composer in full", False, composer=PRESET),
     **{
-        f"without_{name.replace(' ', '_')}": Setting(f"... without {name}", "injected", composer=replace(PRESET, **off))
+        f"without_{name.replace(' ', '_')}": Setting(f"... without {name}", False, composer=replace(PRESET, **off))
         for name, off in PARTS.items()
     },
 }
@@ -105,8 +106,7 @@ class Scene:
             return
         stack = tuple(training.file(base, place.art, place.files) for training in self.trained)
         started = time.perf_counter()
-        merged = self.setting.recipe == "default"
-        sampler, prompt = self._merged(base, stack) if merged else self._apart(base, stack)
+        sampler, prompt = self._merged(base, stack) if self.setting.merged else self._apart(base, stack)
         pictures = sampler.pictures([prompt] * len(self.seeds), self.seeds)
         keep_pictures(path, pictures, time.perf_counter() - started)
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from benchmarks._identity_methods import LAMBDAS, RECIPES
 from benchmarks._identity_plan import Plan
 from benchmarks._identity_work import Cell, Place
+from blocklora_core.host.progress import to_picture
 from blocklora_core.inspection.panels import page, table
 
 CELL, LABEL, LINE = 72, 250, 16
@@ -74,12 +73,8 @@ def _first(cell: Cell, place: Place) -> list[Image.Image]:
     """The first picture of each concept."""
     found = {asked.member.name: shown for asked, shown in reversed(list(cell.pictures(place))) if not asked.class_word}
     return [
-        _image(found[name][0]) for name in dict.fromkeys(one.member.name for one in cell.asked if not one.class_word)
+        to_picture(found[name]) for name in dict.fromkeys(one.member.name for one in cell.asked if not one.class_word)
     ]
-
-
-def _image(pixels: Tensor) -> Image.Image:
-    return Image.fromarray((pixels * 255).round().byte().numpy().astype(np.uint8))
 
 
 def retention(methods: Results) -> Image.Image | None:

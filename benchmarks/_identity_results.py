@@ -160,7 +160,12 @@ def _figures(measured: Measured, alone: Measured | None) -> Figures:
 
 
 def _plain(value: Any) -> Any:
-    return [round(part, 5) for part in value] if isinstance(value, tuple) else value
+    return rounded(value) if isinstance(value, tuple) else value
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """As the JSON has them."""
+    return [round(value, 5) for value in values]
 
 
 def _by_concept(measured: Measured) -> dict[str, list[float]]:

@@ -28,7 +28,7 @@ import_comfyui(gpu=True)
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
 from benchmarks._boxes_results import figures, sheet  # noqa: E402
-from benchmarks._boxes_scenes import COUNTS, SETTINGS, TRAINED, Scene  # noqa: E402
+from benchmarks._boxes_scenes import COUNTS, SETTINGS, Scene  # noqa: E402
 from benchmarks._identity_plan import groups  # noqa: E402
 from benchmarks._identity_results import references  # noqa: E402
 from benchmarks._identity_train import Training  # noqa: E402
@@ -46,7 +46,7 @@ NAMES = ("<amelia>", "<zed>", "<felix>", "<nora>", "<omar>", "<rivet>", "<orbit>
 def scenes(name: str, count: int, seeds: int) -> list[Scene]:
     """One for each group of concepts; the seeds are dealt out among them."""
     members = cast()
-    trainings = {one.name: Training(TRAINED[SETTINGS[name].recipe], one, 0, at) for at, one in enumerate(members)}
+    trainings = {one.name: Training(SETTINGS[name].recipe, one, 0, at) for at, one in enumerate(members)}
     found = groups(len(NAMES), count)
     return [
         Scene(SETTINGS[name], tuple(trainings[NAMES[at]] for at in group), tuple(range(number, seeds, len(found))))

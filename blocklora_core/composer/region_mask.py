@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..regions import Attend
+
 BLOCKED = -1e6
 """Added to the logits of what a pixel must not see (the code)."""
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Attention of q (B, n, C) to k and v (B, m, C): (B, n, C)."""
 
 
 def memberships(masks: Tensor) -> Tensor:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
-from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
 from ..composer.region_mask import Group, groups, isolated_attention, logits
@@ -17,7 +15,7 @@ from ..regions.layout import HALF, OverlapRule
 from .composer_guidance import RECORDER
 from .composer_injection import Injection
 from .layerwise import Place
-from .regional_cross import Replace, Seen, grid_of
+from .regional_cross import Replace, Seen, attention_of, grid_of
 
 CALL = "blocklora_composer_call"
 """Where a call's options keep its Call."""
@@ -90,10 +88,7 @@ class _SelfAttention:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         size = grid_of(q, options)
-        attend = partial(
-            optimized_attention, heads=options["n_heads"], attn_precision=options["attn_precision"],
-            transformer_options=options,
-        )  # fmt: skip
+        attend = attention_of(options)
         if RECORDER in options:
             masks = self.call.boxes.masks(size, q.device).flatten(1)
             bias = logits(masks) if self.call.isolation else None

@@ -15,7 +15,7 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor, nn
 
-from ..regions import KeysValues, Part, Plan, Size, plan, regional_attention
+from ..regions import Attend, KeysValues, Part, Plan, Size, plan, regional_attention
 from .layerwise import LayerContext, Place
 from .regional_prompts import Side
 from .regional_session import Call
@@ -71,10 +71,7 @@ class _Layer:
     other: Replace | None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-        attend = partial(
-            optimized_attention, heads=options["n_heads"], attn_precision=options["attn_precision"],
-            transformer_options=options,
-        )  # fmt: skip
+        attend = attention_of(options)
         plain = attend(q, k, v)
         regional = self._by_side(q, plain, options, attend)
         if self.other is None:
@@ -82,7 +79,7 @@ class _Layer:
         # Another pack's attention stays as it is, and where regions are, text attention is exchanged in it.
         return self.other(q, k, v, options) + (regional - plain)
 
-    def _by_side(self, q: Tensor, plain: Tensor, options: dict[str, Any], attend: Any) -> Tensor:
+    def _by_side(self, q: Tensor, plain: Tensor, options: dict[str, Any], attend: Attend) -> Tensor:
         sides = self.call.sides
         size, watch = grid_of(q, options), self.call.session.settings.watch
         each = q.shape[0] // len(sides)
@@ -140,6 +137,14 @@ class _Layer:
         """Whether the layer's weights are of this moment: hooks on the module, or ComfyUI's hooks on weights."""
         hooked = any(part._forward_hooks or part._forward_pre_hooks for part in (module.to_k, module.to_v))
         return hooked or getattr(self.call.model.current_patcher, "current_hooks", None) is not None
+
+
+def attention_of(options: Mapping[str, Any]) -> Attend:
+    """The host's own attention, as the layer of these options calls it."""
+    return partial(
+        optimized_attention, heads=options["n_heads"], attn_precision=options["attn_precision"],
+        transformer_options=options,
+    )  # fmt: skip
 
 
 def grid_of(q: Tensor, options: Mapping[str, Any]) -> Size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -55,11 +55,12 @@ def merge(
     stack = tuple(stack)
     _check(stack)
     active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
-    chosen = _resolve(active, method, overlap)
+    lacking = [lora.label for lora in active if lora.adapters or lacks_grams(lora)]
+    chosen = _resolve(active, method, overlap, lacking)
     active = opened(active, METHODS[chosen], convert)
     settled = settle(active, overlap) if METHODS[chosen].needs_own_rows else left(active)
     members = METHODS[chosen].apply(settled.members, options)
-    notes = tuple(_notes(stack, active, method, chosen, settled, overlap))
+    notes = tuple(_notes(stack, method, chosen, settled, overlap, lacking))
     return Merged(chosen, len(active), members, settled.shared_rows, (*renamed, *notes))
 
 
@@ -107,12 +108,8 @@ def _check_shapes(stack: Stack) -> None:
                 )
 
 
-def _without_grams(stack: Stack) -> list[str]:
-    return [lora.label for lora in stack if lora.adapters or lacks_grams(lora)]
-
-
-def _resolve(stack: Stack, method: str, overlap: Overlap) -> str:
-    lacking = _without_grams(stack)
+def _resolve(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[str]) -> str:
+    """The method's own name. lacking: members without Grams, by label."""
     if method == AUTO and lacking:
         return "per_row"
     if method == AUTO:
@@ -127,12 +124,12 @@ def _resolve(stack: Stack, method: str, overlap: Overlap) -> str:
     return method
 
 
-def _notes(stack: Stack, active: Stack, method: str, chosen: str, settled: Settled, overlap: Overlap) -> Iterable[str]:
-    for lora in stack:
-        if _is_off(lora):
-            yield f"{lora.label} has strength 0 and takes no part."
-    lacking = _without_grams(active)
-    if method == AUTO and lacking and len(active) > 1:
+def _notes(
+    stack: Stack, method: str, chosen: str, settled: Settled, overlap: Overlap, lacking: Sequence[str]
+) -> Iterable[str]:
+    off = [lora.label for lora in stack if _is_off(lora)]
+    yield from (f"{label} has strength 0 and takes no part." for label in off)
+    if method == AUTO and lacking and len(stack) - len(off) > 1:
         yield f"auto chose {chosen}: {', '.join(lacking)} carries no Grams for its layers."
     if settled.shared_rows:
         done = f"policy: {overlap}" if METHODS[chosen].needs_own_rows else f"{chosen} is made for that"
