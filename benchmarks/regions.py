@@ -76,15 +76,15 @@ def sampled(scene: Scene, side: Side, steps: int) -> list[float]:
 
 
 def timed(scene: Scene, sides: list[Side], repeats: int) -> dict[str, float]:
-    """Seconds of a step and of the first step of every side. The first round only warms up."""
+    """Seconds of a step and of the first step of every side, median of the rounds; a plain sampling warms up."""
     steps: dict[str, list[float]] = {name_of(side): [] for side in sides}
     firsts: dict[str, list[float]] = {name_of(side): [] for side in sides}
-    for number in range(repeats + 1):
+    sampled(scene, ("plain", 0), STEPS)
+    for number in range(1, repeats + 1):
         for side in sides:
             first, *others = uncollected(lambda side=side: sampled(scene, side, STEPS))
-            if number:
-                firsts[name_of(side)].append(first)
-                steps[name_of(side)].append(min(others))
+            firsts[name_of(side)].append(first)
+            steps[name_of(side)].append(min(others))
             say(f"round {number}/{repeats}: {name_of(side)} {min(others):.3f} s a step, the first {first:.3f} s")
     figures = {f"{name}_seconds": statistics.median(taken) for name, taken in steps.items()}
     return figures | {f"{name}_first": statistics.median(taken) for name, taken in firsts.items()}
