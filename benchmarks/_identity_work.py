@@ -27,6 +27,7 @@ from benchmarks._identity_sample import SAMPLING, Merge, Shot, shoot
 from benchmarks._identity_train import Base, Training
 from benchmarks._shared import say
 from blocklora_core.files import write_atomic
+from blocklora_core.merge.fused import own_weight_of
 from demo.cast import Member
 
 
@@ -95,6 +96,10 @@ def named_by(content: object) -> str:
     return f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]}.npz"
 
 
+def _own_weight(training: Training) -> float:
+    return own_weight_of(training.recipe.config(training.seed, training.slot).to_dict())
+
+
 @dataclass(frozen=True)
 class Cell:
     """Pictures from one merge: `trained` merged as `merge` says, or the base itself where there are none."""
@@ -109,7 +114,9 @@ class Cell:
 
     def path(self, place: Place) -> Path:
         files = [training.path(place.art, place.files).name for training in self.trained]
-        merge = {"method": self.merge.method, "options": {**vars(self.merge.options), "device": ""}}
+        options = vars(self.merge.options)
+        own_weight = options["own_weight"] or max(map(_own_weight, self.trained), default=0.0)
+        merge = {"method": self.merge.method, "options": {**options, "own_weight": own_weight, "device": ""}}
         shots = [(shot.prompt, shot.seed) for shot in self.shots]
         how = SAMPLING
         # A single concept is not merged, whatever the method.

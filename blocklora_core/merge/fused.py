@@ -12,8 +12,9 @@ that the files hold (eigenpairs) are weighted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,33 +27,42 @@ from .sums import per_row
 DAMPING = 0.01
 """delta as a share of the mean energy per input feature, tr(sum G) / n. docs/evidence.md has the measurement."""
 
-OWN_WEIGHT = 3.0
-"""w, how much a concept's own inputs count against each other concept's; docs/evidence.md has the measurement."""
+QUIET_WEIGHT, LOUD_WEIGHT = 10.0, 3.0
+"""w, how much a concept's own inputs count against each other concept's: where it was trained with niche
+regularisation, and where it was not and has to be made deafer. docs/evidence.md has the measurement."""
 
 
-def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = OWN_WEIGHT) -> Stack:
+def own_weight_of(training: Mapping[str, Any]) -> float:
+    """The w of a concept with that configuration of its training."""
+    return QUIET_WEIGHT if training.get("niche_weight") else LOUD_WEIGHT
+
+
+def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = 0.0) -> Stack:
     """The stack with every down solved against the inputs of all concepts that adapt that layer; strengths
     multiply.
 
     A layer that only one concept adapts stays as it is: nobody else's input is known there. So do convolutions: their
-    input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. Downs come out in at
-    least float32, solved on `device` in float64. ValueError when a member lacks a Gram that is needed.
+    input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. own_weight: w of all
+    concepts; with 0 each has that of `own_weight_of`. Downs come out in at least float32, solved on `device` in
+    float64. ValueError when a member lacks a Gram that is needed.
     """
-    return solved(stack, damping, lambda _: 1.0, device, own_weight)
+    weights = [own_weight or own_weight_of(lora.training) for lora in stack]
+    return solved(stack, damping, lambda _: 1.0, device, weights)
 
 
 def solved(
-    stack: Stack, damping: float, own: Callable[[int], float], device: torch.device, weight: float = 1.0
+    stack: Stack, damping: float, own: Callable[[int], float], device: torch.device, weights: Sequence[float]
 ) -> Stack:
     """The closed form that `fused` and `gradient_fusion` share, for each layer that k concepts adapt, k above 1:
-    A_i' = A_i (w G_i + own(k) delta I) (sum G + (w - 1) G_i + delta I)^-1."""
+    A_i' = A_i (w_i G_i + own(k) delta I) (sum G + (w_i - 1) G_i + delta I)^-1."""
     changed: list[dict[str, Layer]] = [dict(lora.layers) for lora in stack]
     for group in _groups(stack):
         summed = PackedSum.of(group.grams, device)
         # Without any energy there is nothing to be deaf to, and every delta leaves the downs as they are.
         delta = damping * summed.mean_energy or 1.0
         held = [[changed[reader][name] for name in group.layers] for reader in group.readers]
-        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta, weight)
+        inside = [weights[reader] for reader in group.readers]
+        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta, inside)
         for reader, downs in zip(group.readers, solutions, strict=True):
             for name, down in zip(group.layers, downs, strict=True):
                 changed[reader][name] = changed[reader][name].with_down(down)
@@ -60,12 +70,15 @@ def solved(
 
 
 def _solve(
-    summed: PackedSum, held: Sequence[Sequence[Layer]], delta: float, ridge: float, weight: float
+    summed: PackedSum, held: Sequence[Sequence[Layer]], delta: float, ridge: float, weights: Sequence[float]
 ) -> list[list[Tensor]]:
     """A (w G + ridge I) (sum G + (w - 1) G + delta I)^-1 of each reader's layers, in their shapes."""
     downs = [torch.cat([layer.down for layer in layers]).to(summed.diagonals) for layers in held]
-    goals = [summed.product(number, down, weight) + ridge * down for number, down in enumerate(downs)]
-    found = summed.solve_each(goals, delta, weight)
+    goals = [
+        summed.product(number, down, weight) + ridge * down
+        for number, (down, weight) in enumerate(zip(downs, weights, strict=True))
+    ]
+    found = summed.solve_each(goals, delta, weights)
     parts = [solution.split([layer.rank for layer in layers]) for solution, layers in zip(found, held, strict=True)]
     return [
         [_as_down(part, layer.down) for part, layer in zip(split, layers, strict=True)]

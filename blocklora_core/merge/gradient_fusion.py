@@ -25,4 +25,4 @@ def gradient_fusion(stack: Stack, damping: float = DAMPING, device: torch.device
     Strengths multiply. A layer that only one concept adapts stays as it is. damping: delta as a share of the mean
     energy per input feature; device: where it is solved. ValueError when a member lacks a Gram that is needed.
     """
-    return solved(stack, damping, lambda concepts: 1.0 / concepts, device)
+    return solved(stack, damping, lambda concepts: 1.0 / concepts, device, [1.0] * len(stack))

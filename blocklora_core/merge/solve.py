@@ -54,9 +54,9 @@ class PackedSum:
         root = self.roots[number]
         return (weight * (x @ root)) @ root.T + x * self.diagonals[number]
 
-    def solve_each(self, goals: Sequence[Tensor], delta: float, weight: float = 1.0) -> list[Tensor]:
-        """Each Gram's goals (r, n) @ (S_i + delta I)^-1, where S_i is S with that Gram's eigenpairs counted `weight`
-        times, at least 1. ValueError unless S + delta I is positive definite.
+    def solve_each(self, goals: Sequence[Tensor], delta: float, weights: Sequence[float]) -> list[Tensor]:
+        """Each Gram's goals (r, n) @ (S_i + delta I)^-1, where S_i is S with that Gram's eigenpairs counted as often as
+        its weight says, at least once. ValueError unless S + delta I is positive definite.
 
         One factorisation serves all, by Woodbury's identity: (M + t U U^T)^-1 = M^-1 - M^-1 U (I / t + U^T M^-1 U)^-1
         U^T M^-1.
@@ -64,11 +64,14 @@ class PackedSum:
         together = torch.cat([*goals])
         solver = self.solver(delta, len(together))
         solved = solver.solve(together)
-        if weight > 1.0:
+        if max(weights) > 1.0:
             parts = solved.split([len(goal) for goal in goals])
             seen = [part @ root for part, root in zip(parts, self.roots, strict=True)]
-            inner = [solver.inner(number) for number in range(len(goals))]
-            solved = solved - solver.back([_within(*pair, weight - 1.0) for pair in zip(seen, inner, strict=True)])
+            more = [
+                _within(one, solver.inner(number), weight - 1.0)
+                for number, (one, weight) in enumerate(zip(seen, weights, strict=True))
+            ]
+            solved = solved - solver.back(more)
         return list(solved.split([len(goal) for goal in goals]))
 
     def solver(self, delta: float, rows: int) -> Solver:
@@ -146,7 +149,9 @@ def cheapest(n: int, k: int, rows: int) -> type[ByMatrix] | type[ByWoodbury]:
 
 
 def _within(seen: Tensor, inner: Tensor, times: float) -> Tensor:
-    """seen (r, k) @ (I / times + inner)^-1."""
+    """seen (r, k) @ (I / times + inner)^-1, which is 0 for times 0."""
+    if times == 0.0:
+        return torch.zeros_like(seen)
     more = (inner + inner.T) / 2
     more.diagonal().add_(1.0 / times)
     return torch.cholesky_solve(seen.T, _cholesky(more)).T

@@ -14,7 +14,7 @@ from blocklora_core.adapters import Adapter
 from blocklora_core.files import load, save
 from blocklora_core.lora import BlockLoRA, Layer, Stack
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
-from blocklora_core.merge.fused import DAMPING, OWN_WEIGHT, fused
+from blocklora_core.merge.fused import DAMPING, LOUD_WEIGHT, QUIET_WEIGHT, fused
 from blocklora_core.merge.naming import distinct
 from blocklora_core.merge.overlap import Overlap
 from blocklora_core.rows import Scheme, index
@@ -138,8 +138,10 @@ def test_fused_tends_to_the_least_squares_optimum() -> None:
     assert distances[2] < 1e-3
 
 
-def test_fused_is_the_closed_form_with_damping() -> None:
-    plain = stack_of(3)
+@pytest.mark.parametrize(("training", "weight"), [({}, LOUD_WEIGHT), ({"niche_weight": 1.0}, QUIET_WEIGHT)])
+def test_fused_is_the_closed_form_with_the_weight_of_each_training(training: dict[str, float], weight: float) -> None:
+    a, b, c = stack_of(3)
+    plain = (a, replace(b, training=training), c)
     found = [inputs(lora, seed) for seed, lora in enumerate(plain)]
     stack = tuple(with_grams(lora, x) for lora, x in zip(plain, found, strict=True))
     members = merge(stack, "fused").members
@@ -149,7 +151,7 @@ def test_fused_is_the_closed_form_with_damping() -> None:
         whole = torch.stack(grams).sum(0)
         delta = DAMPING * whole.trace() / len(whole) * torch.eye(len(whole), dtype=torch.float64)
         others = whole - grams[1]
-        own = OWN_WEIGHT * grams[1] + delta
+        own = weight * grams[1] + delta
         expected = layer.down.flatten(1).double() @ own @ torch.linalg.inv(others + own)
         got = members[1].layers[name]
         torch.testing.assert_close(got.down.flatten(1).double(), expected, rtol=1e-3, atol=1e-4)
@@ -188,9 +190,9 @@ def test_fused_leaves_inputs_that_no_concept_has_shown_as_they_were_trained() ->
     a, b = (with_grams(lora.with_layers({QUERY: lora.layers[QUERY]}), {QUERY: seen}) for lora in (a, b))
     before, after = a.layers[QUERY].delta().double(), fused((a, b))[0].layers[QUERY].delta().double()
     torch.testing.assert_close(after @ unseen, before @ unseen, rtol=1e-3, atol=1e-3)
-    # What both see alike is divided between them, the own counting OWN_WEIGHT times.
+    # What both see alike is divided between them, the own counting LOUD_WEIGHT times.
     share = (after @ seen).norm() / (before @ seen).norm()
-    assert float(share) == pytest.approx(OWN_WEIGHT / (OWN_WEIGHT + 1), abs=0.01)
+    assert float(share) == pytest.approx(LOUD_WEIGHT / (LOUD_WEIGHT + 1), abs=0.01)
 
 
 def test_packed_grams_never_blow_a_concept_up() -> None:
