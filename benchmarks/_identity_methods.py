@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from benchmarks._identity_sample import Merge
 from benchmarks._identity_train import Recipe
+from blocklora_core.merge import Options
 from blocklora_core.rows import Scheme
+from blocklora_core.training import TrainConfig
 
-NICHE = {"niche_weight": 1.0}
+NICHE = {"niche_weight": TrainConfig.niche_weight}
+NICHE_1 = {"niche_weight": 1.0}
 TRIGGER = {"token": "none"}
 NO_GRAMS = {"gram_pictures": 1, "gram_steps": 1}
 """For what is merged without Grams anyway."""
@@ -20,6 +23,7 @@ LAMBDAS = (0.0, 0.1, 0.2, 0.3, 0.5)
 
 RECIPES: Mapping[str, Recipe] = {
     "default": Recipe(fields=NICHE),
+    "niche 1": Recipe(fields=NICHE_1),
     "block": Recipe(erasure=LAMBDA),
     "ed": Recipe("plain LoRA"),
     "plain": Recipe("plain LoRA", fields={**TRIGGER, **NO_GRAMS}),
@@ -27,7 +31,7 @@ RECIPES: Mapping[str, Recipe] = {
     "ed niche": Recipe("plain LoRA", fields=NICHE),
     "dense erasure": Recipe("plain LoRA", erasure=LAMBDA, fields=NO_GRAMS),
     "interleaved": Recipe(erasure=LAMBDA, scheme=Scheme(layout="interleaved"), fields=NO_GRAMS),
-    "block niche": Recipe(erasure=LAMBDA, fields=NICHE),
+    "block niche": Recipe(erasure=LAMBDA, fields=NICHE_1),
     "many": Recipe(fields=NICHE, scheme=Scheme(slots=64)),
     **{f"block {value:g}": Recipe(erasure=value) for value in LAMBDAS if value != LAMBDA},
 }
@@ -63,7 +67,17 @@ METHODS: Mapping[str, Method] = {
     "interleaved": Method("BlockLoRA, interleaved rows", "interleaved", Merge("per_row")),
     "niche": Method("Row blocks and niche, summed", "default", Merge("per_row")),
     "niche_fusion": Method("Row blocks and niche, gradient fusion", "default", Merge("gradient_fusion")),
-    "erasure_niche_fused": Method("Row blocks, erasure and niche, fused", "block niche", Merge("fused")),
+    "niche_1": Method("The default, but niche 1", "niche 1", Merge("fused"), seeds=True),
+    "own_3": Method("The default, but own weight 3", "default", Merge("fused", Options(own_weight=3.0)), seeds=True),
+    "niche_1_own_3": Method(
+        "The default, but niche 1 and own weight 3", "niche 1", Merge("fused", Options(own_weight=3.0)), seeds=True
+    ),
+    "own_30": Method("The default, but own weight 30", "default", Merge("fused", Options(own_weight=30.0)), seeds=True),
+    "loud_own_10": Method(
+        "Row blocks alone, fused with own weight 10", "block 0", Merge("fused", Options(own_weight=10.0))
+    ),
+    "damping": Method("The default, but damping 0.1", "default", Merge("fused", Options(damping=0.1)), seeds=True),
+    "erasure_niche_fused": Method("Row blocks, erasure and niche 1, fused", "block niche", Merge("fused")),
     "plain_niche_sum": Method("ED-LoRA and niche, summed", "ed niche", Merge("task_sum")),
     "plain_niche_average": Method("ED-LoRA and niche, averaged", "ed niche", Merge("weighted_average")),
     "plain_niche_fusion": Method("ED-LoRA and niche, gradient fusion", "ed niche", Merge("gradient_fusion")),

@@ -104,7 +104,7 @@ def main() -> None:
     first = asked["methods"]
     draw(results, first, place, out)
     fill(out / "evidence.md", results)
-    if out == ROOT / "docs":
+    if out.resolve() == ROOT / "docs":
         fill(ROOT / "README.md", results)
     say(f"figures are in {out}")
     finish({"methods": short(results["methods"]["methods"], len(first.members)), **results["run"]})

@@ -99,7 +99,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     embedding_norm_limit: float = 0.55
     erasure: Erasure = field(default_factory=Erasure)
-    niche_weight: float = 1.0
+    niche_weight: float = 3.0
     niche_share: float = 0.25
     niche_negatives: int = 12
     niche_class_word: bool = True
