@@ -16,7 +16,7 @@ from blocklora_core.grams import Gram, Grams
 from blocklora_core.host.collect import CollectJob, collect
 from blocklora_core.host.names import model_stems, preferred_stems
 from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack
-from blocklora_core.merge.fused import DAMPING, OWN_WEIGHT, fused
+from blocklora_core.merge.fused import DAMPING, LOUD_WEIGHT, fused
 from blocklora_core.merge.gradient_fusion import gradient_fusion
 from blocklora_core.rows import Scheme, all_rows, count
 from demo.base import write_checkpoint
@@ -122,7 +122,7 @@ def against_lbfgs() -> float:
     blocks = [small_concept(number, scheme) for number in range(4)]
     plain = [small_concept(number, None) for number in range(4)]
     cases = (
-        (blocks, fused, DAMPING, OWN_WEIGHT, lambda goals: [sum(goals)]),
+        (blocks, fused, DAMPING, LOUD_WEIGHT, lambda goals: [sum(goals)]),
         (plain, gradient_fusion, DAMPING, 1.0, list),
         (plain, gradient_fusion, 1e-10, 1.0, lambda _: []),
     )
