@@ -128,7 +128,8 @@ def peak_of(side: str, quick: bool) -> float:
 def run(quick: bool, repeats: int, ways: list[str], counts: list[int], out: Path | None) -> None:
     # Memory first: this process is still small, so that there is room for the others.
     peaks = {f"{side}_peak_gb": peak_of(side, quick) for side in PEAKS}
-    sides: list[Side] = [("plain", 0), *((way, count) for count in counts for way in ways)]
+    # Plain has a turn before each number of regions: all others are told as multiples of it.
+    sides: list[Side] = [side for count in counts for side in (("plain", 0), *((way, count) for way in ways))]
     figures = timed(make_scene(quick), sides, repeats)
     settings: dict[str, Any] = {"steps": STEPS, "repeats": repeats, "quick": quick}
     found = {**figures, **ratios(figures, counts), **peaks, "latent": latent_of(quick), **settings}
