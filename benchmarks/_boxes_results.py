@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from benchmarks._boxes_scenes import SETTINGS, Scene, boxes
+from benchmarks._boxes_scenes import SETTINGS, Scene
 from benchmarks._identity_results import rounded
 from benchmarks._identity_work import Place, kept_pictures
 from blocklora_core.evaluation import Judge
@@ -18,8 +20,6 @@ from blocklora_core.evaluation.intervals import bootstrap
 from blocklora_core.host.progress import to_picture
 from demo.art import SIZE
 
-ACROSS = {2: 3, 3: 2, 5: 1}
-"""Pictures in a row of the figure for so many concepts."""
 LABEL = 330
 
 
@@ -36,20 +36,17 @@ def figures(judge: Judge, found: Sequence[Scene], place: Place) -> dict[str, Any
 
 
 def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[float], tuple[float, ...]]]:
-    for training, box in zip(scene.trained, boxes(len(scene.trained)), strict=True):
+    for training, box in zip(scene.trained, scene.layout.seen, strict=True):
         name = training.member.name
-        cut = crop(pictures, (box.x, box.y, box.width, box.height), SIZE)
+        cut = crop(pictures, astuple(box), SIZE)
         scores = judge.score(name, judge.embed([cut]), [training.member.class_word] * len(cut))
         yield [float(one == name) for one in scores.found], scores.image
 
 
-def sheet(found: Mapping[str, Sequence[Scene]], count: int, place: Place) -> Image.Image:
+def sheet(found: Mapping[str, Sequence[Scene]], place: Place) -> Image.Image:
     """A row a setting, the first pictures of different groups."""
-    rows = [
-        (SETTINGS[name].title, [kept_pictures(scene.path(place))[:1] for scene in listed[: ACROSS[count]]])
-        for name, listed in found.items()
-    ]
-    height, width = rows[0][1][0].shape[1:3]
+    rows = [(SETTINGS[name].title, _first(listed, place)) for name, listed in found.items()]
+    height, width = rows[0][1][0].shape[:2]
     image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
     ink = ImageDraw.Draw(image)
     for row, (title, pictures) in enumerate(rows):
@@ -57,3 +54,9 @@ def sheet(found: Mapping[str, Sequence[Scene]], count: int, place: Place) -> Ima
         for column, picture in enumerate(pictures):
             image.paste(to_picture(picture), (LABEL + column * (width + 8), row * (height + 4)))
     return image
+
+
+def _first(listed: Sequence[Scene], place: Place) -> list[Tensor]:
+    """The first pictures of every group in turn, as many as fit."""
+    kept = [kept_pictures(scene.path(place)) for scene in listed]
+    return list(chain.from_iterable(zip(*kept, strict=False)))[: listed[0].layout.across]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import node_helpers
+
+from benchmarks._boxes_layouts import Layout
 from benchmarks._identity_methods import NICHE, NO_GRAMS, RECIPES
 from benchmarks._identity_sample import SAMPLING
 from benchmarks._identity_train import Base, Recipe, Training
@@ -15,16 +18,16 @@ from benchmarks._identity_work import Place, keep_pictures, named_by
 from blocklora_core.composer.options import PRESETS, ComposerOptions
 from blocklora_core.host.composer import apply_composer
 from blocklora_core.host.concept_prompt import concept_prompt
-from blocklora_core.host.generate import Sampler, Sampling
+from blocklora_core.host.generate import Conditioning, Sampler, Sampling
+from blocklora_core.host.handles import ComfyClip
 from blocklora_core.host.patching import apply_merge
 from blocklora_core.host.regional import RegionalSampling, apply_regions
 from blocklora_core.lora import Stack
-from blocklora_core.regions import Box, Region
-from demo.art import SIZE
+from blocklora_core.regions import Region
 
-COUNTS = (2, 3, 5)
-GAP = 16
-"""Pixels between two boxes."""
+BACKGROUND = "a white background"
+FAINT = 0.1
+"""How strongly the background is asked for beside ComfyUI's areas."""
 
 INJECTED = Recipe("plain LoRA", fields={**NICHE, **NO_GRAMS}, pattern=r"attn2\.to_(k|v|out)")
 """LoRA-Composer's own way: K, V and out of cross-attention act in the region."""
@@ -37,12 +40,12 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One line of the table. merged: concepts by the default recipe, fused; else each stays in its box. regional:
-    whether boxes have prompts of their own. composer: LoRA-Composer on top."""
+    """One line of the table. merged: concepts by the default recipe, fused; else each stays in its box. prompts: one
+    for all, regions, or ComfyUI's areas. composer: LoRA-Composer on top."""
 
     title: str
     merged: bool = True
-    regional: bool = True
+    prompts: Literal["one", "regions", "areas"] = "regions"
     composer: ComposerOptions | None = None
 
     @property
@@ -51,7 +54,8 @@ class Setting:
 
 
 SETTINGS: Mapping[str, Setting] = {
-    "plain": Setting("Merged, one prompt names all", regional=False),
+    "plain": Setting("Merged, one prompt names all", prompts="one"),
+    "areas": Setting("Merged, ComfyUI's areas", prompts="areas"),
     "regional": Setting("Merged, regional sampling"),
     "isolated": Setting(
         "Merged, regional sampling, boxes apart in self-attention",
@@ -67,38 +71,29 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
-def boxes(count: int) -> list[Box]:
-    """Boxes of SIZE pixels in a row."""
-    width = picture_size(count)[1]
-    return [Box(number * (SIZE + GAP) / width, 0.0, SIZE / width, 1.0) for number in range(count)]
-
-
-def picture_size(count: int) -> tuple[int, int]:
-    """Height and width."""
-    return SIZE, count * (SIZE + GAP) - GAP
-
-
 @dataclass(frozen=True)
 class Scene:
-    """Pictures of the trained concepts side by side, one a seed."""
+    """Pictures of the trained concepts, each in its box, one a seed."""
 
     setting: Setting
+    layout: Layout
     trained: tuple[Training, ...]
     seeds: tuple[int, ...]
 
     @property
-    def names(self) -> list[str]:
-        return [training.member.name for training in self.trained]
+    def names(self) -> tuple[str, ...]:
+        return tuple(training.member.name for training in self.trained)
 
     @property
     def sampling(self) -> Sampling:
-        return replace(SAMPLING, size=picture_size(len(self.trained)))
+        return replace(SAMPLING, size=self.layout.size)
 
     def path(self, place: Place) -> Path:
         setting = self.setting
         files = [training.path(place.art, place.files).name for training in self.trained]
         composer = setting.composer and asdict(setting.composer)
-        return place.pictures / named_by([files, setting.regional, composer, self.seeds, asdict(self.sampling)])
+        asked = [self._alone(self.names), *map(astuple, self.layout.boxes)]
+        return place.pictures / named_by([files, setting.prompts, composer, asked, self.seeds, asdict(self.sampling)])
 
     def make(self, base: Base, place: Place) -> None:
         path = self.path(place)
@@ -110,31 +105,47 @@ class Scene:
         pictures = sampler.pictures([prompt] * len(self.seeds), self.seeds)
         keep_pictures(path, pictures, time.perf_counter() - started)
 
-    def _merged(self, base: Base, stack: Stack) -> tuple[Sampler, str]:
+    def _merged(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
         applied = apply_merge(stack, base.model, base.clip, "fused", "error")
         model, setting = applied.model, self.setting
-        regions = self._regions([concept_prompt(applied.clip, _alone(name), name) for name in self.names])
+        texts = self._alone(self.names)
+        prompts = [concept_prompt(applied.clip, text, name) for text, name in zip(texts, self.names, strict=True)]
+        sampler = Sampler(model, applied.clip, base.vae, self.sampling)
+        if setting.prompts == "areas":
+            return sampler, self._areas(_encoded(applied.clip, BACKGROUND), prompts)
         if setting.composer:
-            model = apply_composer(model, regions, setting.composer).model
-        elif setting.regional:
-            model = apply_regions(model, RegionalSampling(regions))
-        return Sampler(model, applied.clip, base.vae, self.sampling), _together(self.names)
+            sampler.model = apply_composer(model, self._regions(prompts), setting.composer).model
+        elif setting.prompts == "regions":
+            sampler.model = apply_regions(model, RegionalSampling(self._regions(prompts)))
+        return sampler, self._together(self.names)
 
-    def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str]:
-        prompts = [concept_prompt(base.clip, _alone(lora.concept.name), lora.concept.name, lora) for lora in stack]
+    def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
+        texts = self._alone(self.names)
+        prompts = [
+            concept_prompt(base.clip, text, lora.concept.name, lora) for text, lora in zip(texts, stack, strict=True)
+        ]
         assert self.setting.composer
         model = apply_composer(base.model, self._regions(prompts), self.setting.composer, stack=stack).model
-        words = [training.member.class_word for training in self.trained]
-        return Sampler(model, base.clip, base.vae, self.sampling), _together(words)
+        words = tuple(training.member.class_word for training in self.trained)
+        return Sampler(model, base.clip, base.vae, self.sampling), self._together(words)
 
-    def _regions(self, prompts: Sequence[Any]) -> tuple[Region, ...]:
-        placed = zip(boxes(len(self.trained)), prompts, self.names, strict=True)
+    def _areas(self, whole: Conditioning, prompts: Sequence[Conditioning]) -> Conditioning:
+        """Every box by Conditioning (Set Area with Percentage), over a faint background that fills the gaps."""
+        values = [{"area": ("percentage", box.height, box.width, box.y, box.x)} for box in self.layout.boxes]
+        asked = [(whole, {"strength": FAINT}), *zip(prompts, values, strict=True)]
+        return [one for prompt, value in asked for one in node_helpers.conditioning_set_values(prompt, value)]
+
+    def _regions(self, prompts: Sequence[Conditioning]) -> tuple[Region, ...]:
+        placed = zip(self.layout.boxes, prompts, self.names, strict=True)
         return tuple(Region(box, prompt, None, name) for box, prompt, name in placed)
 
+    def _alone(self, names: tuple[str, ...]) -> list[str]:
+        return [f"{phrase} on {BACKGROUND}" for phrase in self.layout.phrases(names)]
 
-def _alone(name: str) -> str:
-    return f"a {name} on a white background"
+    def _together(self, names: tuple[str, ...]) -> str:
+        return f"{' and '.join(self.layout.phrases(names))} on {BACKGROUND}"
 
 
-def _together(names: Sequence[str]) -> str:
-    return f"{' and '.join(f'a {name}' for name in names)} on a white background"
+def _encoded(clip: ComfyClip, text: str) -> Conditioning:
+    found: Conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
+    return found

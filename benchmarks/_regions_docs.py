@@ -12,6 +12,7 @@ from benchmarks._shared import write_json
 
 PARTS = {"boxes": "boxes.json", "cost": "regions.json"}
 COUNTS = ("2", "5", "10")
+HEADS = {"halves": "2 in halves"}
 WAYS = {
     "ours": "Regional Sampling", "stock_masks": "Stock: a masked conditioning each",
     "stock_areas": "Stock: an area each", "stock_hooks": "Stock: masks, and a hook LoRA each",
@@ -36,13 +37,14 @@ def boxes(results: Results) -> str:
     """Every setting: the share of boxes that show the right concept, and their image alignment."""
     settings = results["boxes"]["settings"]
     counts = [name for name in next(iter(settings.values())) if name != "title"]
+    heads = [HEADS.get(count, count) for count in counts]
 
     def row(found: Mapping[str, Any]) -> list[str]:
         counted = [found[count] for count in counts]
         right = [interval(one["right"], ".0%") for one in counted]
         return [found["title"], *right, *(f"{one['image'][0]:.2f}" for one in counted)]
 
-    header = " | ".join(["", *(f"right of {count}" for count in counts), *(f"image of {count}" for count in counts)])
+    header = " | ".join(["", *(f"right of {head}" for head in heads), *(f"image of {head}" for head in heads)])
     return table_of(header, map(row, settings.values()))
 
 

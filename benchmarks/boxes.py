@@ -1,10 +1,11 @@
 """Who stands in which box? `python run.py bench boxes`, on the demo's base.
 
-Two, three and five concepts are asked for, each in a box of its own: by one prompt, by regional sampling, by
-LoRA-Composer and by LoRA-Composer without each of its parts in turn. The demo's evaluator says which of fifteen
-concepts each box shows. Trained files and pictures are kept in --work, which `bench identity` shares, so a run goes on
+Two, three and five concepts are asked for, each in a box of its own: by one prompt, by ComfyUI's areas, by regional
+sampling, by LoRA-Composer and by LoRA-Composer without each of its parts in turn; side by side on wide pictures, and
+two in a picture of the base's own size (_boxes_layouts.py). The demo's evaluator says which of fifteen concepts each
+box shows. Trained files and pictures are kept in --work, which `bench identity` shares, so a run goes on
 where it was stopped. Writes boxes.json and boxes_*.png to --out, puts the figures into regions.md there, and ends in
-one JSON object: {"right": {setting: {"2": share of boxes, "3": ..., "5": ...}}}.
+one JSON object: {"right": {setting: {"halves": share of boxes, "2": ..., "3": ..., "5": ...}}}.
 
 --seeds N           pictures of each setting and number of concepts
 --settings A,B      these only
@@ -27,8 +28,9 @@ import_comfyui(gpu=True)
 
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
+from benchmarks._boxes_layouts import LAYOUTS, Layout  # noqa: E402
 from benchmarks._boxes_results import figures, sheet  # noqa: E402
-from benchmarks._boxes_scenes import COUNTS, SETTINGS, Scene  # noqa: E402
+from benchmarks._boxes_scenes import SETTINGS, Scene  # noqa: E402
 from benchmarks._identity_plan import groups  # noqa: E402
 from benchmarks._identity_results import references  # noqa: E402
 from benchmarks._identity_train import Training  # noqa: E402
@@ -43,15 +45,17 @@ NAMES = ("<amelia>", "<zed>", "<felix>", "<nora>", "<omar>", "<rivet>", "<orbit>
 """Six people of one class word, an alien and a car."""
 
 
-def scenes(name: str, count: int, seeds: int) -> list[Scene]:
+def scenes(name: str, layout: Layout, seeds: int) -> list[Scene]:
     """One for each group of concepts; the seeds are dealt out among them."""
     members = cast()
-    trainings = {one.name: Training(SETTINGS[name].recipe, one, 0, at) for at, one in enumerate(members)}
-    found = groups(len(NAMES), count)
+    recipe = SETTINGS[name].recipe
+    trainings = {one.name: Training(recipe, layout.member(one), 0, at) for at, one in enumerate(members)}
+    found = groups(len(NAMES), layout.count)
+    dealt = [tuple(range(number, seeds, len(found))) for number in range(len(found))]
     return [
-        Scene(SETTINGS[name], tuple(trainings[NAMES[at]] for at in group), tuple(range(number, seeds, len(found))))
-        for number, group in enumerate(found)
-        if number < seeds
+        Scene(SETTINGS[name], layout, tuple(trainings[NAMES[at]] for at in group), own)
+        for group, own in zip(found, dealt, strict=True)
+        if own
     ]
 
 
@@ -70,23 +74,22 @@ def main() -> None:
     if unknown := set(names) - set(SETTINGS):
         sys.exit(f"--settings: expected some of {', '.join(SETTINGS)}, got {', '.join(sorted(unknown))}.")
     place, started = Place(chosen.checkpoint, chosen.art, chosen.work), time.perf_counter()
-    asked = {(name, count): scenes(name, count, chosen.seeds) for name in names for count in COUNTS}
+    asked = {(name, key): scenes(name, layout, chosen.seeds) for name in names for key, layout in LAYOUTS.items()}
     every = [scene for listed in asked.values() for scene in listed]
     crew = Crew(place, chosen.workers)
     crew.work([training for scene in every for training in scene.trained], every)
     judge = Judge(DemoEvaluator.load(), references(cast(), place))
     settings = {
-        name: {"title": SETTINGS[name].title}
-        | {str(count): figures(judge, asked[name, count], place) for count in COUNTS}
+        name: {"title": SETTINGS[name].title} | {key: figures(judge, asked[name, key], place) for key in LAYOUTS}
         for name in names
     }
     results = {"settings": settings, "seeds": chosen.seeds, "seconds": round(time.perf_counter() - started)}
     write(chosen.out, "boxes", {**results, **machine()})
-    for count in COUNTS:
-        picture = sheet({name: asked[name, count] for name in names}, count, place)
-        picture.save(chosen.out / f"boxes_{count}.png", optimize=True)
+    for key in LAYOUTS:
+        picture = sheet({name: asked[name, key] for name in names}, place)
+        picture.save(chosen.out / f"boxes_{key}.png", optimize=True)
     say(f"figures are in {chosen.out}")
-    right = {name: {str(count): found[str(count)]["right"][0] for count in COUNTS} for name, found in settings.items()}
+    right = {name: {key: found[key]["right"][0] for key in LAYOUTS} for name, found in settings.items()}
     finish({"right": right, "seconds": results["seconds"]})
 
 

@@ -55,9 +55,10 @@ class Sampler:
         self._encoded: dict[str, Conditioning] = {}
 
     @torch.inference_mode()
-    def pictures(self, prompts: Sequence[str], seeds: Sequence[int] | None = None) -> Tensor:
+    def pictures(self, prompts: Sequence[str | Conditioning], seeds: Sequence[int] | None = None) -> Tensor:
         """One picture a prompt: (G, H, W, 3) uint8 on the CPU, as it would be saved. The negative prompt is empty.
 
+        prompts: texts, or prompts that are encoded already.
         seeds: of each picture's noise, in place of seed + place. InterruptProcessingException when the user cancels.
         """
         encoded = [self._encode(prompt) for prompt in prompts]
@@ -68,7 +69,9 @@ class Sampler:
             pictures |= zip(places, _decode(self.vae, latents), strict=True)
         return torch.stack([pictures[at] for at in range(len(prompts))])
 
-    def _encode(self, prompt: str) -> Conditioning:
+    def _encode(self, prompt: str | Conditioning) -> Conditioning:
+        if not isinstance(prompt, str):
+            return prompt
         if prompt not in self._encoded:
             found: Conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
             self._encoded[prompt] = found
