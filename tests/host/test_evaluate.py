@@ -206,6 +206,12 @@ def test_seeds_may_be_given_one_a_picture(base: Base) -> None:
     assert not torch.equal(sampler.pictures(prompts, [first, second + 1])[1], sampler.pictures(prompts)[1])
 
 
+def test_prompts_may_be_encoded_already(base: Base) -> None:
+    sampler, text = Sampler(base.model, base.clip, base.vae, SAMPLING), "a cat"
+    encoded = base.clip.encode_from_tokens_scheduled(base.clip.tokenize(text))
+    assert torch.equal(sampler.pictures([encoded, encoded]), sampler.pictures([text, text]))
+
+
 def test_pictures_do_not_depend_on_what_is_sampled_with_them(base: Base) -> None:
     prompts = ["a cat", "a dog", "a cat", "a dog on a chair"]
     together = Sampler(base.model, base.clip, base.vae, SAMPLING).pictures(prompts)
