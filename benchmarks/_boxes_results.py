@@ -46,7 +46,7 @@ def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[
 def sheet(found: Mapping[str, Sequence[Scene]], place: Place) -> Image.Image:
     """A row a setting, the first pictures of different groups."""
     rows = [(SETTINGS[name].title, _first(listed, place)) for name, listed in found.items()]
-    height, width = rows[0][1][0].shape[:2]
+    height, width = rows[0][1][0].shape[1:3]
     image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
     ink = ImageDraw.Draw(image)
     for row, (title, pictures) in enumerate(rows):
@@ -58,5 +58,5 @@ def sheet(found: Mapping[str, Sequence[Scene]], place: Place) -> Image.Image:
 
 def _first(listed: Sequence[Scene], place: Place) -> list[Tensor]:
     """The first pictures of every group in turn, as many as fit."""
-    kept = [kept_pictures(scene.path(place)) for scene in listed]
+    kept = [kept_pictures(scene.path(place)).split(1) for scene in listed]
     return list(chain.from_iterable(zip(*kept, strict=False)))[: listed[0].layout.across]
