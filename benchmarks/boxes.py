@@ -4,7 +4,7 @@ Two, three and five concepts are asked for, each in a box of its own: by one pro
 sampling, by LoRA-Composer and by LoRA-Composer without each of its parts in turn; side by side on wide pictures, and
 two in a picture of the base's own size (_boxes_layouts.py). The demo's evaluator says which of fifteen concepts each
 box shows. Trained files and pictures are kept in --work, which `bench identity` shares, so a run goes on
-where it was stopped. Writes boxes.json and boxes_*.png to --out, puts the figures into regions.md there, and ends in
+where it was stopped. Writes boxes.json and boxes_*.jpg to --out, puts the figures into regions.md there, and ends in
 one JSON object: {"right": {setting: {"halves": share of boxes, "2": ..., "3": ..., "5": ...}}}.
 
 --seeds N           pictures of each setting and number of concepts
@@ -87,7 +87,7 @@ def main() -> None:
     write(chosen.out, "boxes", {**results, **machine()})
     for key in LAYOUTS:
         picture = sheet({name: asked[name, key] for name in names}, place)
-        picture.save(chosen.out / f"boxes_{key}.png", optimize=True)
+        picture.save(chosen.out / f"boxes_{key}.jpg", quality=90)
     say(f"figures are in {chosen.out}")
     right = {name: {key: found[key]["right"][0] for key in LAYOUTS} for name, found in settings.items()}
     finish({"right": right, "seconds": results["seconds"]})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import _regions_docs
 from benchmarks._identity_docs import filled
 
 
@@ -47,3 +48,8 @@ def test_texts_say_what_was_measured(repository: Path, name: str) -> None:
     results = json.loads((repository / "docs" / "evidence.json").read_text(encoding="utf-8"))
     text = (repository / name).read_text(encoding="utf-8")
     assert filled(text, results) == text
+
+
+def test_the_text_of_regions_says_what_was_measured(repository: Path) -> None:
+    text = (repository / "docs" / "regions.md").read_text(encoding="utf-8")
+    assert filled(text, _regions_docs.read(repository / "docs"), _regions_docs.TABLES) == text
