@@ -110,14 +110,14 @@ class Scene:
         model, setting = applied.model, self.setting
         texts = self._alone(self.names)
         prompts = [concept_prompt(applied.clip, text, name) for text, name in zip(texts, self.names, strict=True)]
-        sampler = Sampler(model, applied.clip, base.vae, self.sampling)
-        if setting.prompts == "areas":
-            return sampler, self._areas(_encoded(applied.clip, BACKGROUND), prompts)
+        whole: str | Conditioning = self._together(self.names)
         if setting.composer:
-            sampler.model = apply_composer(model, self._regions(prompts), setting.composer).model
+            model = apply_composer(model, self._regions(prompts), setting.composer).model
         elif setting.prompts == "regions":
-            sampler.model = apply_regions(model, RegionalSampling(self._regions(prompts)))
-        return sampler, self._together(self.names)
+            model = apply_regions(model, RegionalSampling(self._regions(prompts)))
+        elif setting.prompts == "areas":
+            whole = self._areas(_encoded(applied.clip, BACKGROUND), prompts)
+        return Sampler(model, applied.clip, base.vae, self.sampling), whole
 
     def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
         texts = self._alone(self.names)

@@ -675,6 +675,15 @@ def test_nothing_is_left_after_an_error_or_a_cancel(
     assert torch.equal(sample("sd15", model), sample("sd15", model))
 
 
+def test_changed_prompts_know_nothing_of_those_before(models: dict[str, Any]) -> None:
+    left, right = halves("sd15")
+    changed = (replace(left, positive=prompt("sd15", 4)), right)
+    fresh = sample("sd15", composed(models, "sd15", CODE, regions=changed))
+    before = sample("sd15", composed(models, "sd15", CODE))
+    again = sample("sd15", composed(models, "sd15", CODE, regions=changed))
+    assert torch.equal(again, fresh) and not near(again, before)
+
+
 def test_a_run_does_not_outlive_its_sampling(models: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = runs(monkeypatch)
     sample("sd15", composed(models, "sd15", CODE))

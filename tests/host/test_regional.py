@@ -394,6 +394,17 @@ def test_nothing_outlives_the_sampling(models: dict[str, Any], name: str) -> Non
     assert gone() is None
 
 
+@pytest.mark.parametrize("name", ["sd15", "sd3", "flux"])
+def test_changed_prompts_know_nothing_of_those_before(models: dict[str, Any], name: str) -> None:
+    changed = regional(models[name], Region(ALL, prompt(name, 4)))
+    fresh = sample(name, changed, prompt(name, 1))
+    before = sample(name, regional(models[name], *halves(name)), prompt(name, 1))
+    again = sample(name, changed, prompt(name, 1))
+    assert torch.equal(again, fresh) and not near(again, before)
+    assert torch.equal(sample(name, regional(models[name], Region(ALL, prompt(name, 4))), prompt(name, 1)), fresh)
+    assert caches() == 0
+
+
 @pytest.mark.parametrize("name", ["sd15", "flux"])
 def test_cancel_leaves_nothing(models: dict[str, Any], name: str) -> None:
     model = regional(models[name], *halves(name))
