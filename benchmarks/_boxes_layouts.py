@@ -1,4 +1,4 @@
-"""Where the concepts of `bench boxes` stand, and what they are trained on to stand there. After `import_comfyui`."""
+"""Where the concepts of `bench boxes` stand, and what they are trained on to stand there."""
 
 from __future__ import annotations
 
