@@ -18,11 +18,11 @@ from benchmarks._identity_work import Place, keep_pictures, named_by
 from blocklora_core.composer.options import PRESETS, ComposerOptions
 from blocklora_core.host.composer import apply_composer
 from blocklora_core.host.concept_prompt import concept_prompt
-from blocklora_core.host.generate import Conditioning, Sampler, Sampling
+from blocklora_core.host.generate import Conditioning, Sampler, Sampling, encode
 from blocklora_core.host.handles import ComfyClip
 from blocklora_core.host.patching import apply_merge
 from blocklora_core.host.regional import RegionalSampling, apply_regions
-from blocklora_core.lora import Stack
+from blocklora_core.lora import BlockLoRA, Stack
 from blocklora_core.regions import Region
 
 BACKGROUND = "a white background"
@@ -92,7 +92,7 @@ class Scene:
         setting = self.setting
         files = [training.path(place.art, place.files).name for training in self.trained]
         composer = setting.composer and asdict(setting.composer)
-        asked = [self._alone(self.names), *map(astuple, self.layout.boxes)]
+        asked = [self._alone, *map(astuple, self.layout.boxes)]
         return place.pictures / named_by([files, setting.prompts, composer, asked, self.seeds, asdict(self.sampling)])
 
     def make(self, base: Base, place: Place) -> None:
@@ -108,22 +108,18 @@ class Scene:
     def _merged(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
         applied = apply_merge(stack, base.model, base.clip, "fused", "error")
         model, setting = applied.model, self.setting
-        texts = self._alone(self.names)
-        prompts = [concept_prompt(applied.clip, text, name) for text, name in zip(texts, self.names, strict=True)]
+        prompts = self._prompts(applied.clip, [None] * len(stack))
         whole: str | Conditioning = self._together(self.names)
         if setting.composer:
             model = apply_composer(model, self._regions(prompts), setting.composer).model
         elif setting.prompts == "regions":
             model = apply_regions(model, RegionalSampling(self._regions(prompts)))
         elif setting.prompts == "areas":
-            whole = self._areas(_encoded(applied.clip, BACKGROUND), prompts)
+            whole = self._areas(encode(applied.clip, BACKGROUND), prompts)
         return Sampler(model, applied.clip, base.vae, self.sampling), whole
 
     def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
-        texts = self._alone(self.names)
-        prompts = [
-            concept_prompt(base.clip, text, lora.concept.name, lora) for text, lora in zip(texts, stack, strict=True)
-        ]
+        prompts = self._prompts(base.clip, stack)
         assert self.setting.composer
         model = apply_composer(base.model, self._regions(prompts), self.setting.composer, stack=stack).model
         words = tuple(training.member.class_word for training in self.trained)
@@ -139,13 +135,14 @@ class Scene:
         placed = zip(self.layout.boxes, prompts, self.names, strict=True)
         return tuple(Region(box, prompt, None, name) for box, prompt, name in placed)
 
-    def _alone(self, names: tuple[str, ...]) -> list[str]:
-        return [f"{phrase} on {BACKGROUND}" for phrase in self.layout.phrases(names)]
+    def _prompts(self, clip: ComfyClip, own: Sequence[BlockLoRA | None]) -> list[Conditioning]:
+        """Each box's prompt. own: the concepts that CLIP does not know."""
+        asked = zip(self._alone, self.names, own, strict=True)
+        return [concept_prompt(clip, text, name, lora) for text, name, lora in asked]
+
+    @property
+    def _alone(self) -> list[str]:
+        return [f"{phrase} on {BACKGROUND}" for phrase in self.layout.phrases(self.names)]
 
     def _together(self, names: tuple[str, ...]) -> str:
         return f"{' and '.join(self.layout.phrases(names))} on {BACKGROUND}"
-
-
-def _encoded(clip: ComfyClip, text: str) -> Conditioning:
-    found: Conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(text))
-    return found

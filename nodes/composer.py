@@ -124,7 +124,7 @@ class BlockLoRAComposer(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with: with the concepts merged into it, or the base with a stack."),
                 RegionsType.Input("regions", tooltip="The regions, from BlockLoRA Region, with prompts of BlockLoRA Concept Prompt."),
-                io.Combo.Input("preset", options=list(PRESETS), default="paper", tooltip="Weights of the paper, or of its authors' code, which are much stronger: for boxes that stay empty."),
+                io.Combo.Input("preset", options=list(PRESETS), default="paper", tooltip="Weights of the paper, or of its authors' code, which are much stronger and were found on SD1.5."),
                 _part("injection", "Concepts of the stack act in their regions' prompts and pixels."),
                 _part("enhancement", "Guidance: each concept lights up in its box (L_ce)."),
                 _part("fill", "Guidance: it fills the box (L_fill)."),

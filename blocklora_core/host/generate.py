@@ -44,6 +44,12 @@ class Sampling:
                 raise ValueError(f"Sampling: expected {name} of at least 1, got {given}.")
 
 
+def encode(clip: ComfyClip, prompt: str) -> Conditioning:
+    """What CLIP Text Encode gives for a prompt."""
+    found: Conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    return found
+
+
 class Sampler:
     """Samples from one MODEL and CLIP; each prompt is encoded once. on_step: may be None."""
 
@@ -73,8 +79,7 @@ class Sampler:
         if not isinstance(prompt, str):
             return prompt
         if prompt not in self._encoded:
-            found: Conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
-            self._encoded[prompt] = found
+            self._encoded[prompt] = encode(self.clip, prompt)
         return self._encoded[prompt]
 
     def _sample(self, positive: Conditioning, seeds: Sequence[int]) -> Tensor:
