@@ -18,8 +18,8 @@ from benchmarks._identity_work import Place, keep_pictures, named_by
 from blocklora_core.composer.options import PRESETS, ComposerOptions
 from blocklora_core.host.composer import apply_composer
 from blocklora_core.host.concept_prompt import concept_prompt
-from blocklora_core.host.generate import Conditioning, Sampler, Sampling, encode
-from blocklora_core.host.handles import ComfyClip
+from blocklora_core.host.generate import Sampler, Sampling, encode
+from blocklora_core.host.handles import ComfyClip, ComfyConditioning
 from blocklora_core.host.patching import apply_merge
 from blocklora_core.host.regional import RegionalSampling, apply_regions
 from blocklora_core.lora import BlockLoRA, Stack
@@ -105,11 +105,11 @@ class Scene:
         pictures = sampler.pictures([prompt] * len(self.seeds), self.seeds)
         keep_pictures(path, pictures, time.perf_counter() - started)
 
-    def _merged(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
+    def _merged(self, base: Base, stack: Stack) -> tuple[Sampler, str | ComfyConditioning]:
         applied = apply_merge(stack, base.model, base.clip, "fused", "error")
         model, setting = applied.model, self.setting
         prompts = self._prompts(applied.clip, [None] * len(stack))
-        whole: str | Conditioning = self._together(self.names)
+        whole: str | ComfyConditioning = self._together(self.names)
         if setting.composer:
             model = apply_composer(model, self._regions(prompts), setting.composer).model
         elif setting.prompts == "regions":
@@ -118,24 +118,24 @@ class Scene:
             whole = self._areas(encode(applied.clip, BACKGROUND), prompts)
         return Sampler(model, applied.clip, base.vae, self.sampling), whole
 
-    def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str | Conditioning]:
+    def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str | ComfyConditioning]:
         prompts = self._prompts(base.clip, stack)
         assert self.setting.composer
         model = apply_composer(base.model, self._regions(prompts), self.setting.composer, stack=stack).model
         words = tuple(training.member.class_word for training in self.trained)
         return Sampler(model, base.clip, base.vae, self.sampling), self._together(words)
 
-    def _areas(self, whole: Conditioning, prompts: Sequence[Conditioning]) -> Conditioning:
+    def _areas(self, whole: ComfyConditioning, prompts: Sequence[ComfyConditioning]) -> ComfyConditioning:
         """Every box by Conditioning (Set Area with Percentage), over a faint background that fills the gaps."""
         values = [{"area": ("percentage", box.height, box.width, box.y, box.x)} for box in self.layout.boxes]
         asked = [(whole, {"strength": FAINT}), *zip(prompts, values, strict=True)]
         return [one for prompt, value in asked for one in node_helpers.conditioning_set_values(prompt, value)]
 
-    def _regions(self, prompts: Sequence[Conditioning]) -> tuple[Region, ...]:
+    def _regions(self, prompts: Sequence[ComfyConditioning]) -> tuple[Region, ...]:
         placed = zip(self.layout.boxes, prompts, self.names, strict=True)
         return tuple(Region(box, prompt, None, name) for box, prompt, name in placed)
 
-    def _prompts(self, clip: ComfyClip, own: Sequence[BlockLoRA | None]) -> list[Conditioning]:
+    def _prompts(self, clip: ComfyClip, own: Sequence[BlockLoRA | None]) -> list[ComfyConditioning]:
         """Each box's prompt. own: the concepts that CLIP does not know."""
         asked = zip(self._alone, self.names, own, strict=True)
         return [concept_prompt(clip, text, name, lora) for text, name, lora in asked]

@@ -12,13 +12,10 @@ from .. import keys
 from ..lora import BlockLoRA
 from ..merge.sums import per_row
 from .adapters import on_model
-from .handles import ComfyClip
+from .handles import ComfyClip, ComfyConditioning
 from .names import clip_weights, on_weights
 from .patching import add_to
 from .text import encoder_tokenizers, layers_of, with_concepts
-
-Conditioning = list[Any]
-"""What CLIP Text Encode gives: [[tensor, dict], ...]."""
 
 CONCEPT_AT = "blocklora_concept_at"
 """Where a conditioning keeps the places of the concept's tokens, among those that one layer reads."""
@@ -41,7 +38,7 @@ def _text_only(lora: BlockLoRA) -> BlockLoRA:
     return lora.with_layers(layers).with_adapters(adapters)
 
 
-def concept_prompt(clip: ComfyClip, text: str, concept: str, lora: BlockLoRA | None = None) -> Conditioning:
+def concept_prompt(clip: ComfyClip, text: str, concept: str, lora: BlockLoRA | None = None) -> ComfyConditioning:
     """`text` encoded, with the places of `concept`, a name or any words of the text, kept in it (`concept_at`).
 
     lora: the concept, where CLIP does not know it: its own text encoder and token are used (tau_n of LoRA-Composer).
@@ -55,11 +52,11 @@ def concept_prompt(clip: ComfyClip, text: str, concept: str, lora: BlockLoRA | N
             f"Concept prompt: expected the words {concept!r} in the prompt, got {text!r}. "
             "Write them in it as they stand in `concept`."
         )
-    encoded: Conditioning = own.encode_from_tokens_scheduled(tokens)
+    encoded: ComfyConditioning = own.encode_from_tokens_scheduled(tokens)
     return [[cross, {**extra, CONCEPT_AT: places}] for cross, extra in encoded]
 
 
-def concept_at(conditioning: Conditioning | None) -> tuple[int, ...]:
+def concept_at(conditioning: ComfyConditioning | None) -> tuple[int, ...]:
     """The places of the concept's tokens in a conditioning of `concept_prompt`; empty for any other."""
     return tuple(conditioning[0][1].get(CONCEPT_AT, ())) if conditioning else ()
 

@@ -12,10 +12,7 @@ import torch
 from torch import Tensor
 
 from .collect import latent_shape
-from .handles import ComfyClip, ComfyModel, ComfyVae
-
-Conditioning = list[Any]
-"""What CLIP Text Encode gives: [[tensor, dict], ...]."""
+from .handles import ComfyClip, ComfyConditioning, ComfyModel, ComfyVae
 
 OnStep = Callable[[int], None]
 """Told after each sampling step how many pictures took it. Raises to stop."""
@@ -44,9 +41,9 @@ class Sampling:
                 raise ValueError(f"Sampling: expected {name} of at least 1, got {given}.")
 
 
-def encode(clip: ComfyClip, prompt: str) -> Conditioning:
+def encode(clip: ComfyClip, prompt: str) -> ComfyConditioning:
     """What CLIP Text Encode gives for a prompt."""
-    found: Conditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    found: ComfyConditioning = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
     return found
 
 
@@ -58,10 +55,10 @@ class Sampler:
     ):
         self.model, self.clip, self.vae = model, clip, vae
         self.sampling, self.on_step = sampling, on_step
-        self._encoded: dict[str, Conditioning] = {}
+        self._encoded: dict[str, ComfyConditioning] = {}
 
     @torch.inference_mode()
-    def pictures(self, prompts: Sequence[str | Conditioning], seeds: Sequence[int] | None = None) -> Tensor:
+    def pictures(self, prompts: Sequence[str | ComfyConditioning], seeds: Sequence[int] | None = None) -> Tensor:
         """One picture a prompt: (G, H, W, 3) uint8 on the CPU, as it would be saved. The negative prompt is empty.
 
         prompts: texts, or prompts that are encoded already.
@@ -75,14 +72,14 @@ class Sampler:
             pictures |= zip(places, _decode(self.vae, latents), strict=True)
         return torch.stack([pictures[at] for at in range(len(prompts))])
 
-    def _encode(self, prompt: str | Conditioning) -> Conditioning:
+    def _encode(self, prompt: str | ComfyConditioning) -> ComfyConditioning:
         if not isinstance(prompt, str):
             return prompt
         if prompt not in self._encoded:
             self._encoded[prompt] = encode(self.clip, prompt)
         return self._encoded[prompt]
 
-    def _sample(self, positive: Conditioning, seeds: Sequence[int]) -> Tensor:
+    def _sample(self, positive: ComfyConditioning, seeds: Sequence[int]) -> Tensor:
         how, shape = self.sampling, latent_shape(self.model, self.sampling.size)
         noise = torch.stack([_noise(shape, seed) for seed in seeds])
 
@@ -98,7 +95,7 @@ class Sampler:
         return latents
 
 
-def _batches(conditionings: Sequence[Conditioning], most: int) -> Iterator[list[int]]:
+def _batches(conditionings: Sequence[ComfyConditioning], most: int) -> Iterator[list[int]]:
     """Places of pictures that can be sampled at a time, at most so many."""
     groups: dict[Any, list[int]] = {}
     for at, conditioning in enumerate(conditionings):
@@ -107,7 +104,7 @@ def _batches(conditionings: Sequence[Conditioning], most: int) -> Iterator[list[
         yield from (group[start : start + most] for start in range(0, len(group), most))
 
 
-def _kind(conditioning: Conditioning) -> Any:
+def _kind(conditioning: ComfyConditioning) -> Any:
     """Equal for conditionings that can be one batch: plain ones of one shape, else only the very same."""
     (tensor, extra), *others = conditioning
     if others or extra.keys() - {"pooled_output"}:
@@ -116,7 +113,7 @@ def _kind(conditioning: Conditioning) -> Any:
     return tensor.shape, None if pooled is None else pooled.shape
 
 
-def _joined(conditionings: Sequence[Conditioning]) -> Conditioning:
+def _joined(conditionings: Sequence[ComfyConditioning]) -> ComfyConditioning:
     """One conditioning for pictures that have one each, all of one kind."""
     first = conditionings[0]
     if all(one is first for one in conditionings):

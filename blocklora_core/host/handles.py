@@ -13,5 +13,8 @@ ComfyClip: TypeAlias = Any
 ComfyVae: TypeAlias = Any
 """What a VAE socket carries: comfy.sd.VAE."""
 
+ComfyConditioning: TypeAlias = list[Any]
+"""What a CONDITIONING socket carries, as CLIP Text Encode gives it: [[tensor, dict], ...]."""
+
 ComfyClipVision: TypeAlias = Any
 """What a CLIP_VISION socket carries: comfy.clip_vision.ClipVisionModel, or anything with its encode_image."""
