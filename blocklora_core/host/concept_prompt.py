@@ -15,7 +15,7 @@ from .adapters import on_model
 from .handles import ComfyClip, ComfyConditioning
 from .names import clip_weights, on_weights
 from .patching import add_to
-from .text import encoder_tokenizers, layers_of, with_concepts
+from .text import concept_vectors, encoder_tokenizers, layers_of, with_concepts
 
 CONCEPT_AT = "blocklora_concept_at"
 """Where a conditioning keeps the places of the concept's tokens, among those that one layer reads."""
@@ -67,7 +67,7 @@ def _places(clip: ComfyClip, tokens: Any, concept: str) -> tuple[int, ...]:
         key = attribute.removeprefix("clip_")
         if key not in tokens:
             continue
-        layers = layers_of(getattr(tokenizer, "concept_vectors", {}).values())
+        layers = layers_of(concept_vectors(tokenizer).values())
         found = _found(tokens[key][::layers], _words(alone[key][0], tokenizer))
         if found:
             return found

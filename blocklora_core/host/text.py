@@ -10,6 +10,7 @@ from typing import Any
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
+from .compat import embedding_found
 from .handles import ComfyClip
 
 TokenTable = Mapping[str, Mapping[str, Tensor]]
@@ -19,36 +20,45 @@ Section = list[tuple[Any, ...]]
 """What CLIP reads at a time, 77 tokens: (id or vector, weight, ...) each."""
 
 
-class _KnowsConcepts(SDTokenizer):
-    """Mixed into a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands in a prompt.
+class _ConceptReader:
+    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands.
 
     Where a concept is layer-wise (ED-LoRA), every 77 tokens come once for each cross-attention layer, one after the
     other, each with that layer's vectors. The host encodes them like the parts of a long prompt, and
     `layerwise.LayerContext` gives every layer its own.
     """
 
-    concept_vectors: dict[str, Tensor]
-    user_embeddings: bool
+    def __init__(self, tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]):
+        self.vectors = dict(vectors)
+        self.plain = tokenizer
+        self.tokenizer = copy.copy(tokenizer)
+        # On this copy alone: its own methods call these, which shadow those of its class.
+        self.tokenizer.tokenize_with_weights = self._tokenize_with_weights
+        self.tokenizer._try_get_embedding = self._try_get_embedding
+        self.tokenizer.concept_reader = self
+        if tokenizer.embedding_directory is None:
+            # The host looks for embeddings only where there is a folder for them.
+            self.tokenizer.embedding_directory = []
 
-    def tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> Any:
+    def _tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[Section]:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
-        names = sorted(self.concept_vectors, key=len, reverse=True)
-        pattern = f"(?:{re.escape(self.embedding_identifier)})?({'|'.join(map(re.escape, names))})"
-        text = re.sub(pattern, lambda found: f" {self.embedding_identifier}{found[1]} ", text)
-        sections: list[Section] = super().tokenize_with_weights(text, *args, **kwargs)
-        layers = layers_of(self.concept_vectors.values())
+        names = sorted(self.vectors, key=len, reverse=True)
+        identifier = self.tokenizer.embedding_identifier
+        pattern = f"(?:{re.escape(identifier)})?({'|'.join(map(re.escape, names))})"
+        text = re.sub(pattern, lambda found: f" {identifier}{found[1]} ", text)
+        sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
+        layers = layers_of(self.vectors.values())
         return [_of_layer(section, layer) for section in sections for layer in range(layers)]
 
-    def _try_get_embedding(self, embedding_name: str) -> tuple[Tensor | None, str]:
+    def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
         first, *others = embedding_name.split(maxsplit=1) or [""]
-        rest = " ".join(others)
-        if first in self.concept_vectors:
-            vectors = self.concept_vectors[first]
+        if first in self.vectors:
+            vectors = self.vectors[first]
             # The host takes the first dim for tokens.
-            return (vectors.transpose(0, 1) if vectors.ndim == 3 else vectors), rest
-        if not self.user_embeddings or not first:
-            return None, rest
-        return super()._try_get_embedding(embedding_name)
+            return embedding_found(vectors.transpose(0, 1) if vectors.ndim == 3 else vectors, first, " ".join(others))
+        if self.plain.embedding_directory is None or not first:
+            return embedding_found(None, first, " ".join(others))
+        return type(self.plain)._try_get_embedding(self.plain, embedding_name)
 
 
 def layers_of(vectors: Iterable[Tensor]) -> int:
@@ -64,15 +74,21 @@ def _vector_of(token: Any, layer: int) -> Any:
     return token[layer] if isinstance(token, Tensor) and token.ndim == 2 else token
 
 
+def _reader_of(tokenizer: SDTokenizer) -> _ConceptReader | None:
+    return getattr(tokenizer, "concept_reader", None)
+
+
+def concept_vectors(tokenizer: SDTokenizer) -> Mapping[str, Tensor]:
+    """Concept name -> embedding, of the concepts whose names the tokenizer understands."""
+    reader = _reader_of(tokenizer)
+    return reader.vectors if reader else {}
+
+
 def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokenizer:
-    known = copy.copy(tokenizer)
-    if not isinstance(tokenizer, _KnowsConcepts):
-        known.__class__ = type("ConceptTokenizer", (_KnowsConcepts, type(tokenizer)), {})
-        known.user_embeddings = tokenizer.embedding_directory is not None
-        known.embedding_directory = tokenizer.embedding_directory if known.user_embeddings else []
-    known.concept_vectors = {**getattr(tokenizer, "concept_vectors", {}), **vectors}
-    _check_layers(known.concept_vectors)
-    return known
+    reader = _reader_of(tokenizer)
+    known = {**concept_vectors(tokenizer), **vectors}
+    _check_layers(known)
+    return _ConceptReader(reader.plain if reader else tokenizer, known).tokenizer
 
 
 def encoder_tokenizers(clip: ComfyClip) -> dict[str, tuple[str, SDTokenizer]]:

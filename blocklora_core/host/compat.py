@@ -1,0 +1,22 @@
+"""What newer versions of ComfyUI do otherwise: each difference has one function here."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from comfy.sd1_clip import SDTokenizer
+from torch import Tensor
+
+
+@cache
+def _embedding_answer() -> int:
+    # The host's own answer for a name that no folder holds tells how many parts it wants.
+    nothing = SimpleNamespace(embedding_directory=[], embedding_size=1, embedding_key="")
+    return len(SDTokenizer._try_get_embedding(nothing, "none"))
+
+
+def embedding_found(vectors: Tensor | None, name: str, leftover: str) -> tuple[Any, ...]:
+    """What `SDTokenizer._try_get_embedding` returns: (vectors, leftover), from 0.28.0 on (vectors, name, leftover)."""
+    return (vectors, leftover) if _embedding_answer() == 2 else (vectors, name, leftover)
