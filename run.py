@@ -16,9 +16,9 @@ from types import FrameType
 
 from launcher.checks import bench, test
 from launcher.demo import WORKFLOW, demo
-from launcher.environment import chosen_comfyui, prepare
+from launcher.environment.host import Host
+from launcher.environment.prepare import chosen_comfyui, prepare
 from launcher.errors import LauncherError
-from launcher.host import Host
 from launcher.layout import PACK_NAME, Layout
 from launcher.server import ADDRESS, free_port, serve
 

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, say
+from benchmarks.common.shared import ROOT, finish, import_comfyui, say
 
 import_comfyui()
 
@@ -29,11 +29,11 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import nodes  # noqa: E402
-from blocklora_core.files import load  # noqa: E402
-from blocklora_core.host.names import on_weights, weights_of  # noqa: E402
-from blocklora_core.host.patching import apply_merge  # noqa: E402
-from blocklora_core.inspection import inspect  # noqa: E402
-from blocklora_core.lora import BlockLoRA, Stack  # noqa: E402
+from blocklora_core.concept.concept import BlockLoRA, Stack  # noqa: E402
+from blocklora_core.files.io import load  # noqa: E402
+from blocklora_core.host.weights.names import on_weights, weights_of  # noqa: E402
+from blocklora_core.host.weights.patching import apply_merge  # noqa: E402
+from blocklora_core.reports.inspection import inspect  # noqa: E402
 from demo.concepts import CONCEPTS, pictures  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 

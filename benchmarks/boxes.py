@@ -22,23 +22,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, machine, say
+from benchmarks.common.shared import ROOT, finish, import_comfyui, machine, say
 
 import_comfyui(gpu=True)
 
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
-from benchmarks._boxes_layouts import LAYOUTS, Layout  # noqa: E402
-from benchmarks._boxes_results import figures, sheet  # noqa: E402
-from benchmarks._boxes_scenes import SETTINGS, Scene  # noqa: E402
-from benchmarks._identity_plan import groups  # noqa: E402
-from benchmarks._identity_results import references  # noqa: E402
-from benchmarks._identity_train import Training  # noqa: E402
-from benchmarks._identity_work import Crew, Place  # noqa: E402
-from benchmarks._regions_docs import write  # noqa: E402
+from benchmarks.boxes_study.docs import write  # noqa: E402
+from benchmarks.boxes_study.layouts import LAYOUTS, Layout  # noqa: E402
+from benchmarks.boxes_study.results import figures, sheet  # noqa: E402
+from benchmarks.boxes_study.scenes import SETTINGS, Scene  # noqa: E402
+from benchmarks.identity_study.plan import groups  # noqa: E402
+from benchmarks.identity_study.results import references  # noqa: E402
+from benchmarks.identity_study.train import Training  # noqa: E402
+from benchmarks.identity_study.work import Crew, Place  # noqa: E402
 from blocklora_core.evaluation import Judge  # noqa: E402
 from demo.cast import cast  # noqa: E402
-from demo.evaluator import DemoEvaluator  # noqa: E402
+from demo.evaluator.model import DemoEvaluator  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 
 NAMES = ("<amelia>", "<zed>", "<felix>", "<nora>", "<omar>", "<rivet>", "<orbit>", "<dart>")

@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, Stopwatch, finish, import_comfyui, say
+from benchmarks.common.shared import ROOT, Stopwatch, finish, import_comfyui, say
 
 import_comfyui()
 
@@ -35,8 +35,8 @@ from blocklora_core.evaluation.scores import PREFIX, image_alignment, text_align
 from demo.art import BACKGROUNDS, CLASSES, SIZE, Sprites, single_scene  # noqa: E402
 from demo.base import write_weights  # noqa: E402
 from demo.cast import GROUNDS, ON_GROUNDS, Member, cast  # noqa: E402
-from demo.evaluator import WEIGHTS, WORDS, DemoEvaluator  # noqa: E402
-from demo.evaluator_training import EvaluatorRecipe, Trainer, train_evaluator  # noqa: E402
+from demo.evaluator.model import WEIGHTS, WORDS, DemoEvaluator  # noqa: E402
+from demo.evaluator.training import EvaluatorRecipe, Trainer, train_evaluator  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 from demo.pretrain import fetch_art  # noqa: E402
 

@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, say
+from benchmarks.common.shared import ROOT, finish, import_comfyui, say
 
 import_comfyui()
 
@@ -33,13 +33,13 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 
-from blocklora_core.erasure import Erasure  # noqa: E402
-from blocklora_core.files import load  # noqa: E402
-from blocklora_core.host.progress import to_image  # noqa: E402
-from blocklora_core.host.train import TrainJob, train_concept  # noqa: E402
-from blocklora_core.lora import Concept, Stack  # noqa: E402
+from blocklora_core.concept.concept import Concept, Stack  # noqa: E402
+from blocklora_core.files.io import load  # noqa: E402
+from blocklora_core.host.train.progress import to_image  # noqa: E402
+from blocklora_core.host.train.train import TrainJob, train_concept  # noqa: E402
 from blocklora_core.merge.diagnostics import layer_cosines, layer_sign_conflicts  # noqa: E402
 from blocklora_core.training import ADAPTERS, TrainConfig  # noqa: E402
+from blocklora_core.training.regularisers.erasure import Erasure  # noqa: E402
 from demo.concepts import CONCEPTS, DemoConcept, pictures  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 

@@ -30,26 +30,27 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import Stopwatch, finish, import_comfyui, peak_memory, say, uncollected
+from benchmarks.common.shared import Stopwatch, finish, import_comfyui, peak_memory, say, uncollected
 
 import_comfyui()
 
 import torch  # noqa: E402
 
-# ComfyUI is on the path only now.
-from benchmarks._fusion import RANK, Shapes, Trial, against_lbfgs, linears  # noqa: E402
-from benchmarks._models import SD15, TINY, build_clip, build_model, fill  # noqa: E402
+from benchmarks.common.models import SD15, TINY, build_clip, build_model, fill  # noqa: E402
 from benchmarks.merge import SLOTS, make_gram  # noqa: E402
-from blocklora_core.files import save  # noqa: E402
-from blocklora_core.grams import EIGENPAIRS, Grams  # noqa: E402
+
+# ComfyUI is on the path only now.
+from benchmarks.sides.fusion import RANK, Shapes, Trial, against_lbfgs, linears  # noqa: E402
+from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack  # noqa: E402
+from blocklora_core.concept.gram import EIGENPAIRS, Grams  # noqa: E402
+from blocklora_core.concept.keys import parts  # noqa: E402
+from blocklora_core.concept.rows import Scheme, count  # noqa: E402
+from blocklora_core.files.io import save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
-from blocklora_core.host.collect import CollectJob, collect  # noqa: E402
-from blocklora_core.host.layers import is_attention, is_attention_or_feed_forward  # noqa: E402
-from blocklora_core.keys import parts  # noqa: E402
-from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack  # noqa: E402
-from blocklora_core.merge.fused import fused  # noqa: E402
+from blocklora_core.host.train.collect import CollectJob, collect  # noqa: E402
+from blocklora_core.host.train.layers import is_attention, is_attention_or_feed_forward  # noqa: E402
+from blocklora_core.merge.methods.fused import fused  # noqa: E402
 from blocklora_core.merge.solve import ByMatrix, ByWoodbury, PackedSum  # noqa: E402
-from blocklora_core.rows import Scheme, count  # noqa: E402
 
 CONCEPTS = 15
 PAIRS = (16, 32, 48, 64)

@@ -24,19 +24,19 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, machine, say, write_json
+from benchmarks.common.shared import ROOT, finish, import_comfyui, machine, say, write_json
 
 import_comfyui(gpu=True)
 
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
-from benchmarks._identity_docs import fill  # noqa: E402
-from benchmarks._identity_figures import draw  # noqa: E402
-from benchmarks._identity_loudness import loudness  # noqa: E402
-from benchmarks._identity_methods import MANY, METHODS, QUICK  # noqa: E402
-from benchmarks._identity_plan import Plan  # noqa: E402
-from benchmarks._identity_results import Scorer, short  # noqa: E402
-from benchmarks._identity_work import Crew, Place  # noqa: E402
+from benchmarks.identity_study.docs import fill  # noqa: E402
+from benchmarks.identity_study.figures import draw  # noqa: E402
+from benchmarks.identity_study.loudness import loudness  # noqa: E402
+from benchmarks.identity_study.methods import MANY, METHODS, QUICK  # noqa: E402
+from benchmarks.identity_study.plan import Plan  # noqa: E402
+from benchmarks.identity_study.results import Scorer, short  # noqa: E402
+from benchmarks.identity_study.work import Crew, Place  # noqa: E402
 from demo.cast import cast  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 

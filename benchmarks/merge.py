@@ -41,24 +41,24 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import Stopwatch, finish, import_comfyui, interleaved, medians, say
+from benchmarks.common.shared import Stopwatch, finish, import_comfyui, interleaved, medians, say
 
 import_comfyui()
 
 import torch  # noqa: E402
 
-from benchmarks._merge_peft import peft_results  # noqa: E402
-from benchmarks._merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
-from benchmarks._models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
-from benchmarks._stock_rows import apply_rows, multi_loader  # noqa: E402
-from blocklora_core.files import load, save  # noqa: E402
-from blocklora_core.grams import EIGENPAIRS, Gram, Grams  # noqa: E402
+from benchmarks.common.models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
+from benchmarks.sides.merge_peft import peft_results  # noqa: E402
+from benchmarks.sides.merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
+from benchmarks.sides.stock_rows import apply_rows, multi_loader  # noqa: E402
+from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack  # noqa: E402
+from blocklora_core.concept.gram import EIGENPAIRS, Gram, Grams  # noqa: E402
+from blocklora_core.concept.rows import Scheme, count  # noqa: E402
+from blocklora_core.files.io import load, save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
-from blocklora_core.host.layers import is_attention  # noqa: E402
-from blocklora_core.host.names import model_stems, preferred_stems  # noqa: E402
-from blocklora_core.host.patching import apply_merge  # noqa: E402
-from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack  # noqa: E402
-from blocklora_core.rows import Scheme, count  # noqa: E402
+from blocklora_core.host.train.layers import is_attention  # noqa: E402
+from blocklora_core.host.weights.names import model_stems, preferred_stems  # noqa: E402
+from blocklora_core.host.weights.patching import apply_merge  # noqa: E402
 
 RANK, CONCEPTS, MANY = 4, 15, 60
 SLOTS, MANY_SLOTS = 16, 64

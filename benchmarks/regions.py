@@ -32,15 +32,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import finish, import_comfyui, machine, peak_memory, resident_memory, say, uncollected
+from benchmarks.common.shared import finish, import_comfyui, machine, peak_memory, resident_memory, say, uncollected
 
 import_comfyui()
 
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
-from benchmarks._models import SD15, TINY, build_model  # noqa: E402
-from benchmarks._regional_sides import WAYS, Scene, plain  # noqa: E402
-from benchmarks._regions_docs import write  # noqa: E402
+from benchmarks.boxes_study.docs import write  # noqa: E402
+from benchmarks.common.models import SD15, TINY, build_model  # noqa: E402
+from benchmarks.sides.regional import WAYS, Scene, plain  # noqa: E402
 
 COUNTS, LATENT, QUICK_LATENT, STEPS = (2, 5, 10), 32, 8, 3
 REFERENCE = 5

@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import ROOT, finish, import_comfyui, say
+from benchmarks.common.shared import ROOT, finish, import_comfyui, say
 
 import_comfyui()
 
@@ -29,12 +29,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 
-from blocklora_core.curves import smooth  # noqa: E402
-from blocklora_core.erasure import Erasure  # noqa: E402
-from blocklora_core.host.progress import to_image  # noqa: E402
-from blocklora_core.host.train import TrainJob, TrainResult, train_concept  # noqa: E402
-from blocklora_core.lora import Concept  # noqa: E402
+from blocklora_core.concept.concept import Concept  # noqa: E402
+from blocklora_core.host.train.progress import to_image  # noqa: E402
+from blocklora_core.host.train.train import TrainJob, TrainResult, train_concept  # noqa: E402
+from blocklora_core.reports.curves import smooth  # noqa: E402
 from blocklora_core.training import TrainConfig  # noqa: E402
+from blocklora_core.training.regularisers.erasure import Erasure  # noqa: E402
 from demo.concepts import CONCEPTS, DemoConcept, pictures  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 

@@ -33,13 +33,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks._shared import finish, import_comfyui, peak_memory, resident_memory, say, uncollected
+from benchmarks.common.shared import finish, import_comfyui, peak_memory, resident_memory, say, uncollected
 
 import_comfyui()
 
-from benchmarks._models import SD15, TINY, build_model  # noqa: E402  (ComfyUI is on the path only now)
-from benchmarks._trainers import ERASED, LATENT, RANK, Setting, Sides  # noqa: E402
-from blocklora_core.host.precision import PRECISIONS  # noqa: E402
+from benchmarks.common.models import SD15, TINY, build_model  # noqa: E402  (ComfyUI is on the path only now)
+from benchmarks.sides.trainers import ERASED, LATENT, RANK, Setting, Sides  # noqa: E402
+from blocklora_core.host.train.precision import PRECISIONS  # noqa: E402
 
 SETTINGS = [Setting(*chosen) for chosen in product(("fp32", "bf16"), (1, 4), (False, True))]
 PEAK_STEPS = 2

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .slots import describe_tables, tables
+from .files.slots import describe_tables, tables
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .host import Host
+from .environment.host import Host
 from .layout import PACK_NAME, Layout
 from .terminal import activity
 

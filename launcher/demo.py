@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from .host import Host
+from .environment.host import Host
 from .layout import PACK_NAME, Layout
 from .server import running
 from .terminal import seconds

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .environment.host import Host, has_accelerator
 from .errors import LauncherError
-from .host import Host, has_accelerator
 from .terminal import Activity, activity
 
 ADDRESS = "127.0.0.1"

@@ -1,33 +1,5 @@
-"""What users drag into a graph."""
+"""What users drag into a graph: a room for each part of the menu."""
 
-from . import (
-    composer,
-    dataset,
-    evaluate,
-    export,
-    files,
-    grams,
-    inspect,
-    merge,
-    regions,
-    sampling_modes,
-    settings,
-    slots,
-    train,
-)
+from . import regions, study, train, use
 
-NODES = [
-    *dataset.NODES,
-    *settings.NODES,
-    *train.NODES,
-    *files.NODES,
-    *merge.NODES,
-    *grams.NODES,
-    *sampling_modes.NODES,
-    *regions.NODES,
-    *composer.NODES,
-    *export.NODES,
-    *inspect.NODES,
-    *evaluate.NODES,
-    *slots.NODES,
-]
+NODES = [*train.NODES, *use.NODES, *regions.NODES, *study.NODES]

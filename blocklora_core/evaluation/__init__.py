@@ -1,5 +1,7 @@
 """The papers' metrics: alignment, recognition, retention and drift, with intervals."""
 
+from ..reports.evaluation.picture import evaluation_picture
+from ..reports.evaluation.text import as_dict, table, text
 from .confusion import accuracy, confusion, hits, nearest
 from .crops import Box, crop
 from .embedder import Embedder, NoTextError
@@ -7,9 +9,7 @@ from .figures import ConceptScores, Evaluation, Measured, Summary, summarise, wi
 from .given import Shown, as_seen, evaluate_pictures, parse_boxes, whole_pictures
 from .intervals import Interval, bootstrap
 from .judge import Judge
-from .picture import evaluation_picture
 from .references import Reference, References, reference_of, with_reference
-from .report import as_dict, table, text
 from .retention import drift, drifts, retention
 from .scores import PREFIX, evaluation_prompt, image_alignment, in_class_words, mean_alignment, text_alignment
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..prompt_lines import in_turn
+from ..concept.prompt_lines import in_turn
 from .crops import SHORTER_SIDE, Box, crop
 from .figures import ConceptScores, Evaluation, Measured
 from .judge import Judge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .handles import ComfyModel
+from .comfy import ComfyModel
 
 # Millions of parameters of the released diffusion models; a model of another size gets its size in the name.
 _RELEASED = {"sd15": 860, "sd20": 866, "sdxl": 2567, "ssd1b": 1300}

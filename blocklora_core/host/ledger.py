@@ -7,11 +7,11 @@ from hashlib import sha256
 
 import folder_paths
 
-from ..files import read_header
-from ..lora import Concept
-from ..metadata import read
-from ..rows import Scheme
-from ..slots import Table, lora_files, occupied_slots, tables
+from ..concept.concept import Concept
+from ..concept.rows import Scheme
+from ..files.io import read_header
+from ..files.record import read
+from ..files.slots import Table, lora_files, occupied_slots, tables
 
 # Slots given to concepts of this session that may not be saved yet: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}

@@ -1,6 +1,6 @@
 """Merging any number of concepts: a registry of methods, one pure function each."""
 
-from .combine import DEFAULTS, Merged, merge
+from .merge import DEFAULTS, Merged, merge
 from .options import Options
 from .overlap import OVERLAPS, Overlap
 from .registry import AUTO, METHODS, Method

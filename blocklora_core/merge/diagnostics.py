@@ -12,9 +12,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..lora import Layer, Stack
-from ..rows import index, overlap, positions
-from .joint import by_weight
+from ..concept.concept import Layer, Stack
+from ..concept.rows import index, overlap, positions
+from .methods.joint import by_weight
 
 
 def inner_product(a: Layer, b: Layer) -> float:

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..lora import Layer, Stack
-from ..rows import all_rows, index
+from ..concept.concept import Layer, Stack
+from ..concept.rows import all_rows, index
 from .diagnostics import inner_product
-from .joint import by_weight
+from .methods.joint import by_weight
 
 Layers = Mapping[str, Layer]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..lora import Stack
+from ..concept.concept import Stack
 
 
 def distinct(stack: Stack) -> tuple[Stack, tuple[str, ...]]:

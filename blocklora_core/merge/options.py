@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .fused import DAMPING
+from .methods.fused import DAMPING
 from .solve import CPU
 
 

@@ -14,8 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..lora import BlockLoRA, Layer, Stack
-from ..rows import Rows, count, describe, index, overlap
+from ..concept.concept import BlockLoRA, Layer, Stack
+from ..concept.rows import Rows, count, describe, index, overlap
 
 Overlap = Literal["error", "share", "priority"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..lora import Stack
-from .fused import fused
-from .gradient_fusion import gradient_fusion
-from .knots import knots
+from ..concept.concept import Stack
+from .methods.fused import fused
+from .methods.gradient_fusion import gradient_fusion
+from .methods.knots import knots
+from .methods.sums import affine, orthogonal, per_row, task_sum
+from .methods.ties import ties
 from .options import Options
-from .sums import affine, orthogonal, per_row, task_sum
-from .ties import ties
 
 
 @dataclass(frozen=True)

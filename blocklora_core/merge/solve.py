@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..grams import Gram
+from ..concept.gram import Gram
 
 CPU = torch.device("cpu")
 

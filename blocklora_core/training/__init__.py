@@ -1,7 +1,7 @@
 """Training of one concept into its row block, on any model that a `Port` can speak for."""
 
 from .config import ADAPTERS, TOKENS, TrainConfig, TrainSettings
-from .data import Dataset, Example
+from .data.dataset import Dataset, Example
 from .loop import Progress, Trainer
 from .port import AdaptedLayer, Conditioning, Port
 

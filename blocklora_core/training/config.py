@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ..erasure import Erasure
-from ..rows import Scheme
-from .captions import CaptionRules
-from .optimizers import DEFAULT, OPTIMIZERS
-from .orthogonal import SHARES
-from .schedules import SCHEDULES
+from ..concept.rows import Scheme
+from .adapters.orthogonal import SHARES
+from .data.captions import CaptionRules
+from .optimisation.optimizers import DEFAULT, OPTIMIZERS
+from .optimisation.schedules import SCHEDULES
+from .regularisers.erasure import Erasure
 from .weighting import WEIGHTINGS
 
 _POSITIVE = (

@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..grams import Grams
-from ..lora import BlockLoRA, Concept
-from ..metadata import rows_of
-from ..rows import count
-from .adapter import AdapterSet, RowBlockAdapter
-from .attention import AttentionWatch
+from ..concept.concept import BlockLoRA, Concept
+from ..concept.gram import Grams
+from ..concept.rows import count
+from ..files.record import rows_of
+from .adapters.orthogonal import SharedBasis
+from .adapters.trainable import AdapterSet, RowBlockAdapter
 from .config import TrainConfig
-from .data import Batch, Dataset
-from .fingerprint import collect_grams
-from .learner import Learner
-from .optimizers import Group
-from .orthogonal import SharedBasis
+from .data.dataset import Batch, Dataset
+from .grams import collect_grams
+from .optimisation.learner import Learner
+from .optimisation.optimizers import Group
 from .port import Conditioning, Port
-from .prior import ClassPictures
 from .prompts import Negatives, OwnPrompts, make_token
+from .regularisers.attention import AttentionWatch
+from .regularisers.prior import ClassPictures
 from .sampling import euler
 from .terms import Term, term_losses
 from .weighting import WEIGHTINGS

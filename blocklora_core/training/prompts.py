@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..lora import Concept
+from ..concept.concept import Concept
 from .config import TrainConfig
 from .port import Conditioning, Embeddings, Port
 

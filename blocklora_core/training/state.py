@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..files import FileError, read_header, serialise, write_atomic
+from ..files.io import FileError, read_header, serialise, write_atomic
 from .config import TrainConfig
 from .loop import Position, Trainer
 

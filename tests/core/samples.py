@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from blocklora_core.grams import Grams
-from blocklora_core.keys import parts
-from blocklora_core.lora import BlockLoRA, Concept, Layer
-from blocklora_core.rows import Scheme, all_rows, count
+from blocklora_core.concept.concept import BlockLoRA, Concept, Layer
+from blocklora_core.concept.gram import Grams
+from blocklora_core.concept.keys import parts
+from blocklora_core.concept.rows import Scheme, all_rows, count
 
 QUERY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 KEY = QUERY.replace("to_q", "to_k")

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from blocklora_core.erasure import Erasure
-from blocklora_core.files import load, save
-from blocklora_core.lora import Concept
-from blocklora_core.rows import Scheme, all_rows, index
+from blocklora_core.concept.concept import Concept
+from blocklora_core.concept.rows import Scheme, all_rows, index
+from blocklora_core.files.io import load, save
 from blocklora_core.training import ADAPTERS, AdaptedLayer, Dataset, Example, TrainConfig, Trainer
-from blocklora_core.training.adapter import AdapterSet, RowBlockAdapter
+from blocklora_core.training.adapters.trainable import AdapterSet, RowBlockAdapter
+from blocklora_core.training.regularisers.erasure import Erasure
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks._boxes_layouts import HALVES, LAYOUTS, Layout
+from benchmarks.boxes_study.layouts import HALVES, LAYOUTS, Layout
 from demo.art import SIZE
 from demo.cast import Member, Picture
 

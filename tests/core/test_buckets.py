@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core.training.buckets import GRAIN, WIDEST, bucket_of, bucket_sizes, step_of, training_size
+from blocklora_core.training.data.buckets import GRAIN, WIDEST, bucket_of, bucket_sizes, step_of, training_size
 
 RESOLUTIONS = st.sampled_from([64, 96, 256, 512, 768, 1024])
 SIDES = st.integers(16, 4000)

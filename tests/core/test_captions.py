@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core.training.captions import TEMPLATES, CaptionRules
+from blocklora_core.training.data.captions import TEMPLATES, CaptionRules
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocklora_core.erasure import Erasure
-from blocklora_core.rows import Scheme
+from blocklora_core.concept.rows import Scheme
 from blocklora_core.training import AdaptedLayer
-from blocklora_core.training.adapter import AdapterSet, RowBlockAdapter
+from blocklora_core.training.adapters.trainable import AdapterSet, RowBlockAdapter
 from blocklora_core.training.checkpointing import checkpointed, heavy_blocks
+from blocklora_core.training.regularisers.erasure import Erasure
 from tests.core.samples import generator
 
 WIDTH = 16

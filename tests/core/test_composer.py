@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.composer.losses import (
+from blocklora_core.regions.composer.losses import (
     box_gaussian,
     constraint_loss,
     count_top,
@@ -20,11 +20,11 @@ from blocklora_core.composer.losses import (
     fill_loss,
     region_loss,
 )
-from blocklora_core.composer.maps import outside_probabilities, smooth, token_probabilities
-from blocklora_core.composer.options import CODE, PAPER, PRESETS, ComposerOptions
-from blocklora_core.composer.region_mask import BLOCKED, groups, isolated_attention, logits, visible
-from blocklora_core.composer.reinit import best_corner, extent, reinitialised
-from blocklora_core.composer.schedule import goes_on, step_sizes
+from blocklora_core.regions.composer.maps import outside_probabilities, smooth, token_probabilities
+from blocklora_core.regions.composer.options import CODE, PAPER, PRESETS, ComposerOptions
+from blocklora_core.regions.composer.region_mask import BLOCKED, groups, isolated_attention, logits, visible
+from blocklora_core.regions.composer.reinit import best_corner, extent, reinitialised
+from blocklora_core.regions.composer.schedule import goes_on, step_sizes
 
 SEEDS = st.integers(0, 10_000)
 SIDES = st.integers(1, 7)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core.erasure import Erasure
+from blocklora_core.training.regularisers.erasure import Erasure
 from tests.core.samples import generator
 
 

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklora_core.adapters import Adapter
-from blocklora_core.files import load, save
-from blocklora_core.lora import BlockLoRA, Concept, Layer, Stack
+from blocklora_core.concept.adapters import Adapter
+from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack
+from blocklora_core.concept.rows import LAYOUTS, Scheme, all_rows
+from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, merge
 from blocklora_core.merge.export import flat, in_dtype, relative_error, smallest_exact, truncated
-from blocklora_core.rows import LAYOUTS, Scheme, all_rows
 from tests.core.samples import CONV, QUERY, SHAPES, Recipe, inputs, make_layer, with_grams
 
 METHOD_NAMES = sorted(METHODS)

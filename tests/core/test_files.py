@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from blocklora_core import metadata
-from blocklora_core.files import FileError, load, read_header, save
-from blocklora_core.lora import BlockLoRA
-from blocklora_core.rows import Scheme, count, index
+from blocklora_core.concept.concept import BlockLoRA
+from blocklora_core.concept.rows import Scheme, count, index
+from blocklora_core.files import record as metadata
+from blocklora_core.files.io import FileError, load, read_header, save
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from blocklora_core.lora import Layer, ShapeError
-from blocklora_core.rows import Scheme
+from blocklora_core.concept.concept import Layer, ShapeError
+from blocklora_core.concept.rows import Scheme
 from blocklora_core.training import AdaptedLayer
-from blocklora_core.training.fixed import FixedLayer, FixedLayers
+from blocklora_core.training.adapters.fixed import FixedLayer, FixedLayers
 from tests.core.samples import generator, make_layer
 
 SCHEMES = [None, Scheme(), Scheme(layout="interleaved")]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.grams import Gram, GramAccumulator, Grams, pack, unpack
+from blocklora_core.concept.gram import Gram, GramAccumulator, Grams, pack, unpack
 from tests.core.samples import generator
 
 

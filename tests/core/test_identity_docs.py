@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _regions_docs
-from benchmarks._identity_docs import filled
+from benchmarks.boxes_study import docs as _regions_docs
+from benchmarks.identity_study.docs import filled
 
 
 def method(title: str, accuracy: float) -> dict[str, object]:

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.files import FileError, load, save
-from blocklora_core.importers import FORMATS, files_of
-from blocklora_core.lora import BlockLoRA
-from blocklora_core.metadata import NOTE, trigger_words
-from blocklora_core.rows import all_rows
+from blocklora_core.concept.concept import BlockLoRA
+from blocklora_core.concept.rows import all_rows
+from blocklora_core.files.formats import FORMATS, files_of
+from blocklora_core.files.io import FileError, load, save
+from blocklora_core.files.record import NOTE, trigger_words
 from tests.foreign_files import (
     WRITERS,
     Known,

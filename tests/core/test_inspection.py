@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from blocklora_core.adapters import Adapter
-from blocklora_core.files import save
-from blocklora_core.inspection import inspect, report_picture, table, text
-from blocklora_core.inspection.crosstalk import answer, crosstalk
-from blocklora_core.inspection.figures import PairFigures
-from blocklora_core.inspection.palette import FREE, colour
-from blocklora_core.inspection.slot_picture import slot_picture
-from blocklora_core.inspection.verdict import DEAF, DROWNED, LOUD, QUIET, outlook, verdict
-from blocklora_core.lora import BlockLoRA, Stack
+from blocklora_core.concept.adapters import Adapter
+from blocklora_core.concept.concept import BlockLoRA, Stack
+from blocklora_core.concept.rows import LAYOUTS, Scheme, count
+from blocklora_core.files.io import save
+from blocklora_core.files.slots import tables
 from blocklora_core.merge.diagnostics import layer_cosines, layer_sign_conflicts
-from blocklora_core.merge.fused import fused
-from blocklora_core.rows import LAYOUTS, Scheme, count
-from blocklora_core.slots import tables
+from blocklora_core.merge.methods.fused import fused
+from blocklora_core.reports.inspection import inspect, report_picture, table, text
+from blocklora_core.reports.inspection.crosstalk import answer, crosstalk
+from blocklora_core.reports.inspection.figures import PairFigures
+from blocklora_core.reports.inspection.verdict import DEAF, DROWNED, LOUD, QUIET, outlook, verdict
+from blocklora_core.reports.palette import FREE, colour
+from blocklora_core.reports.slots import slot_picture
 from tests.core.samples import CONV, KEY, QUERY, TEXT, Recipe, inputs, with_grams
 
 SCHEMES = [Scheme(layout=layout) for layout in LAYOUTS]

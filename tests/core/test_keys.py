@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from blocklora_core import keys
+from blocklora_core.concept import keys
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"

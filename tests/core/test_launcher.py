@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from launcher.environment import comfyui_requirements
+from launcher.environment.extras import read_extra
+from launcher.environment.host import can_import, package_name
+from launcher.environment.lock import exclusive
+from launcher.environment.pip import explain, pip
+from launcher.environment.prepare import comfyui_requirements
+from launcher.environment.stages import Stage, complete, content_key, read_stamp, write_atomically
+from launcher.environment.unpack import PREFIX, unpack_comfyui
 from launcher.errors import LauncherError
-from launcher.extras import read_extra
-from launcher.host import can_import, package_name
 from launcher.layout import Layout
-from launcher.lock import exclusive
-from launcher.pip import explain, pip
-from launcher.stages import Stage, complete, content_key, read_stamp, write_atomically
 from launcher.terminal import Activity
-from launcher.unpack import PREFIX, unpack_comfyui
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(sys.executable)
@@ -124,7 +124,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeyp
 
 HOLD = (
     "import sys, time; sys.path.insert(0, sys.argv[1])\n"
-    "from pathlib import Path; from launcher.lock import exclusive\n"
+    "from pathlib import Path; from launcher.environment.lock import exclusive\n"
     "with exclusive(Path(sys.argv[2])):\n"
     "    print('held', flush=True); time.sleep(float(sys.argv[3]))\n"
 )
@@ -293,7 +293,7 @@ def _installed(folder: Path, name: str, files: dict[str, str]) -> None:
 
 
 def _damaged(folder: Path, *required: str) -> list[str]:
-    line = [sys.executable, "-S", str(ROOT / "launcher" / "probe.py"), *required]
+    line = [sys.executable, "-S", str(ROOT / "launcher" / "environment" / "probe.py"), *required]
     variables = os.environ | {"PYTHONPATH": str(folder)}
     return subprocess.run(line, env=variables, capture_output=True, text=True, check=True).stdout.split()
 

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from launcher import environment, workflow
+from launcher import workflow
 from launcher.demo import changed_since, snapshot
+from launcher.environment import prepare as environment
+from launcher.environment.host import Host, comfyui_version, find_python, require_version
+from launcher.environment.link import link_pack
+from launcher.environment.lock import exclusive
+from launcher.environment.stages import write_atomically
 from launcher.errors import LauncherError
-from launcher.host import Host, comfyui_version, find_python, require_version
 from launcher.layout import COMFYUI_VERSION
-from launcher.link import link_pack
-from launcher.lock import exclusive
 from launcher.server import ask, free_port, running
-from launcher.stages import write_atomically
 from launcher.terminal import activity, bar, seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def test_a_user_s_python_must_have_torch(tmp_path: Path) -> None:
 
 
 def test_the_user_s_own_python_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("launcher.host.can_import", lambda *_: True)
+    monkeypatch.setattr("launcher.environment.host.can_import", lambda *_: True)
     root = _fake_comfyui(tmp_path / "ComfyUI")
     assert find_python(root, None, HERE) == HERE
     own = root / ".venv" / "bin" / "python"

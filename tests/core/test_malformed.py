@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blocklora_core.files import FileError, load, save
-from blocklora_core.slots import tables
+from blocklora_core.files.io import FileError, load, save
+from blocklora_core.files.slots import tables
 from tests.core.samples import Recipe, inputs, with_grams
 from tests.malformed_files import CASES, HARM, Case
 

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.adapters import Adapter
-from blocklora_core.files import load, save
-from blocklora_core.lora import BlockLoRA, Layer, Stack
+from blocklora_core.concept.adapters import Adapter
+from blocklora_core.concept.concept import BlockLoRA, Layer, Stack
+from blocklora_core.concept.rows import Scheme, index
+from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
-from blocklora_core.merge.fused import DAMPING, LOUD_WEIGHT, QUIET_WEIGHT, fused
+from blocklora_core.merge.methods.fused import DAMPING, LOUD_WEIGHT, QUIET_WEIGHT, fused
 from blocklora_core.merge.naming import distinct
 from blocklora_core.merge.overlap import Overlap
-from blocklora_core.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
 
 MATRICES = [QUERY, KEY, GEGLU, TEXT]

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.lora import BlockLoRA, Layer, Stack
+from blocklora_core.concept.concept import BlockLoRA, Layer, Stack
+from blocklora_core.concept.rows import LAYOUTS, Scheme
 from blocklora_core.merge import METHODS, Options, merge
 from blocklora_core.merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
-from blocklora_core.merge.fused import DAMPING, fused
-from blocklora_core.merge.gradient_fusion import gradient_fusion
-from blocklora_core.merge.ties import trimmed
-from blocklora_core.rows import LAYOUTS, Scheme
+from blocklora_core.merge.methods.fused import DAMPING, fused
+from blocklora_core.merge.methods.gradient_fusion import gradient_fusion
+from blocklora_core.merge.methods.ties import trimmed
 from tests.core.samples import CONV, KEY, QUERY, SHAPES, Recipe, inputs, make_layer, with_grams
 
 Matrices = dict[str, Tensor]

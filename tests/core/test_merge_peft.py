@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocklora_core.lora import Stack
+from blocklora_core.concept.concept import Stack
 from blocklora_core.merge import Options, merge
 from tests.core.samples import KEY, QUERY, SHAPES, Recipe
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from blocklora_core.rows import count
+from blocklora_core.concept.rows import count
 from blocklora_core.training import AdaptedLayer
-from blocklora_core.training.orthogonal import SHARES, SharedBasis, chosen_rows, shared_matrix
+from blocklora_core.training.adapters.orthogonal import SHARES, SharedBasis, chosen_rows, shared_matrix
 
 
 @given(st.integers(1, 200))

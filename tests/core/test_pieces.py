@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core.lora import Layer, ShapeError
-from blocklora_core.pieces import joined, placed
-from blocklora_core.rows import Scheme, all_rows
+from blocklora_core.concept.concept import Layer, ShapeError
+from blocklora_core.concept.pieces import joined, placed
+from blocklora_core.concept.rows import Scheme, all_rows
 
 INPUTS = 5
 

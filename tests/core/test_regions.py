@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklora_core.inspection.palette import FREE, colour
 from blocklora_core.regions import (
     OVERLAP_RULES,
     Box,
@@ -25,7 +24,8 @@ from blocklora_core.regions import (
     mask_of,
 )
 from blocklora_core.regions import layout as lay
-from blocklora_core.regions.picture import regions_picture
+from blocklora_core.reports.palette import FREE, colour
+from blocklora_core.reports.regions import regions_picture
 
 shares = st.floats(0, 1, width=32)
 sides = st.integers(1, 24)

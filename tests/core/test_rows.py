@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core import rows as ownership
-from blocklora_core.rows import LAYOUTS, Rows, Scheme
+from blocklora_core.concept import rows as ownership
+from blocklora_core.concept.rows import LAYOUTS, Rows, Scheme
 
 schemes = st.builds(Scheme, slots=st.integers(1, 40), layout=st.sampled_from(LAYOUTS))
 weights = st.tuples(st.integers(0, 400), st.sampled_from([1, 2])).map(lambda p: (p[0] * p[1], p[1]))

@@ -5,9 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from blocklora_core.files import save
-from blocklora_core.rows import Scheme
-from blocklora_core.slots import describe_tables, occupied_slots, tables
+from blocklora_core.concept.rows import Scheme
+from blocklora_core.files.io import save
+from blocklora_core.files.slots import describe_tables, occupied_slots, tables
 from tests.core.samples import QUERY, Recipe
 
 RECIPE = Recipe(shapes={QUERY: (320, 4)})

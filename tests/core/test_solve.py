@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blocklora_core.grams import Gram
+from blocklora_core.concept.gram import Gram
 from blocklora_core.merge.solve import CPU, ByMatrix, ByWoodbury, PackedSum, cheapest, precision
 from tests.core.samples import generator
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blocklora_core.erasure import Erasure
-from blocklora_core.lora import Concept
-from blocklora_core.rows import Scheme, index
+from blocklora_core.concept.concept import Concept
+from blocklora_core.concept.rows import Scheme, index
 from blocklora_core.training import AdaptedLayer, Dataset, Example, Progress, TrainConfig, Trainer, prompts
-from blocklora_core.training.adapter import AdapterSet, RowBlockAdapter
-from blocklora_core.training.captions import CaptionRules
-from blocklora_core.training.data import with_concept
+from blocklora_core.training.adapters.trainable import AdapterSet, RowBlockAdapter
+from blocklora_core.training.data.captions import CaptionRules
+from blocklora_core.training.data.dataset import with_concept
 from blocklora_core.training.loop import NonFiniteLossError
+from blocklora_core.training.regularisers.erasure import Erasure
 from blocklora_core.training.sampling import euler, schedule
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 

@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from blocklora_core.lora import Concept
+from blocklora_core.concept.concept import Concept
 from blocklora_core.training import Dataset, Example, Progress, TrainConfig, Trainer, TrainSettings
-from blocklora_core.training.ema import Ema, warmed
-from blocklora_core.training.learner import Learner
-from blocklora_core.training.optimizers import OPTIMIZERS, Group, MissingOptimizerError
-from blocklora_core.training.schedules import SCHEDULES, factor
+from blocklora_core.training.optimisation.ema import Ema, warmed
+from blocklora_core.training.optimisation.learner import Learner
+from blocklora_core.training.optimisation.optimizers import OPTIMIZERS, Group, MissingOptimizerError
+from blocklora_core.training.optimisation.schedules import SCHEDULES, factor
 from blocklora_core.training.weighting import WEIGHTINGS
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 

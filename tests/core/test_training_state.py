@@ -12,11 +12,11 @@ import pytest
 import safetensors
 import torch
 
-from blocklora_core.erasure import Erasure
-from blocklora_core.files import FileError, save
-from blocklora_core.lora import Concept
+from blocklora_core.concept.concept import Concept
+from blocklora_core.files.io import FileError, save
 from blocklora_core.training import Dataset, Example, Progress, TrainConfig, Trainer
 from blocklora_core.training.loop import NonFiniteLossError
+from blocklora_core.training.regularisers.erasure import Erasure
 from blocklora_core.training.state import KEY, StateMismatchError, fingerprint, load_state, run_key, save_state
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.port import ComfyPort
-from blocklora.blocklora_core.host.weights import training_mode
-from blocklora.blocklora_core.lora import Concept
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.train.port import ComfyPort
+from blocklora.blocklora_core.host.weights.autograd import training_mode
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 from blocklora.blocklora_core.training import Conditioning, Dataset, Example, TrainConfig, Trainer
 
 from tests.host.any_model import MODELS, WordClip, build

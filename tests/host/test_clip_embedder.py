@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from blocklora.blocklora_core.evaluation import NoTextError
-from blocklora.blocklora_core.host.clip_embedder import ClipEmbedder
+from blocklora.blocklora_core.host.evaluate.clip_embedder import ClipEmbedder
 
 from tests.host.tiny import Base
 from tests.host.tiny_clip import WIDTH, make_dual_text, make_text, make_vision

@@ -10,12 +10,12 @@ from typing import Any
 import comfy.model_management
 import pytest
 import torch
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.collect import CollectJob, collect
-from blocklora.blocklora_core.host.names import weights_of
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.keys import is_text
-from blocklora.blocklora_core.lora import BlockLoRA, Layer
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Layer
+from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.train.collect import CollectJob, collect
+from blocklora.blocklora_core.host.weights.names import weights_of
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 from torch import nn
 
 from tests.host.tiny import Base, adaptable, make_lora, patched, same

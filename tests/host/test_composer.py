@@ -13,24 +13,24 @@ import comfy.model_management
 import comfy.sample
 import pytest
 import torch
-from blocklora.blocklora_core.composer.options import CODE, PAPER, ComposerOptions
-from blocklora.blocklora_core.composer.reinit import reinitialised
-from blocklora.blocklora_core.composer.schedule import step_sizes
-from blocklora.blocklora_core.host.attention_places import downscaling, watched_places
-from blocklora.blocklora_core.host.composer import KEY, apply_composer
-from blocklora.blocklora_core.host.composer_attention import Boxes, Call, _SelfAttention
-from blocklora.blocklora_core.host.composer_guidance import Pull, forward, pull
-from blocklora.blocklora_core.host.composer_maps import Recorder
-from blocklora.blocklora_core.host.composer_run import Run
-from blocklora.blocklora_core.host.concept_prompt import CONCEPT_AT
-from blocklora.blocklora_core.host.layerwise import cross_attention_places
-from blocklora.blocklora_core.host.names import model_stems, preferred_stems
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.regional import RegionalSampling, apply_regions
-from blocklora.blocklora_core.host.weights import leave_inference_mode
-from blocklora.blocklora_core.lora import BlockLoRA, Concept, Layer
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept, Layer
+from blocklora.blocklora_core.concept.rows import all_rows
+from blocklora.blocklora_core.host.composer.attention import Boxes, Call, _SelfAttention
+from blocklora.blocklora_core.host.composer.composer import KEY, apply_composer
+from blocklora.blocklora_core.host.composer.guidance import Pull, forward, pull
+from blocklora.blocklora_core.host.composer.maps import Recorder
+from blocklora.blocklora_core.host.composer.places import downscaling, watched_places
+from blocklora.blocklora_core.host.composer.prompt import CONCEPT_AT
+from blocklora.blocklora_core.host.composer.run import Run
+from blocklora.blocklora_core.host.regions.regional import RegionalSampling, apply_regions
+from blocklora.blocklora_core.host.text.layerwise import cross_attention_places
+from blocklora.blocklora_core.host.weights.autograd import leave_inference_mode
+from blocklora.blocklora_core.host.weights.names import model_stems, preferred_stems
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 from blocklora.blocklora_core.regions import Box, Region
-from blocklora.blocklora_core.rows import all_rows
+from blocklora.blocklora_core.regions.composer.options import CODE, PAPER, ComposerOptions
+from blocklora.blocklora_core.regions.composer.reinit import reinitialised
+from blocklora.blocklora_core.regions.composer.schedule import step_sizes
 from comfy.controlnet import ControlBase
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import WrappersMP
@@ -326,7 +326,7 @@ def test_a_stopped_picture_is_moved_no_more(monkeypatch: pytest.MonkeyPatch) -> 
     )
     told = iter([[5.0, 1.0], [6.0, 0.9], [1.0, 0.8], [1.0, 2.0]])
     monkeypatch.setattr(
-        "blocklora.blocklora_core.host.composer_run.pull",
+        "blocklora.blocklora_core.host.composer.run.pull",
         lambda _guider, x, *_: Pull(torch.tensor(next(told)), torch.ones_like(x), torch.ones(1)),
     )
     x, sizes = torch.zeros(2, 1), step_sizes(4, PAPER)
@@ -343,7 +343,7 @@ def test_a_gradient_that_overflows_leaves_its_picture(monkeypatch: pytest.Monkey
     run = Run(replace(OFF, fill=1.0), Boxes(halves("sd15"), "mean"), frozenset(), [], torch.tensor([2.0, 1.0, 0.0]))
     gradient = torch.tensor([[1.0], [torch.nan]])
     monkeypatch.setattr(
-        "blocklora.blocklora_core.host.composer_run.pull",
+        "blocklora.blocklora_core.host.composer.run.pull",
         lambda *_: Pull(torch.tensor([1.0, torch.nan]), gradient, torch.ones(1)),
     )
     x = torch.zeros(2, 1)
@@ -394,7 +394,8 @@ def test_checkpointing_bounds_memory_and_changes_no_gradient(
 
         with_it = pulled()
         monkeypatch.setattr(
-            "blocklora.blocklora_core.host.composer_guidance.checkpointed", lambda _blocks: contextlib.nullcontext()
+            "blocklora.blocklora_core.host.composer.guidance.checkpointed",
+            lambda _blocks: contextlib.nullcontext(),
         )
         return with_it, pulled()
 

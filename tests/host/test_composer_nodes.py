@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.composer.options import CODE, PAPER, ComposerOptions
-from blocklora.blocklora_core.host.concept_prompt import CONCEPT_AT, clip_of, concept_at, concept_prompt
-from blocklora.blocklora_core.host.layerwise import cross_attention_layers
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.keys import is_text
-from blocklora.blocklora_core.lora import BlockLoRA
-from blocklora.nodes.composer import BlockLoRAComposer, BlockLoRAComposerOptions, BlockLoRAConceptPrompt
-from blocklora.nodes.regions import BlockLoRARegion
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.host.composer.prompt import CONCEPT_AT, clip_of, concept_at, concept_prompt
+from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
+from blocklora.blocklora_core.host.weights.patching import apply_merge
+from blocklora.blocklora_core.regions.composer.options import CODE, PAPER, ComposerOptions
+from blocklora.nodes.regions.composer import BlockLoRAComposer, BlockLoRAComposerOptions, BlockLoRAConceptPrompt
+from blocklora.nodes.regions.regions import BlockLoRARegion
 
 import nodes
 from tests.host.tiny import Base, make_lora, patched, same
@@ -146,7 +146,7 @@ def test_every_switch_and_option_arrives(base: Base, stack: Any, monkeypatch: py
         seen.append(options)
         return original(model, found, options, *args)
 
-    monkeypatch.setattr("blocklora.nodes.composer.apply_composer", keep)
+    monkeypatch.setattr("blocklora.nodes.regions.composer.apply_composer", keep)
     found = regions(base, stack)
     numbers = {item.id: getattr(CODE, item.id) for item in BlockLoRAComposerOptions.define_schema().inputs}
     options = BlockLoRAComposerOptions.execute(**numbers).args[0]

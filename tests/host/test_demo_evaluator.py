@@ -17,8 +17,8 @@ from blocklora_core.evaluation.confusion import accuracy, nearest
 from blocklora_core.evaluation.scores import PREFIX, image_alignment
 from demo.art import CLASSES, SIZE, Sprites
 from demo.cast import FIFTEEN
-from demo.evaluator import UNKNOWN, WEIGHTS, WIDTH, WORDS_AT_MOST, DemoEvaluator, Vocabulary
-from demo.evaluator_training import (
+from demo.evaluator.model import UNKNOWN, WEIGHTS, WIDTH, WORDS_AT_MOST, DemoEvaluator, Vocabulary
+from demo.evaluator.training import (
     EvaluatorRecipe,
     Trainer,
     caption_loss,
@@ -28,7 +28,7 @@ from demo.evaluator_training import (
     view_loss,
     wrong_pairs,
 )
-from demo.evaluator_views import ANCHORS, SCENES, Colouring, colourings
+from demo.evaluator.views import ANCHORS, SCENES, Colouring, colourings
 from launcher.layout import Layout
 from tests.conftest import ROOT
 

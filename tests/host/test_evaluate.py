@@ -14,13 +14,19 @@ import comfy.model_management
 import comfy.utils
 import pytest
 import torch
+from blocklora.blocklora_core.concept.concept import Stack
 from blocklora.blocklora_core.evaluation import Reference, text
-from blocklora.blocklora_core.host.clip_embedder import ClipEmbedder
-from blocklora.blocklora_core.host.evaluate import Evaluated, EvaluateJob, Watcher, evaluate, parse_counts
-from blocklora.blocklora_core.host.evaluation_progress import NodeWatcher, strip
-from blocklora.blocklora_core.host.generate import Sampler, Sampling
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.lora import Stack
+from blocklora.blocklora_core.host.evaluate.clip_embedder import ClipEmbedder
+from blocklora.blocklora_core.host.evaluate.evaluate import (
+    Evaluated,
+    EvaluateJob,
+    Watcher,
+    evaluate,
+    parse_counts,
+)
+from blocklora.blocklora_core.host.evaluate.generate import Sampler, Sampling
+from blocklora.blocklora_core.host.evaluate.progress import NodeWatcher, strip
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.tiny import Base, adaptable, make_lora, patched, same
 from tests.host.tiny_clip import make_text, make_vision

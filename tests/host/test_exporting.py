@@ -15,11 +15,11 @@ import comfy.utils
 import pytest
 import safetensors.torch
 import torch
-from blocklora.blocklora_core.files import load, read_header, save
-from blocklora.blocklora_core.grams import Gram, Grams
-from blocklora.blocklora_core.host.names import model_stems
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.concept.gram import Gram, Grams
+from blocklora.blocklora_core.files.io import load, read_header, save
+from blocklora.blocklora_core.host.weights.names import model_stems
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 from comfy.sd1_clip import SD1Tokenizer
 from comfy_extras.nodes_model_merging import CheckpointSave
 

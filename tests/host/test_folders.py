@@ -9,8 +9,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from blocklora.blocklora_core.files import load
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.files.io import load
 from PIL import Image
 
 from tests.host.tiny import Base, adaptable, make_lora

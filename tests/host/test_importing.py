@@ -13,10 +13,10 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.names import clip_stems, model_stems, model_weights, preferred_stems
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.metadata import NOTE
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.files.record import NOTE
+from blocklora.blocklora_core.host.weights.names import clip_stems, model_stems, model_weights, preferred_stems
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.foreign_files import (
     WRITERS,

@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.erasure import Erasure
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.layers import LAYER_CHOICES, layer_choice
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.concept.rows import all_rows
+from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.ledger import _given
-from blocklora.blocklora_core.host.names import model_stems
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.port import ComfyPort
-from blocklora.blocklora_core.host.train import AUTO_SLOT, TrainJob, train_concept
-from blocklora.blocklora_core.host.weights import training_mode
-from blocklora.blocklora_core.lora import Concept
-from blocklora.blocklora_core.merge.fused import needs_grams
-from blocklora.blocklora_core.rows import all_rows
+from blocklora.blocklora_core.host.train.layers import LAYER_CHOICES, layer_choice
+from blocklora.blocklora_core.host.train.port import ComfyPort
+from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, train_concept
+from blocklora.blocklora_core.host.weights.autograd import training_mode
+from blocklora.blocklora_core.host.weights.names import model_stems
+from blocklora.blocklora_core.host.weights.patching import apply_merge
+from blocklora.blocklora_core.merge.methods.fused import needs_grams
 from blocklora.blocklora_core.training import ADAPTERS, Dataset, Example, TrainConfig, Trainer
-from blocklora.blocklora_core.training.orthogonal import shared_matrix
+from blocklora.blocklora_core.training.adapters.orthogonal import shared_matrix
+from blocklora.blocklora_core.training.regularisers.erasure import Erasure
 from torch import nn
 
 import nodes

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.layerwise import cross_attention_layers
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.text import with_concepts
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
+from blocklora.blocklora_core.host.text.tokens import with_concepts
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 import nodes
 from tests.host.test_training import train

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from blocklora.blocklora_core.files import save
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
+from blocklora.blocklora_core.concept.rows import Scheme
+from blocklora.blocklora_core.files.io import save
 from blocklora.blocklora_core.host import ledger
 from blocklora.blocklora_core.host.base import base_name
-from blocklora.blocklora_core.lora import BlockLoRA, Concept
-from blocklora.blocklora_core.rows import Scheme
 
 from tests.host.tiny import CONTIGUOUS, Base, adaptable, make_lora
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.files import save
-from blocklora.blocklora_core.grams import Gram, Grams
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.lora import BlockLoRA, Layer
-from blocklora.blocklora_core.rows import all_rows
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Layer
+from blocklora.blocklora_core.concept.gram import Gram, Grams
+from blocklora.blocklora_core.concept.rows import all_rows
+from blocklora.blocklora_core.files.io import save
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.tiny import Base, adaptable, make_lora
 from tests.malformed_files import CASES, HARM, Case

@@ -9,7 +9,7 @@ from typing import Any
 import comfy.model_management
 import pytest
 import torch
-from blocklora.blocklora_core.host.memory import (
+from blocklora.blocklora_core.host.train.memory import (
     Levers,
     MemoryMeter,
     TrainingMemoryError,
@@ -17,10 +17,10 @@ from blocklora.blocklora_core.host.memory import (
     model_bytes,
     naming_levers,
 )
-from blocklora.blocklora_core.host.port import ComfyPort
+from blocklora.blocklora_core.host.train.port import ComfyPort
 from blocklora.blocklora_core.training import TrainConfig
-from blocklora.blocklora_core.training.learner import Learner
-from blocklora.blocklora_core.training.optimizers import Group
+from blocklora.blocklora_core.training.optimisation.learner import Learner
+from blocklora.blocklora_core.training.optimisation.optimizers import Group
 from torch import nn
 
 from tests.host.test_runs import train

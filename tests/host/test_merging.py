@@ -11,13 +11,13 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.names import on_weights, weights_of
-from blocklora.blocklora_core.host.patching import Applied, NothingFitsError, apply_merge
-from blocklora.blocklora_core.keys import is_geglu, is_text, parts
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.concept.keys import is_geglu, is_text, parts
+from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count, index
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.weights.names import on_weights, weights_of
+from blocklora.blocklora_core.host.weights.patching import Applied, NothingFitsError, apply_merge
 from blocklora.blocklora_core.merge import Options
-from blocklora.blocklora_core.rows import Scheme, all_rows, count, index
 
 import nodes
 from tests.host.tiny import CONTIGUOUS, INTERLEAVED, Base, adaptable, loaded, make_lora, patched, same

@@ -11,12 +11,12 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.files import FileError, load, save
-from blocklora.blocklora_core.host.adapters import ChainAdapter
-from blocklora.blocklora_core.host.names import model_stems, model_weights
-from blocklora.blocklora_core.host.patching import NothingFitsError, apply_merge
-from blocklora.blocklora_core.keys import is_text
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.files.io import FileError, load, save
+from blocklora.blocklora_core.host.weights.adapters import ChainAdapter
+from blocklora.blocklora_core.host.weights.names import model_stems, model_weights
+from blocklora.blocklora_core.host.weights.patching import NothingFitsError, apply_merge
 from blocklora.blocklora_core.merge import Options
 
 from tests.foreign_files import write

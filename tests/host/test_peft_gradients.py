@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.host.train import training_port
-from blocklora.blocklora_core.host.weights import training_mode
-from blocklora.blocklora_core.keys import is_geglu
-from blocklora.blocklora_core.lora import Concept
-from blocklora.blocklora_core.rows import Scheme, index
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.concept.keys import is_geglu
+from blocklora.blocklora_core.concept.rows import Scheme, index
+from blocklora.blocklora_core.host.train.train import training_port
+from blocklora.blocklora_core.host.weights.autograd import training_mode
 from blocklora.blocklora_core.training import Dataset, Example, TrainConfig, Trainer
 
 from tests.host.any_model import WordClip, build

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 import nodes
 from tests.host.tiny import Base, make_lora

@@ -14,9 +14,9 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from blocklora.blocklora_core.host.layerwise import LayerContext, cross_attention_places, read_layerwise
-from blocklora.blocklora_core.host.regional import KEY, RegionalSampling, apply_regions
-from blocklora.blocklora_core.host.regional_cross import project
+from blocklora.blocklora_core.host.regions.cross import project
+from blocklora.blocklora_core.host.regions.regional import KEY, RegionalSampling, apply_regions
+from blocklora.blocklora_core.host.text.layerwise import LayerContext, cross_attention_places, read_layerwise
 from blocklora.blocklora_core.regions import Box, Region
 
 from tests.host.any_model import MODELS, build
@@ -374,7 +374,7 @@ def test_two_regional_samplings_take_turns(models: dict[str, Any]) -> None:
 
 
 def caches() -> int:
-    from blocklora.blocklora_core.host.regional_session import Session
+    from blocklora.blocklora_core.host.regions.session import Session
 
     gc.collect()
     return sum(type(found) is Session for found in gc.get_objects())

@@ -7,9 +7,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from blocklora.blocklora_core.files import save
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.files.io import save
 from blocklora.blocklora_core.host import ledger
-from blocklora.blocklora_core.lora import Concept
 
 from tests.host.tiny import CONTIGUOUS, Base, adaptable, make_lora
 

@@ -13,13 +13,13 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.files import save
-from blocklora.blocklora_core.host import reweighting
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.reweighting import ReweightingPatcher
-from blocklora.blocklora_core.keys import is_text
-from blocklora.blocklora_core.lora import BlockLoRA
-from blocklora.blocklora_core.rows import Scheme
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.concept.rows import Scheme
+from blocklora.blocklora_core.files.io import save
+from blocklora.blocklora_core.host.weights import reweighting
+from blocklora.blocklora_core.host.weights.patching import apply_merge
+from blocklora.blocklora_core.host.weights.reweighting import ReweightingPatcher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

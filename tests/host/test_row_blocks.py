@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 import torch
-from blocklora.blocklora_core.host.row_blocks import RowBlocksAdapter
-from blocklora.blocklora_core.lora import Layer
-from blocklora.blocklora_core.rows import Rows, Scheme, all_rows, count
+from blocklora.blocklora_core.concept.concept import Layer
+from blocklora.blocklora_core.concept.rows import Rows, Scheme, all_rows, count
+from blocklora.blocklora_core.host.weights.row_blocks import RowBlocksAdapter
 from hypothesis import given
 from hypothesis import strategies as st
 

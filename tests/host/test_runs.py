@@ -10,14 +10,14 @@ from typing import Any
 import comfy.model_management
 import pytest
 import torch
-from blocklora.blocklora_core.erasure import Erasure
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host import runs
-from blocklora.blocklora_core.host.train import TrainJob, TrainResult, train_concept
-from blocklora.blocklora_core.lora import Concept
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.train import runs
+from blocklora.blocklora_core.host.train.train import TrainJob, TrainResult, train_concept
 from blocklora.blocklora_core.training import Trainer, loop
-from blocklora.blocklora_core.training.captions import CaptionRules
+from blocklora.blocklora_core.training.data.captions import CaptionRules
 from blocklora.blocklora_core.training.loop import NonFiniteLossError
+from blocklora.blocklora_core.training.regularisers.erasure import Erasure
 
 from tests.host.test_training import CONFIG, SLOT, pictures, progress_hook
 from tests.host.tiny import Base

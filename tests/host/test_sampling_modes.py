@@ -11,10 +11,10 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.sampling_modes import MODES, apply_mode, fresh_control, step_of
-from blocklora.blocklora_core.keys import is_text
-from blocklora.blocklora_core.lora import BlockLoRA
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.host.sample.modes import MODES, apply_mode, fresh_control, step_of
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.tiny import Base, make_lora, patched, same
 

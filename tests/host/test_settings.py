@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.host.progress import NodeProgress
-from blocklora.blocklora_core.host.train import TrainResult
-from blocklora.blocklora_core.rows import Scheme
+from blocklora.blocklora_core.concept.rows import Scheme
+from blocklora.blocklora_core.host.train.progress import NodeProgress
+from blocklora.blocklora_core.host.train.train import TrainResult
 from blocklora.blocklora_core.training import Progress, TrainConfig, TrainSettings
-from blocklora.blocklora_core.training.captions import CaptionRules
+from blocklora.blocklora_core.training.data.captions import CaptionRules
 from PIL import Image
 
 
@@ -21,7 +21,7 @@ def defaults(node: Any) -> dict[str, Any]:
 
 
 def made(pack: ModuleType, **changes: Any) -> TrainSettings:
-    node = pack.nodes.settings.BlockLoRATrainSettings
+    node = pack.nodes.train.settings.BlockLoRATrainSettings
     settings: TrainSettings = node.execute(**{**defaults(node), **changes}).result[0]
     return settings
 
@@ -44,7 +44,7 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
     others = {"niche_captions": "a cat\n\n a dog ", "slots": 64, "layout": "interleaved"}
     captions = {"caption_dropout": 0.1, "caption_shuffle": True, "caption_template": "object"}
     erasure = {"erasure_per_sample": True, "erasure_rescale": True}
-    assert {*fields, *captions, *erasure, *others} == set(defaults(pack.nodes.settings.BlockLoRATrainSettings))
+    assert {*fields, *captions, *erasure, *others} == set(defaults(pack.nodes.train.settings.BlockLoRATrainSettings))
     settings = made(pack, **fields, **captions, **erasure, **others)
     config = settings.apply(TrainConfig(steps=100))
     assert {name: getattr(config, name) for name in fields} == fields
@@ -55,7 +55,7 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
 
 
 def test_train_takes_the_settings_and_its_own_switches(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, jobs = pack.nodes.train, []
+    module, jobs = pack.nodes.train.train, []
 
     def stop(*args: Any) -> TrainResult:
         jobs.append(args[-1])
@@ -107,7 +107,7 @@ def test_the_node_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_long_strip_keeps_the_first_and_the_last_sample() -> None:
-    from blocklora.blocklora_core.curves import spread
+    from blocklora.blocklora_core.reports.curves import spread
 
     samples = [Image.new("L", (1, 1), at) for at in range(20)]
     chosen = [sample.getpixel((0, 0)) for sample in spread(samples, 6)]

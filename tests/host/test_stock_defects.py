@@ -17,13 +17,13 @@ from typing import Any
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.curves import loss_curve
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.pictures import make_dataset
-from blocklora.blocklora_core.host.train import TrainJob, TrainResult, train_concept
-from blocklora.blocklora_core.host.weights import training_mode
-from blocklora.blocklora_core.lora import Concept
-from blocklora.blocklora_core.training.captions import CaptionRules
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.train.pictures import make_dataset
+from blocklora.blocklora_core.host.train.train import TrainJob, TrainResult, train_concept
+from blocklora.blocklora_core.host.weights.autograd import training_mode
+from blocklora.blocklora_core.reports.curves import loss_curve
+from blocklora.blocklora_core.training.data.captions import CaptionRules
 from blocklora.blocklora_core.training.loop import Trainer
 from blocklora.blocklora_core.training.prompts import OwnPrompts
 

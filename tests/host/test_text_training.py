@@ -10,12 +10,12 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.files import save
-from blocklora.blocklora_core.host.patching import apply_merge
-from blocklora.blocklora_core.host.train import TrainJob, TrainResult, train_concept
-from blocklora.blocklora_core.keys import is_text
-from blocklora.blocklora_core.lora import Concept
-from blocklora.blocklora_core.rows import index
+from blocklora.blocklora_core.concept.concept import Concept
+from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.concept.rows import index
+from blocklora.blocklora_core.files.io import save
+from blocklora.blocklora_core.host.train.train import TrainJob, TrainResult, train_concept
+from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.test_layerwise import encode
 from tests.host.test_training import CONFIG, hooks, pictures, train, weights

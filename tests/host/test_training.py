@@ -13,10 +13,10 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from blocklora.blocklora_core.files import load, save
-from blocklora.blocklora_core.host.names import model_stems
-from blocklora.blocklora_core.host.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
-from blocklora.blocklora_core.lora import BlockLoRA, Concept
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
+from blocklora.blocklora_core.host.weights.names import model_stems
 from blocklora.blocklora_core.training import TrainConfig
 from blocklora.blocklora_core.training.loop import NonFiniteLossError, Trainer
 

@@ -11,11 +11,11 @@ from typing import Any
 import comfy.model_management
 import comfy.sd
 import torch
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept, Layer
+from blocklora.blocklora_core.concept.keys import is_geglu, parts
+from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora.blocklora_core.host.base import base_name
-from blocklora.blocklora_core.host.names import clip_stems, model_stems, preferred_stems
-from blocklora.blocklora_core.keys import is_geglu, parts
-from blocklora.blocklora_core.lora import BlockLoRA, Concept, Layer
-from blocklora.blocklora_core.rows import Scheme, all_rows, count
+from blocklora.blocklora_core.host.weights.names import clip_stems, model_stems, preferred_stems
 from comfy.taesd.taesd import TAESD
 
 from demo.base import UNET, VAE, write_checkpoint

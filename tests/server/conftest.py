@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from launcher.host import Host
+from launcher.environment.host import Host
+from launcher.environment.link import link_pack
 from launcher.layout import Layout
-from launcher.link import link_pack
 from launcher.server import Server, running
 from launcher.workflow import Picture, apply, execute, pictures, to_api
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blocklora_core.files import load, save
+from blocklora_core.files.io import load, save
 from tests.server.conftest import SAMPLER_STEPS, ComfyUI, Outcome
 from tests.server.controlnet import write_controlnet
 from tests.server.test_workflows import in_slot, pixels

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blocklora_core.files import load, save
-from blocklora_core.lora import BlockLoRA, Concept
-from blocklora_core.metadata import rows_of
+from blocklora_core.concept.concept import BlockLoRA, Concept
+from blocklora_core.files.io import load, save
+from blocklora_core.files.record import rows_of
 from launcher.errors import LauncherError
 from tests.server.conftest import CHECKPOINT, SAMPLER_STEPS, STEPS, ComfyUI, Outcome
 

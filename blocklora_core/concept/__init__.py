@@ -1,0 +1,1 @@
+"""The value that travels: one concept's row blocks, and who owns which rows."""

@@ -1,0 +1,1 @@
+"""Files in and out: our own, and those of other tools."""

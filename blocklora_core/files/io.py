@@ -1,0 +1,282 @@
+"""Safetensors in and out: an ordinary LoRA file that also carries its row block.
+
+A saved file is what every stock loader reads, kohya's tensor names with zero rows outside the block, plus
+one JSON record in the metadata (see metadata.py). Reading gives back exactly the block. A file that is not
+what it should be is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..concept import gram as grams_module
+from ..concept.concept import BlockLoRA, Layer
+from ..concept.rows import describe
+from . import formats as importers
+from . import record as metadata
+from .contents import Parts, sort_foreign, sort_tensors
+from .formats import Source, pickles
+from .record import GRAMS_TENSOR, Record
+from .tensors import DTYPES, embedding_of, layer_of
+
+_METADATA = "__metadata__"
+_MAX_HEADER = 100_000_000  # the safetensors library's own limit, in bytes
+_PREFIX = struct.Struct("<Q")
+_AGAIN = "Download it again or convert it."
+_DAMAGED = f"expected a safetensors file, got something else or a damaged file. {_AGAIN}"
+
+
+class FileError(ValueError):
+    """A file cannot be read or written; says what was expected, what came and what to do."""
+
+
+def save(
+    path: str | os.PathLike[str],
+    lora: BlockLoRA,
+    *,
+    dtype: torch.dtype = torch.float16,
+    overwrite: bool = False,
+) -> Path:
+    """Writes `lora` to `path` (.safetensors) in `dtype`, and gives the path.
+
+    Atomic: the file is complete or not there. The same value gives the same bytes. Strengths are not stored.
+    Folders are made. FileError when the file exists and not `overwrite`, or when the value cannot be stored.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise FileError(f"{path}: expected a name that ends in .safetensors. Rename it.")
+    if path.exists() and not overwrite:
+        raise FileError(f"{path}: expected a new file, got one that exists. Choose another name or overwrite.")
+    try:
+        data = encode(lora, dtype)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
+    write_atomic(path, data)
+    return path
+
+
+def load(path: str | os.PathLike[str]) -> BlockLoRA:
+    """Reads a BlockLoRA, exactly the block that was saved, or another tool's LoRA as a plain one: scheme and slot None.
+
+    Which tools' files are read: see `importers`. Tensors keep their dtype and come on the CPU. FileError for any file
+    that is not a sound LoRA.
+    """
+    path = Path(path)
+    reader = _load_pickle if path.suffix.lower() in pickles.SUFFIXES else _load_safetensors
+    try:
+        return reader(path)
+    except FileError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except SafetensorError as error:
+        raise FileError(f"{path}: {_DAMAGED} ({error})") from error
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
+
+
+def _load_pickle(path: Path) -> BlockLoRA:
+    return importers.read(Source(path, pickles.read_tensors(path)))
+
+
+def _load_safetensors(path: Path) -> BlockLoRA:
+    header = read_header(path)
+    entries = header.pop(_METADATA, {})
+    record = metadata.read(entries)
+    if record is None:
+        sort_foreign(header)  # The wrong file is refused before its tensors are read.
+        return importers.read(Source(path, safetensors.torch.load_file(path), entries))
+    parts = sort_tensors(header)
+    return _block(path, entries, record, parts, safetensors.torch.load_file(path))
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The safetensors header, without reading any tensor: name -> {dtype, shape, data_offsets},
+    `__metadata__`.
+
+    FileError when the file is missing, is no safetensors file or is not complete.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size - _PREFIX.size
+            prefix = file.read(_PREFIX.size)
+            length = _PREFIX.unpack(prefix)[0] if len(prefix) == _PREFIX.size else 0
+            text = file.read(length) if 0 < length <= min(size, _MAX_HEADER) else b""
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    header = _parse_header(path, text)
+    end = max((entry["data_offsets"][1] for entry in _entries(header)), default=0)
+    if length + end != size:
+        raise FileError(
+            f"{path}: expected {length + end + _PREFIX.size} bytes, got {size + _PREFIX.size}. "
+            "The file is truncated or damaged: download or copy it again."
+        )
+    return header
+
+
+def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
+    """The bytes of a file that holds `lora`. ValueError when it cannot be stored."""
+    if dtype not in DTYPES:
+        raise ValueError(f"Expected float16, bfloat16 or float32 to save in, got {dtype}.")
+    if lora.adapters:
+        kinds = ", ".join(sorted(lora.kinds))
+        raise ValueError(
+            f"{lora.label}: expected LoRA layers alone, got {kinds} too, which our files do not hold. Keep "
+            "the original file: Load reads it, at any strength."
+        )
+    if not lora.layers and not lora.embeddings:
+        raise ValueError(f"{lora.concept.name}: expected layers to save, got none. Train the concept first.")
+    tensors: dict[str, Tensor] = {}
+    for stem, layer in lora.layers.items():
+        _check_rows(lora, stem, layer)
+        tensors[f"{stem}.lora_up.weight"] = _fit(stem, layer.full_up(), dtype)
+        tensors[f"{stem}.lora_down.weight"] = _fit(stem, layer.down, dtype)
+        tensors[f"{stem}.alpha"] = torch.tensor(layer.scale * layer.rank, dtype=torch.float32)
+    for encoder, name in metadata.embedding_names(lora).items():
+        tensors[name] = _fit(f"{encoder} embedding", lora.embeddings[encoder], dtype)
+    index = None
+    if lora.grams is not None:
+        tensors[GRAMS_TENSOR], index = grams_module.pack(lora.grams)
+    return serialise(tensors, metadata.write(lora, index))
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes `data` beside `path` and moves it there, so that no half-written file is ever seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file: the same tensors and metadata give the same bytes. Tensors share no memory."""
+    # The library writes metadata in no fixed order, so its header is replaced by one with sorted keys.
+    data = safetensors.torch.save(dict(sorted(tensors.items())), dict(entries))
+    (length,) = _PREFIX.unpack_from(data)
+    body = _PREFIX.size + length
+    header = json.loads(data[_PREFIX.size : body])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return _PREFIX.pack(len(text)) + text + data[body:]
+
+
+def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = tensor.detach().to("cpu", dtype, copy=True).contiguous()
+    if bool(cast.isfinite().all()):
+        return cast
+    if bool(tensor.isfinite().all()):
+        raise ValueError(f"{what}: expected values that fit {dtype}, got larger ones. Save in float32.")
+    raise ValueError(f"{what}: expected finite values, got NaN or infinity. Train at a lower learning rate.")
+
+
+def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
+    rows = metadata.rows_of(stem, layer.out_features, lora.scheme, lora.slot)
+    if layer.rows != rows:
+        owner = "a plain LoRA" if lora.slot is None else f"slot {lora.slot}"
+        raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")
+
+
+def _unreadable(path: Path, error: OSError) -> FileError:
+    if isinstance(error, FileNotFoundError):
+        return FileError(f"{path}: expected a file, got none. Check the name and the folder.")
+    return FileError(f"{path}: expected a readable file, got: {error.strerror}.")
+
+
+def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text, object_pairs_hook=_once_each)
+    except _TwiceError as error:
+        raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: {_DAMAGED}") from error
+    if not isinstance(header, dict) or not all(map(_is_entry, _entries(header))):
+        raise FileError(f"{path}: {_DAMAGED}")
+    if not _is_metadata(header.get(_METADATA, {})):
+        raise FileError(f"{path}: {_DAMAGED}")
+    return header
+
+
+class _TwiceError(Exception):
+    """A name stands twice in a JSON object, where readers disagree which one counts."""
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _TwiceError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
+    return found
+
+
+def _entries(header: Mapping[str, Any]) -> list[Any]:
+    return [entry for name, entry in header.items() if name != _METADATA]
+
+
+def _is_entry(entry: object) -> bool:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    return isinstance(offsets, list) and len(offsets) == 2 and all(type(at) is int and at >= 0 for at in offsets)
+
+
+def _is_metadata(entries: object) -> bool:
+    return isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
+
+
+def _block(
+    path: Path, entries: Mapping[str, str], record: Record, parts: Parts, tensors: Mapping[str, Tensor]
+) -> BlockLoRA:
+    _check_complete(record, parts, tensors)
+    layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
+    lora = BlockLoRA(
+        concept=record.concept,
+        layers=layers,
+        scheme=record.scheme,
+        slot=record.slot,
+        base=record.base,
+        embeddings={encoder: embedding_of(name, tensors) for encoder, name in record.embeddings.items()},
+        grams=None if record.grams is None else grams_module.unpack(tensors[GRAMS_TENSOR], record.grams),
+        training=record.training,
+        source=str(path),
+    )
+    _check_grams(lora)
+    # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
+    own = {metadata.KEY: entries[metadata.KEY], **metadata.shown_fields(lora)}
+    return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
+
+
+def _check_grams(lora: BlockLoRA) -> None:
+    if lora.grams is None:
+        return
+    for name in lora.grams.input_of:
+        if name not in lora.layers:
+            raise ValueError(f"Grams: expected those of the file's layers, got one of {name}. Save the file again.")
+        size, expected = lora.grams.of(name).size, lora.layers[name].in_features
+        if size != expected:
+            raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
+
+
+def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor]) -> None:
+    listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
+    stored = {name for name in tensors if name == GRAMS_TENSOR or metadata.bundled(name)}
+    odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
+    if odd:
+        where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"
+        raise ValueError(f"Expected metadata and tensors to agree, got {odd[0]} in the {where}. Save the file again.")

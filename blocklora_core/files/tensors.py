@@ -1,0 +1,113 @@
+"""A file's tensors made into layers and embeddings, checked on the way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..concept import adapters, keys
+from ..concept.adapters import Adapter
+from ..concept.concept import Layer
+from ..concept.rows import Rows, describe, index
+from . import record as metadata
+from .contents import STOCK, changes_of, kind_of
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def layer_of(
+    stem: str, roles: Mapping[keys.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None = None
+) -> Layer:
+    """The layer whose tensors' names are `roles` (role -> name). Without an alpha its scale is 1.
+
+    block: (out_features, rows) that the layer must hold, zero elsewhere; None for every row. ValueError for a layer
+    that is not sound.
+    """
+    missing = next((role for role in ("up", "down") if role not in roles), None)
+    if missing:
+        raise ValueError(f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA.")
+    up, down = floats(roles["up"], tensors), floats(roles["down"], tensors)
+    if "mid" in roles:
+        down = _with_kernel(stem, down, floats(roles["mid"], tensors))
+    if up.ndim < 2 or down.ndim < 2:
+        raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
+    out, rows = block or (up.shape[0], metadata.rows_of(stem, up.shape[0], None, None))
+    if up.shape[0] != out:
+        raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
+    try:
+        alpha = _alpha(tensors[roles["alpha"]]) if "alpha" in roles else down.shape[0]
+        return Layer(_cut(up, rows), down, rows, out, alpha / max(down.shape[0], 1))
+    except ValueError as error:
+        raise ValueError(f"{stem}: {error}") from error
+
+
+def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Adapter:
+    """The layer of another kind than LoRA whose tensors are `words` (last words -> name). ValueError when it is not
+    sound."""
+    kind, changes = kind_of(words), changes_of(words)
+    if len(changes) > 1:
+        raise ValueError(f"{stem}: expected one change of a weight, got {', '.join(changes)}. Export the file again.")
+    lacking = adapters.missing(kind, words)
+    if lacking:
+        raise ValueError(
+            f"{stem}: expected all parts of a {kind}, got no {', '.join(lacking)}. The file is damaged or of a variant "
+            f"that ComfyUI does not know. {STOCK}"
+        )
+    values = {word: floats(name, tensors) for word, name in words.items()}
+    if "alpha" in values:
+        _alpha(values["alpha"])
+    return Adapter(adapters.title(kind, words), values)
+
+
+def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
+    """The down of a plain LoRA for LoCon's Tucker decomposition of a convolution: mid (r, r, kh, kw) after down
+    (r, n, 1, 1) is one kernel (r, n, kh, kw), in at least float32.
+    """
+    rank = down.shape[0]
+    if down.ndim < 3 or mid.ndim != down.ndim or mid.shape[:2] != (rank, rank) or any(s != 1 for s in down.shape[2:]):
+        raise ValueError(
+            f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
+            f"{tuple(mid.shape)}. The file is damaged."
+        )
+    dtype = torch.promote_types(torch.promote_types(down.dtype, mid.dtype), torch.float32)
+    return torch.einsum("ij...,jn->in...", mid.to(dtype), down.flatten(1).to(dtype))
+
+
+def _cut(up: Tensor, rows: Rows) -> Tensor:
+    held = index(rows)
+    outside = torch.ones(up.shape[0], dtype=torch.bool)
+    outside[held] = False
+    if bool(up[outside].any()):
+        row = int((up.flatten(1).ne(0).any(1) & outside).nonzero()[0])
+        raise ValueError(f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again.")
+    return up[held]
+
+
+def _alpha(alpha: Tensor) -> float:
+    if alpha.numel() != 1 or alpha.is_complex():
+        raise ValueError(f"expected one real number for alpha, got {alpha.dtype} of shape {tuple(alpha.shape)}.")
+    value = float(alpha.item())
+    if not math.isfinite(value):
+        raise ValueError(f"expected a finite alpha, got {value}.")
+    return value
+
+
+def embedding_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The embedding called `name`: (tokens, width), or (layers, tokens, width). ValueError for another shape."""
+    value = floats(name, tensors)
+    if value.ndim not in (2, 3):
+        raise ValueError(f"{name}: expected (tokens, width) or (layers, tokens, width), got {tuple(value.shape)}.")
+    return value
+
+
+def floats(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The tensor called `name`; ValueError unless it holds finite floating point numbers of 16 bits or more."""
+    value = tensors[name]
+    if value.dtype not in (*DTYPES, torch.float64):
+        raise ValueError(f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}")
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity. The training diverged.")
+    return value

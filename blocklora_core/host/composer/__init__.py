@@ -1,0 +1,1 @@
+"""LoRA-Composer on stock samplers."""

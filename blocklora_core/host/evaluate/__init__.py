@@ -1,0 +1,1 @@
+"""Evaluation inside ComfyUI."""

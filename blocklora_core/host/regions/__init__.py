@@ -1,0 +1,1 @@
+"""Regional prompts on stock samplers."""

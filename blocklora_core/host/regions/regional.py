@@ -1,0 +1,100 @@
+"""Regional prompts on a stock sampler: wrappers on a clone of MODEL, and nothing on the model itself.
+
+Around a sampling, one wrapper keeps what its steps share; around each prediction, another changes the options of that
+one call. So nothing is left when the sampling ends, however it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor, nn
+
+from ...regions import OverlapRule, Regions, check_regions, layout
+from ..base import base_name
+from ..comfy import ComfyModel
+from ..text.layerwise import cross_attention_places
+from .cross import Project, Watch, project, with_cross_attention
+from .joint import takes_longer_prompts, with_joint_attention
+from .prompts import check_prompts
+from .session import Call, Session
+
+KEY = "blocklora_regions"
+
+Change = Callable[[Call], Call]
+
+
+@dataclass(frozen=True, eq=False)
+class RegionalSampling:
+    """What the wrappers know. start, end: of the sampling, as shares; outside that part, it is as without regions.
+
+    project: how keys and values of a region's prompt come about, see regional_cross.project. watch: is told of each
+    region's part of a cross-attention; None for nobody.
+    """
+
+    regions: Regions
+    rule: OverlapRule = "mean"
+    start: float = 0.0
+    end: float = 1.0
+    project: Project = project
+    watch: Watch | None = None
+    key: str = field(default_factory=lambda: f"{KEY}_{uuid4().hex}")
+
+    def __post_init__(self) -> None:
+        check_regions(self.regions)
+        layout(self.regions, (1, 1), self.rule)
+        if not 0 <= self.start < self.end <= 1:
+            raise ValueError(f"Regions: expected 0 <= start < end <= 1, got {self.start:g} and {self.end:g}.")
+
+    def sample(self, executor: Any, noise: Tensor, *args: Any, **named: Any) -> Tensor:
+        """OUTER_SAMPLE: one session for the sampling, among the options that the guider made for it alone."""
+        guider = executor.class_obj
+        options = guider.model_options["transformer_options"]
+        session = options[self.key] = Session(self, noise.shape, guider.conds)
+        try:
+            return executor(noise, *args, **named)
+        finally:
+            options.pop(self.key, None)
+            session.clear()
+
+    def predict(
+        self, executor: Any, x: Tensor, t: Tensor, concat: Tensor | None = None, cross: Tensor | None = None,
+        control: Any = None, transformer_options: Mapping[str, Any] = {}, **named: Any,
+    ) -> Tensor:  # fmt: skip
+        """APPLY_MODEL: the model's own call, with other options, and for joint attention a longer prompt."""
+        session = transformer_options.get(self.key) or Session(self, x.shape, {})
+        call = Call(executor.class_obj, session, x, cross, transformer_options)
+        change = session.kept("change", lambda: _change_of(call.network))
+        if change and session.is_active(call.model.model_sampling, t) and any(call.sides):
+            call = change(call)
+        return executor(x, t, concat, call.cross, control, call.options, **named)
+
+
+def _change_of(network: nn.Module) -> Change | None:
+    """How a call of `network` gets its regions; None when there is no way."""
+    if isinstance(network, UNetModel) and cross_attention_places(network):
+        return with_cross_attention
+    return with_joint_attention if takes_longer_prompts(network) else None
+
+
+def apply_regions(model: ComfyModel, sampling: RegionalSampling) -> ComfyModel:
+    """A clone of MODEL that samples by regions; the one given is not touched.
+
+    ValueError for a model of another kind, and for a region's prompt that does not fit the model.
+    """
+    network = model.model.diffusion_model
+    if _change_of(network) is None:
+        raise ValueError(
+            f"Regions: expected SD1.5, SD2, SDXL or another model with cross-attention, SD3 or Flux.1, got "
+            f"{base_name(model)}, whose prompt cannot be divided among regions."
+        )
+    check_prompts(sampling.regions, network)
+    regional = model.clone()
+    regional.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, sampling.sample)
+    regional.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, sampling.predict)
+    return regional

@@ -1,0 +1,1 @@
+"""Ways to use several concepts while a picture is sampled."""

@@ -1,0 +1,1 @@
+"""Training and the collection of Grams inside ComfyUI."""

@@ -1,0 +1,178 @@
+"""How much memory a training run takes, and what to do when there is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ...training.optimisation.learner import Learner
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes on `device`. model: frozen weights. learnt: adapters, token, gradients, optimiser, averages.
+
+    activations: what the first step took on top: on CUDA its measured peak, elsewhere what autograd kept for the
+    backward pass, without what gradient checkpointing computes anew.
+    """
+
+    device: str
+    model: int
+    learnt: int
+    activations: int
+    measured: bool
+
+    @property
+    def total(self) -> int:
+        return self.model + self.learnt + self.activations
+
+    def __str__(self) -> str:
+        how = "peak of the first step" if self.measured else "kept for the backward pass of the first step"
+        return (
+            f"memory on {self.device}: about {_gib(self.total)} = frozen models {_gib(self.model)} + row block and its "
+            f"optimizer {_gib(self.learnt)} + activations {_gib(self.activations)} ({how})"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.2f} GiB"
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def model_bytes(modules: Sequence[nn.Module], device: torch.device) -> int:
+    """Of the weights that lie on `device`, tied ones once."""
+    weights = {id(weight): weight for module in modules for weight in module.parameters()}
+    return sum(_bytes(weight) for weight in weights.values() if weight.device.type == device.type)
+
+
+def learnt_bytes(learner: Learner) -> int:
+    """Of all that grows with the number of learnt weights, once the optimiser has made its first step."""
+    weights = sum(map(_bytes, learner.parameters))
+    averages = sum(map(_bytes, learner.ema.values)) if learner.ema else 0
+    moments = sum(
+        _bytes(value)
+        for state in learner.optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value)
+    )
+    return 2 * weights + averages + moments
+
+
+class MemoryMeter:
+    """Measures one step: entered before it, `read` after it. Reads once; later calls give the same."""
+
+    def __init__(self, device: torch.device, modules: Sequence[nn.Module]):
+        self.device, self.modules = device, modules
+        self.use: MemoryUse | None = None
+        self._stack = ExitStack()
+        self._activations: Callable[[], int] = lambda: 0
+
+    def __enter__(self) -> MemoryMeter:
+        meter = _cuda_peak if self.device.type == "cuda" else _kept_for_backward
+        self._activations = self._stack.enter_context(meter(self.device, self.modules))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stack.close()
+
+    def read(self, learner: Learner) -> MemoryUse:
+        """The use of memory, the first step of `learner` done."""
+        if self.use is None:
+            self._stack.close()
+            self.use = MemoryUse(
+                str(self.device),
+                model_bytes(self.modules, self.device),
+                learnt_bytes(learner),
+                self._activations(),
+                self.device.type == "cuda",
+            )
+        return self.use
+
+
+@contextmanager
+def _cuda_peak(device: torch.device, _modules: Sequence[nn.Module]) -> Iterator[Callable[[], int]]:
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    yield lambda: torch.cuda.max_memory_allocated(device) - before
+
+
+@contextmanager
+def _kept_for_backward(_device: torch.device, modules: Sequence[nn.Module]) -> Iterator[Callable[[], int]]:
+    weights = {parameter.untyped_storage().data_ptr() for module in modules for parameter in module.parameters()}
+    kept: dict[int, int] = {}
+    backward = False
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        # With the first backward pass memory is given back: what comes later takes its place.
+        if not backward and storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def unpack(tensor: Tensor) -> Tensor:
+        nonlocal backward
+        backward = True
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield lambda: sum(kept.values())
+
+
+class TrainingMemoryError(torch.cuda.OutOfMemoryError):
+    """Memory ran out; says which settings to change. ComfyUI unloads its models on the error that this derives from."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory of the GPU or of the machine ran out."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    # On the CPU torch has no class for it.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+@dataclass(frozen=True)
+class Levers:
+    """The settings of a run that memory hangs on."""
+
+    checkpointing: bool
+    batch_size: int
+    resolution: int
+    dtype: torch.dtype
+    layers: str
+
+    def to_pull(self) -> list[str]:
+        """What would help, the cheapest first."""
+        size = f"now {self.resolution}" if self.resolution else "now 0, which leaves every picture its size"
+        table = (
+            (not self.checkpointing, "turn checkpointing on"),
+            (self.batch_size > 1, f"lower batch_size (now {self.batch_size}; accumulation makes up for it)"),
+            (True, f"lower resolution ({size})"),
+            (self.dtype == torch.float32, "set precision to bf16 (now fp32)"),
+            (self.layers != "attention", f"set layers to attention (now {self.layers})"),
+        )
+        return [lever for helps, lever in table if helps]
+
+
+@contextmanager
+def naming_levers(levers: Levers) -> Iterator[None]:
+    """Turn an error for want of memory into a TrainingMemoryError that names what to change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        steps = "; ".join(f"{number}. {lever}" for number, lever in enumerate(levers.to_pull(), 1))
+        said = str(error).partition("\n")[0]
+        raise TrainingMemoryError(
+            f"Training ran out of memory. Try in this order: {steps}. What was learnt, if anything, is in "
+            f"loras/blocklora/interrupted. The device said: {said}"
+        ) from error

@@ -1,0 +1,187 @@
+"""ComfyUI's MODEL and CLIP as the training loop sees them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import NamedTuple
+
+import comfy.model_management
+import comfy.model_sampling
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ...training.checkpointing import checkpointed, heavy_blocks
+from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings
+from ..base import base_name
+from ..comfy import ComfyClip, ComfyModel, ComfyVae
+from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
+from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
+from ..weights.autograd import leave_inference_mode, norms_keep_inputs
+from ..weights.names import clip_stems, model_stems, preferred_stems
+from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
+
+
+def _epsilon(sigma: Tensor, _data: float) -> Tensor:
+    return 1 / sigma
+
+
+def _velocity(sigma: Tensor, data: float) -> Tensor:
+    return (sigma**2 + data**2).sqrt() / (sigma * data)
+
+
+def _clean(sigma: Tensor, _data: float) -> Tensor:
+    return torch.ones_like(sigma)
+
+
+def _exploding(sigma: Tensor, data: float) -> Tensor:
+    return (data / sigma).square()
+
+
+def _flow(sigma: Tensor, _data: float) -> Tensor:
+    return ((1 - sigma) / sigma).square()
+
+
+class _Objective(NamedTuple):
+    """What a network's output means. Functions of (sigma, sigma_data).
+
+    loss_scale: denoised = x - sigma * eps, or x * (...) - v * sigma * data / sqrt(sigma^2 + data^2), or x - sigma * v
+    for flow: the factor turns an error of the clean estimate into one of the network's own output.
+    snr: of noisy latents, x0 + sigma * noise, or (1 - sigma) * x0 + sigma * noise for flow.
+    """
+
+    loss_scale: Callable[[Tensor, float], Tensor]
+    snr: Callable[[Tensor, float], Tensor]
+
+
+_CLEAN = _Objective(_clean, _exploding)
+
+# The first match counts: V_PREDICTION and X0 derive from EPS.
+_OBJECTIVES: tuple[tuple[type, _Objective], ...] = (
+    (comfy.model_sampling.X0, _CLEAN),
+    (comfy.model_sampling.V_PREDICTION, _Objective(_velocity, _exploding)),
+    (comfy.model_sampling.EPS, _Objective(_epsilon, _exploding)),
+    (comfy.model_sampling.CONST, _Objective(_epsilon, _flow)),
+)
+
+
+class ComfyPort:
+    """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
+
+    def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
+        self.model, self.clip = model, clip
+        comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+        leave_inference_mode(model.model)
+        leave_inference_mode(clip.cond_stage_model)
+        model.model.requires_grad_(False)
+        clip.cond_stage_model.requires_grad_(False)
+        self.device = model.load_device
+        self.base = base_name(model)
+        self.choice = choice
+        self._layers = self._find_layers(model.model, model_stems(model), self.base)
+        self._cross_attention = cross_attention_layers(model.model.diffusion_model)
+        self.sampling = model.model.model_sampling
+        self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
+        # UNets' blocks make new tensors; the clones that the others need would only cost there.
+        self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
+
+    def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
+        choice, stems, kinds = self.choice, preferred_stems(accepted), (nn.Linear, _ConvNd)
+        named = {f"{name}.weight": module for name, module in network.named_modules()}
+        known = {name: module for name, module in named.items() if name in stems and isinstance(module, kinds)}
+        wanted = {
+            name: AdaptedLayer.of(module) for name, module in known.items()
+            if choice.wanted(name) and (choice.convolutions or isinstance(module, nn.Linear))
+        }  # fmt: skip
+        found = {stems[name]: layer for name, layer in wanted.items() if layer}
+        left = [name for name, layer in wanted.items() if layer is None]
+        if left:
+            logging.warning(
+                "BlockLoRA: %d convolutions that are grouped, transposed or padded with other than zeros cannot be "
+                "adapted and stay as they are, such as %s", len(left), left[0],
+            )  # fmt: skip
+        if not found:
+            raise nothing_chosen(choice, owner, known)
+        return found
+
+    @property
+    def layers(self) -> Mapping[str, AdaptedLayer]:
+        return self._layers
+
+    @cached_property
+    def text_layers(self) -> Mapping[str, AdaptedLayer]:
+        return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip), "the text encoder")
+
+    @property
+    def cross_attentions(self) -> Sequence[CrossAttention]:
+        return cross_attention_modules(self.model.model.diffusion_model)
+
+    @property
+    def prompt_layers(self) -> int:
+        return len(self._cross_attention)
+
+    def recomputing(self) -> AbstractContextManager[None]:
+        """Gradient checkpointing of the model's blocks, undone when the block ends."""
+        adapted = [layer.module for layer in self._layers.values()]
+        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted))
+
+    @property
+    def sigmas(self) -> Tensor:
+        return self.sampling.sigmas
+
+    def encode(self, prompt: str, concept: str, embeddings: Embeddings) -> Conditioning:
+        clip = with_concepts(self.clip, {concept: embeddings}) if embeddings else self.clip
+        # The clip's own encode_from_tokens would load the model anew each time; it is loaded already.
+        self.clip.cond_stage_model.reset_clip_options()
+        if self.clip.layer_idx is not None:
+            self.clip.cond_stage_model.set_clip_options({"layer": self.clip.layer_idx})
+        tokens = clip.tokenize(prompt)
+        with norms_keep_inputs(self.clip.cond_stage_model):
+            cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(tokens)
+        pooled = None if pooled is None else pooled.to(self.device)
+        concept_at = first_vector(tokens, layers_of(embeddings.values())) if embeddings else None
+        return Conditioning(cross.to(self.device), pooled, (concept_at,))
+
+    def class_embeddings(self, class_word: str) -> Embeddings:
+        return class_embeddings(self.clip, class_word)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        return self.sampling.noise_scaling(sigma, noise.clone(), latents)
+
+    def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
+        batch, height, width = noisy.shape[0], noisy.shape[-2] * 8, noisy.shape[-1] * 8
+        conds = self.model.model.extra_conds(
+            noise=noisy, device=self.device, cross_attn=conditioning.cross, pooled_output=conditioning.pooled,
+            width=width, height=height, prompt_type="positive",
+        )  # fmt: skip
+        patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
+        ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
+        with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
+            return self.model.model.apply_model(noisy, sigma, transformer_options=patches, **ready)
+
+    def loss_scale(self, sigma: Tensor) -> Tensor:
+        return self.objective.loss_scale(sigma, self._sigma_data)
+
+    def snr(self, sigma: Tensor) -> Tensor:
+        return self.objective.snr(sigma, self._sigma_data)
+
+    @property
+    def _sigma_data(self) -> float:
+        return float(getattr(self.sampling, "sigma_data", 1.0))
+
+
+@torch.no_grad()
+def encode_images(vae: ComfyVae, model: ComfyModel, images: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3) in [0, 1] -> latents (B, C, h, w) in the model's own units, on the CPU."""
+    latents = vae.encode(images[..., :3])
+    return model.model.process_latent_in(latents).float().cpu().clone()
+
+
+@torch.no_grad()
+def decode_latents(vae: ComfyVae, model: ComfyModel, latents: Tensor) -> Tensor:
+    """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]."""
+    return vae.decode(model.model.process_latent_out(latents))

@@ -1,0 +1,78 @@
+"""In which number format a training run computes. Adapters and their optimiser stay float32 in every case."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import comfy.model_management
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ..comfy import ComfyModel
+
+AUTO = "auto"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _cpu_has_bf16() -> bool:
+    # Private in torch, so it may go; without it the safe answer is no.
+    probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(probe and probe())
+
+
+def compute_dtype(device: torch.device, precision: str = AUTO) -> torch.dtype:
+    """bf16 where the device is quick at it, else float32; or what `precision` names. ValueError when that is none."""
+    if precision in PRECISIONS:
+        return PRECISIONS[precision]
+    if precision != AUTO:
+        raise ValueError(f"Precision: expected {AUTO} or one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    quick = _cpu_has_bf16() if device.type == "cpu" else comfy.model_management.should_use_bf16(device)
+    return torch.bfloat16 if quick else torch.float32
+
+
+def computing_in(model: ComfyModel, dtype: torch.dtype) -> ComfyModel:
+    """A clone of MODEL that computes in `dtype`, casting weights as it goes; MODEL itself when it does so already."""
+    if model.model.get_dtype() == dtype and model.model.manual_cast_dtype is None:
+        return model
+    clone = model.clone()
+    clone.set_model_compute_dtype(dtype)
+    return clone
+
+
+@contextmanager
+def held_in(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Until the block ends, keep in `dtype` the wider weights that `module` would cast to it at every use.
+
+    At the end they are as before, bit for bit: meanwhile each waits in the narrowest format that holds it exactly. A
+    float16 checkpoint that was loaded in float32 thus takes no more memory than before, one in bfloat16 half of it.
+    """
+    waiting: list[tuple[nn.Parameter, torch.dtype, Tensor | None]] = []
+    try:
+        for weight in _cast_weights(module):
+            if weight.dtype.itemsize > dtype.itemsize:
+                held = weight.data.to(dtype)
+                waiting.append((weight, weight.dtype, _exact(weight.data, held)))
+                weight.data = held
+        yield
+    finally:
+        # What waited goes as each is put back: the end of a run takes no more memory than the run.
+        while waiting:
+            weight, whole, kept = waiting.pop()
+            weight.data = (weight.data if kept is None else kept).to(weight.device, whole)
+
+
+def _cast_weights(module: nn.Module) -> Iterator[nn.Parameter]:
+    for child in module.modules():
+        # The rest, norms and embeddings, is small, and embeddings answer in their weight's own dtype.
+        if isinstance(child, (nn.Linear, _ConvNd)) and getattr(child, "comfy_cast_weights", False):
+            yield from child.parameters(recurse=False)
+
+
+def _exact(weight: Tensor, held: Tensor) -> Tensor | None:
+    """What restores `weight` once only `held` is left of it: None when that is enough."""
+    if torch.equal(held.to(weight.dtype), weight):
+        return None
+    half = weight.half()
+    return half if torch.equal(half.to(weight.dtype), weight) else weight

@@ -1,0 +1,150 @@
+"""What training runs leave on disk: the state of one broken off, the result of one finished, snapshots on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ...concept.concept import BlockLoRA, Concept
+from ...files.io import load, read_header, save, serialise, write_atomic
+from ...training import Trainer
+from ...training.state import Inputs, fingerprint, hash_weights, load_state, save_state
+from ..disk import loras_folder, safe_name
+from .port import ComfyPort
+
+KEPT_STATES = 8
+KEPT_RESULTS = 16
+
+
+def runs_folder() -> Path:
+    """Where states and results wait; not the loras folder, as nobody is to choose them in a list."""
+    return Path(folder_paths.get_user_directory()) / "blocklora" / "runs"
+
+
+def _loras(kind: str, concept: Concept, step: int) -> Path:
+    return loras_folder() / "blocklora" / kind / f"{safe_name(concept)}_step{step}.safetensors"
+
+
+def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str, str]:
+    """All that decides what a run learns besides its settings, the whole of both models included.
+
+    Gradient checkpointing is left out: it learns the same, and turning it on is how a run goes on that had no memory.
+    """
+    sampling = port.sampling
+    return {
+        **fingerprint(trainer),
+        "weights of the model": hash_weights(_ordinary(port.model.model)),
+        "weights of the text encoder": hash_weights(_ordinary(port.clip.cond_stage_model)),
+        "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
+        "precision": str(dtype),
+        "device": port.device.type,
+    }
+
+
+def _ordinary(module: torch.nn.Module) -> Iterator[Tensor]:
+    return (parameter for _, parameter in sorted(module.named_parameters()) if parameter.numel())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a run: what it learnt and what its report shows. sample: the last sample (H, W, 3), uint8, or None."""
+
+    lora: BlockLoRA
+    losses: list[float]
+    niche_losses: list[float]
+    sample: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run. key: of state.run_key; inputs: what it was made from."""
+
+    key: str
+    inputs: Inputs
+
+    @property
+    def state(self) -> Path:
+        return runs_folder() / f"{self.key}.state"
+
+    @property
+    def lora(self) -> Path:
+        return runs_folder() / f"{self.key}.safetensors"
+
+    @property
+    def record(self) -> Path:
+        return runs_folder() / f"{self.key}.record"
+
+    def resume(self, trainer: Trainer) -> int:
+        """Put a new `trainer` where the run was broken off; the steps done. ValueError when the state is no good."""
+        return load_state(self.state, trainer, self.inputs)
+
+    def keep_state(self, trainer: Trainer) -> None:
+        """Save the state after the last whole step. ValueError or OSError when that cannot be done."""
+        save_state(self.state, trainer, self.inputs)
+        _forget("*.state", KEPT_STATES)
+
+    def finish(self, run: Finished) -> None:
+        """Keep the result in place of the state. ValueError or OSError when that cannot be done."""
+        # The LoRA comes last: a run without it is no finished one.
+        write_atomic(self.record, serialise(_tensors(run), {}))
+        save(self.lora, run.lora, dtype=torch.float32, overwrite=True)
+        self.state.unlink(missing_ok=True)
+        _forget("*.safetensors", KEPT_RESULTS)
+        _forget("*.record", KEPT_RESULTS)
+
+    def finished(self) -> Finished | None:
+        """The result of this very run, if there is one that can be read."""
+        if not self.lora.exists():
+            return None
+        try:
+            read_header(self.record)
+            kept = safetensors.torch.load_file(self.record)
+            losses, niche = kept["losses"].tolist(), kept["niche_losses"].tolist()
+            return Finished(_as_trained(load(self.lora)), losses, niche, kept.get("sample"))
+        except (ValueError, KeyError, OSError, SafetensorError) as error:
+            logging.warning("BlockLoRA: the kept result of this training cannot be read, it is trained anew: %s", error)
+            return None
+
+
+def _as_trained(lora: BlockLoRA) -> BlockLoRA:
+    return BlockLoRA(
+        lora.concept, lora.layers, lora.scheme, lora.slot, lora.base, lora.embeddings, lora.grams, lora.training
+    )
+
+
+def _tensors(run: Finished) -> dict[str, Tensor]:
+    found = {
+        "losses": torch.tensor(run.losses, dtype=torch.float64),
+        "niche_losses": torch.tensor(run.niche_losses, dtype=torch.float64),
+    }
+    return found if run.sample is None else {**found, "sample": run.sample}
+
+
+def _forget(pattern: str, kept: int) -> None:
+    newest_first = sorted(runs_folder().glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in newest_first[kept:]:
+        path.unlink(missing_ok=True)
+
+
+def save_snapshot(trainer: Trainer) -> Path:
+    """The concept as it is now, as an ordinary LoRA in the loras folder."""
+    return _save_now(trainer, "snapshots")
+
+
+def save_interrupted(trainer: Trainer) -> Path:
+    """What a training that ends early learnt, as an ordinary LoRA in the loras folder."""
+    return _save_now(trainer, "interrupted")
+
+
+def _save_now(trainer: Trainer, kind: str) -> Path:
+    path = _loras(kind, trainer.concept, len(trainer.losses))
+    # float32: a diverging run may leave numbers that float16 cannot hold.
+    return save(path, trainer.result(), dtype=torch.float32, overwrite=True)

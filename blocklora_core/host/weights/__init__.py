@@ -1,0 +1,1 @@
+"""Concepts on the weights of a loaded model."""

@@ -1,0 +1,164 @@
+"""A merge written as one ordinary LoRA file, and the concepts' tokens as the embeddings that stock nodes read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import folder_paths
+import torch
+from torch import Tensor
+
+from ...concept.concept import BlockLoRA, Concept, Layer, Stack
+from ...files.io import save, serialise, write_atomic
+from ...files.record import file_word, trigger
+from ...merge.export import flat, in_dtype, relative_error, smallest_exact, truncated
+from ..base import base_name
+from ..comfy import ComfyClip, ComfyModel
+from ..disk import free_file, safe_name, target_file
+from .names import clip_stems, model_stems, preferred_stems
+from .patching import Applied
+
+AUTO = "auto"
+
+DTYPES: Mapping[str, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+RECORD = "blocklora.export"
+"""Key in the file's metadata: which concepts were merged, and how."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How to export. name: the file's, in or below the loras folder. dtype: of DTYPES, or AUTO for the smallest that
+    loses nothing. max_rank: 0 for an exact file, whatever rank that takes."""
+
+    name: str
+    dtype: str = AUTO
+    max_rank: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    ranks: lowest and highest of a layer; full_ranks: those of the exact merge. error: of the file against the merge,
+    relative, in Frobenius norm. embeddings: concept name -> what stock prompts call it. silent: concepts whose token
+    is layer-wise, which no embedding file can hold.
+    """
+
+    path: Path
+    layers: int
+    ranks: tuple[int, int]
+    full_ranks: tuple[int, int]
+    dtype: torch.dtype
+    error: float
+    embeddings: Mapping[str, str]
+    silent: tuple[str, ...]
+
+
+def export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
+    """Writes the merge `applied` of `stack`. ValueError when there is nothing to write or the name is no good."""
+    exact = flat(applied.merged.members)
+    if not exact:
+        raise ValueError("Export: expected layers to write, got none. All concepts have strength 0 or no layers.")
+    kept = {name: truncated(layer, wish.max_rank) if wish.max_rank else layer for name, layer in exact.items()}
+    dtype = _dtype(wish.dtype, kept.values())
+    concept, prefix = _name(wish.name)
+    target = target_file(prefix, concept)
+    path = target if wish.overwrite else free_file(target)
+    members = applied.merged.members
+    embeddings = _write_embeddings(members, path)
+    lora = _as_lora(concept, kept, applied, stack, embeddings)
+    save(path, lora, dtype=dtype, overwrite=wish.overwrite)
+    stored = {name: in_dtype(layer, dtype) for name, layer in kept.items()}
+    silent = tuple(member.concept.name for member in members if _is_layerwise(member))
+    error = relative_error(stored, exact)
+    return Exported(path, len(kept), _ranks(kept), _ranks(exact), dtype, error, embeddings, silent)
+
+
+def _ranks(layers: Mapping[str, Layer]) -> tuple[int, int]:
+    ranks = [layer.rank for layer in layers.values()]
+    return min(ranks), max(ranks)
+
+
+def _dtype(name: str, layers: Iterable[Layer]) -> torch.dtype:
+    if name == AUTO:
+        return smallest_exact([factor for layer in layers for factor in (layer.up, layer.down)])
+    if name not in DTYPES:
+        raise ValueError(f"Export: expected {AUTO} or one of {', '.join(DTYPES)} to write in, got {name!r}.")
+    return DTYPES[name]
+
+
+def _name(name: str) -> tuple[Concept, str]:
+    """The file's last name as a concept, and the folders before it."""
+    folders, _, last = name.strip().removesuffix(".safetensors").replace("\\", "/").rpartition("/")
+    if not last:
+        raise ValueError(f"Export: expected a file name such as blocklora/merged, got {name!r}.")
+    return Concept(file_word(PurePath(last + ".safetensors"))), f"{folders}/" if folders else ""
+
+
+def _is_layerwise(member: BlockLoRA) -> bool:
+    return any(vectors.ndim == 3 for vectors in member.embeddings.values())
+
+
+def _write_embeddings(members: Stack, path: Path) -> dict[str, str]:
+    """Each token as a file of its own in the embeddings folder: concept name -> what prompts call it."""
+    words: dict[str, str] = {}
+    inside = path.with_suffix("").relative_to(Path(folder_paths.get_folder_paths("loras")[0]).resolve())
+    folder = Path(folder_paths.get_folder_paths("embeddings")[0]) / inside
+    for member in members:
+        if member.embeddings and not _is_layerwise(member):
+            stem = _free_stem(safe_name(member.concept), words)
+            write_atomic(folder / f"{stem}.safetensors", serialise(_embedding_tensors(member), {}))
+            words[member.concept.name] = f"embedding:{(inside / stem).as_posix()}"
+    return words
+
+
+def _free_stem(stem: str, words: Mapping[str, str]) -> str:
+    # "<a>" and "a" are two names, but one file name.
+    taken = {word.rpartition("/")[2] for word in words.values()}
+    return stem if stem not in taken else f"{stem}_{len(taken) + 1:02d}"
+
+
+def _embedding_tensors(member: BlockLoRA) -> dict[str, Tensor]:
+    # Tools for SD1.5 know this name, those for SDXL name the encoders.
+    names = {"clip_l": "emb_params"} if list(member.embeddings) == ["clip_l"] else {}
+    return {
+        names.get(encoder, encoder): vectors.detach().cpu().float().contiguous().clone()
+        for encoder, vectors in member.embeddings.items()
+    }
+
+
+def _as_lora(
+    concept: Concept, layers: Mapping[str, Layer], applied: Applied, stack: Stack, embeddings: Mapping[str, str]
+) -> BlockLoRA:
+    stems = _file_stems(applied.model, applied.clip)
+    members = [_member(lora) for lora in stack]
+    prompts = [trigger(lora.concept) for lora in applied.merged.members if lora.concept.name in embeddings]
+    entries = {
+        RECORD: json.dumps({"method": applied.merged.method, "members": members}, sort_keys=True),
+        "ss_training_comment": f"{len(stack)} concepts merged by ComfyUI-BlockLoRA ({applied.merged.method}).",
+    }
+    if prompts:
+        entries["modelspec.trigger_phrase"] = ", ".join(prompts)
+    named = {stems[name]: layer for name, layer in layers.items()}
+    return BlockLoRA(concept, named, base=base_name(applied.model), metadata=entries)
+
+
+def _file_stems(model: ComfyModel, clip: ComfyClip | None) -> dict[str, str]:
+    stems = {**model_stems(model), **(clip_stems(clip) if clip is not None else {})}
+    return preferred_stems(stems)
+
+
+def _member(lora: BlockLoRA) -> dict[str, object]:
+    return {
+        "concept": lora.concept.name,
+        "class_word": lora.concept.class_word,
+        "slot": lora.slot,
+        "strength": lora.strength,
+        "strength_clip": lora.effective_strength_clip,
+        "file": PurePath(lora.source).name,
+    }

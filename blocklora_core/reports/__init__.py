@@ -1,0 +1,1 @@
+"""All that draws a result or puts it into words."""

@@ -1,0 +1,1 @@
+"""Pictures and captions, as training takes them."""

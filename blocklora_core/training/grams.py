@@ -1,0 +1,73 @@
+"""Collects a concept's Grams: what its layers' inputs look like while its own prompts are sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from ..concept.gram import EIGENPAIRS, GramAccumulator, Grams
+from .adapters.hooks import hooked
+from .port import AdaptedLayer, Conditioning, Port
+from .sampling import OnStep, euler, ignore
+
+
+class InputWatch:
+    """Accumulates one Gram per distinct input. Layers called with the same tensor share one: q, k and v of a block, k
+    and v of all blocks that read the prompt.
+    """
+
+    def __init__(self, layers: Mapping[str, AdaptedLayer]):
+        self.layers = layers
+        self.input_of: dict[str, str] = {}
+        self.totals: dict[str, GramAccumulator] = {}
+        # Input that is still alive -> (how often it was written to, its id).
+        self._seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        with hooked(layer.module.register_forward_pre_hook(self._hook(name)) for name, layer in self.layers.items()):
+            yield
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def watch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0]
+            version, known = self._seen.get(x, (None, ""))
+            if version == x._version and self.input_of.get(name, known) == known:
+                self.input_of[name] = known
+                return
+            key = self.input_of.setdefault(name, name)
+            self._seen[x] = (x._version, key)
+            if key not in self.totals:
+                self.totals[key] = GramAccumulator(x.shape[-1], x.device)
+            self.totals[key].add(x)
+
+        return watch
+
+
+def collect_grams(
+    port: Port,
+    layers: Mapping[str, AdaptedLayer],
+    encode: Callable[[], Conditioning],
+    latent_shape: torch.Size,
+    steps: int,
+    generator: torch.Generator,
+    on_step: OnStep = ignore,
+    eigenpairs: int = EIGENPAIRS,
+) -> Grams:
+    """Grams over a full sampling run without guidance (algorithms: gradient fusion's spatial features).
+
+    encode: gives the prompts, one row per picture; what text encoders' layers see meanwhile counts too.
+    latent_shape: (C, H, W). on_step: called after each step; what it raises is passed on. eigenpairs: kept of
+    each Gram. Not under inference mode.
+    """
+    watch = InputWatch(layers)
+    with watch.attached():
+        conditioning = encode()
+        noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
+        euler(port, noise, conditioning, steps, on_step=on_step)
+    full = {key: total.mean() for key, total in watch.totals.items()}
+    return Grams.from_full(full, watch.input_of, eigenpairs)

@@ -1,0 +1,1 @@
+"""What keeps a concept in its niche while it learns."""

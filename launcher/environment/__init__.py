@@ -1,0 +1,1 @@
+"""The environment that run.py makes: Python, ComfyUI, packages."""

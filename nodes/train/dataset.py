@@ -1,0 +1,55 @@
+"""Nodes that read training pictures."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...blocklora_core.host.train.folders import fingerprint, picture_folders, read_pictures
+from ..schema import schema
+
+
+class BlockLoRAImages(io.ComfyNode):
+    """Reads the pictures and caption files of one folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BlockLoRAImages",
+            "BlockLoRA Images + Captions",
+            description="Reads a folder of pictures below ComfyUI's input folder, and the .txt caption beside each.",
+            search_aliases=["load image folder", "dataset", "captions"],
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=picture_folders(),
+                    tooltip="A folder below ComfyUI's input folder that holds pictures. New folders show after a refresh (R).",
+                ),
+                io.String.Input(
+                    "default_caption",
+                    default="",
+                    tooltip="Caption of pictures that have no .txt file of the same name. The concept's name is added by Train.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="images", is_output_list=True, tooltip="The pictures, each in its own size."
+                ),
+                io.String.Output(display_name="captions", is_output_list=True, tooltip="One caption for each picture."),
+                io.Mask.Output(
+                    display_name="masks",
+                    is_output_list=True,
+                    tooltip="Where the concept is: from NAME-masklabel.png, else what is not transparent.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, folder: str, default_caption: str) -> io.NodeOutput:
+        return io.NodeOutput(*read_pictures(folder, default_caption))
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:
+        return f"{fingerprint(folder)} {default_caption}"
+
+
+NODES = [BlockLoRAImages]

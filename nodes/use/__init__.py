@@ -1,0 +1,5 @@
+"""What one does with trained concepts: load, join, merge, export."""
+
+from . import export, files, grams, merge, slots
+
+NODES = [*files.NODES, *merge.NODES, *grams.NODES, *export.NODES, *slots.NODES]

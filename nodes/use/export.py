@@ -1,0 +1,100 @@
+"""The export node: a merge as one ordinary LoRA file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...blocklora_core.concept.concept import Stack
+from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, Wish, export
+from ...blocklora_core.host.weights.patching import Applied, apply_merge
+from ...blocklora_core.merge import Options, Overlap
+from ..schema import schema
+from .merge import BlockLoRAMerge
+
+MOST_RANK = 4096
+
+
+def _span(ranks: tuple[int, int]) -> str:
+    return str(ranks[0]) if ranks[0] == ranks[1] else f"{ranks[0]} to {ranks[1]}"
+
+
+def _difference(exported: Exported) -> str:
+    if exported.error < 1e-6:
+        return "the same change as the merge"
+    return f"differs from the merge by {exported.error:.3%} of its size"
+
+
+def _prompts(exported: Exported) -> list[str]:
+    lines = [f"  {name}: write {word} in stock prompts" for name, word in exported.embeddings.items()]
+    if lines:
+        lines.insert(0, "Tokens, saved as embeddings:")
+    if exported.silent:
+        lines.append(
+            f"No embedding file can hold the layer-wise tokens of {', '.join(exported.silent)}: prompts know them only "
+            "after BlockLoRA Merge."
+        )
+    return lines
+
+
+def _report(applied: Applied, exported: Exported) -> str:
+    kind = str(exported.dtype).removeprefix("torch.")
+    lines = [
+        f"{applied.merged.concepts} concepts merged by {applied.merged.method}, written as one LoRA: {exported.path.name}",
+        f"{exported.path.stat().st_size / 1e6:.1f} MB, {exported.layers} layers, rank {_span(exported.ranks)}, {kind}: "
+        f"{_difference(exported)}",
+    ]
+    if exported.ranks != exported.full_ranks:
+        lines.append(f"An exact file would have rank {_span(exported.full_ranks)}: the concepts' ranks add up.")
+    lines += [*_prompts(exported), *applied.merged.notes]
+    for label, stems in applied.unused.items():
+        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+    return "\n".join(lines)
+
+
+class BlockLoRAExport(io.ComfyNode):
+    """Writes a merge as one ordinary LoRA file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BlockLoRAExport",
+            "BlockLoRA Export",
+            description="Writes the merge as one ordinary LoRA file, for stock loaders and other programs.",
+            search_aliases=["save merged lora", "bake"],
+            is_output_node=True,
+            inputs=[
+                *BlockLoRAMerge.define_schema().inputs,
+                io.String.Input("name", default="blocklora/merged", tooltip="The file's name in your loras folder; may hold a subfolder."),
+                io.Combo.Input(
+                    "dtype", options=[AUTO, *DTYPES], default=AUTO,
+                    tooltip="How numbers are stored. auto takes the smallest that loses nothing; float16 halves the file at a loss that the report tells.",
+                ),
+                io.Int.Input(
+                    "max_rank", default=0, min=0, max=MOST_RANK,
+                    tooltip="0 keeps the merge exact: ranks add up. Otherwise layers are cut to this rank by SVD, and the report tells the loss.",
+                ),
+                io.Combo.Input(
+                    "if_exists", options=["keep both", "overwrite"], default="keep both",
+                    tooltip="What to do when the file is there already: save beside it with a number, or replace it.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="path", tooltip="The file written."),
+                io.String.Output(display_name="report", tooltip="Its size, rank and loss, and what to write in prompts."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, name: str, dtype: str, max_rank: int,
+        if_exists: str, **options: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
+        exported = export(applied, stack, Wish(name, dtype, max_rank, if_exists == "overwrite"))
+        report = _report(applied, exported)
+        return io.NodeOutput(str(exported.path), report, ui=ui.PreviewText(report))
+
+
+NODES = [BlockLoRAExport]

@@ -1,0 +1,109 @@
+"""The merge node."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, get_args
+
+from comfy_api.latest import io, ui
+
+from ...blocklora_core.concept.concept import Stack
+from ...blocklora_core.concept.rows import describe
+from ...blocklora_core.host.weights.patching import Applied, apply_merge
+from ...blocklora_core.merge import DEFAULTS, METHODS, Options, Overlap
+from ..schema import StackType, advanced, schema
+
+
+def _line(lora: Any) -> str:
+    held = f"slot {lora.slot}" if lora.slot is not None else "all rows"
+    example = next(iter(lora.layers.items()), None)
+    rows = (
+        f", e.g. {describe(example[1].rows)} of {example[1].out_features}" if example and lora.slot is not None else ""
+    )
+    parts = [f"{len(lora.layers)} layers"] if lora.layers else []
+    parts += [f"{count} weights by {kind}" for kind, count in sorted(lora.kinds.items())]
+    return f"  {lora.concept.name}: {held}{rows}, {', '.join(parts) or 'no layers of its own'}"
+
+
+def _report(applied: Applied, seconds: float) -> str:
+    merged = applied.merged
+    lines = [
+        f"{merged.concepts} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
+        f"MODEL, {applied.clip_layers} on CLIP",
+        *map(_line, merged.members),
+        f"Names that prompts understand: {', '.join(applied.tokens) or 'none'}",
+        *merged.notes,
+    ]
+    for label, stems in applied.unused.items():
+        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+    return "\n".join(lines)
+
+
+def option_inputs() -> list[Any]:
+    """The inputs of merge.Options."""
+    return [
+        advanced(
+            io.Float, "density", default=DEFAULTS.density, min=0.01, max=1.0, step=0.01, optional=True,
+            tooltip="ties and knots: share of each concept's entries that they keep.",
+        ),
+        advanced(
+            io.Float, "scale", default=DEFAULTS.scale, min=-10.0, max=10.0, step=0.05, optional=True,
+            tooltip="task_sum, ties and knots: strength of the whole merge.",
+        ),
+        advanced(
+            io.Float, "orthogonal_weight", default=DEFAULTS.orthogonal_weight, min=-10.0, max=10.0, step=0.05,
+            optional=True, tooltip="orthogonal: strength of each concept.",
+        ),
+        advanced(
+            io.Float, "own_weight", default=DEFAULTS.own_weight, min=0.0, max=100.0, step=0.5, optional=True,
+            tooltip="fused: higher keeps each concept closer to itself, lower keeps it quieter for the others' prompts. 0 chooses for each by how it was trained.",
+        ),
+        advanced(
+            io.Float, "damping", default=DEFAULTS.damping, min=0.000001, max=100.0, step=0.001, optional=True,
+            tooltip="fused and gradient_fusion: higher keeps concepts as trained on prompts that none of them knows.",
+        ),
+    ]  # fmt: skip
+
+
+class BlockLoRAMerge(io.ComfyNode):
+    """Merges any number of concepts into MODEL and CLIP."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BlockLoRAMerge",
+            "BlockLoRA Merge",
+            description="Merges any number of concepts in an instant. Stock nodes work with what comes out; prompts understand each name.",
+            search_aliases=["apply lora", "load lora", "combine"],
+            inputs=[
+                io.Model.Input("model", tooltip="The base model the concepts were trained on."),
+                io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
+                StackType.Input("stack", tooltip="The concepts to merge."),
+                io.Combo.Input(
+                    "method", options=["auto", *METHODS], default="auto",
+                    tooltip="auto takes fused when every file carries its Grams (gradient_fusion when they share rows), else per_row. See the help page.",
+                ),
+                io.Combo.Input(
+                    "overlap", options=list(get_args(Overlap)), default="error",
+                    tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
+                ),
+                *option_inputs(),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The merged model."),
+                io.Clip.Output(display_name="CLIP", tooltip="The text encoder that understands the names."),
+                io.String.Output(display_name="report", tooltip="What was merged, and how."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: Any
+    ) -> io.NodeOutput:
+        started = time.perf_counter()
+        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
+        report = _report(applied, time.perf_counter() - started)
+        return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
+
+
+NODES = [BlockLoRAMerge]

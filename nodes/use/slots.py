@@ -1,0 +1,51 @@
+"""The slots node: which row blocks the files in the loras folder hold."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ...blocklora_core.files.slots import describe_tables
+from ...blocklora_core.host.ledger import given_slots, slot_tables, slots_state
+from ...blocklora_core.host.train.progress import to_image
+from ...blocklora_core.reports.slots import slot_picture
+from ..schema import schema
+
+
+def _session() -> str:
+    lines = [
+        f"  {base}, slot {slot} of {scheme.slots} {scheme.layout}: {name}" for base, scheme, slot, name in given_slots()
+    ]
+    return "\n".join(["", "Given to trainings of this session, saved or not:", *lines]) if lines else ""
+
+
+class BlockLoRASlots(io.ComfyNode):
+    """Lists slots, clashes and free slots."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            "BlockLoRASlots",
+            "BlockLoRA Slots",
+            description="Lists which slots the files of your loras folder hold, per base and scheme: clashes, and what is free.",
+            search_aliases=["ledger", "free slots"],
+            is_output_node=True,
+            inputs=[],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="Slots and their files, clashes, free slots."),
+                io.Image.Output(display_name="picture", tooltip="The same as rows of cells, clashes framed in red."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        found = slot_tables()
+        report, image = describe_tables(found) + _session(), to_image(slot_picture(found))
+        shown = {**ui.PreviewText(report).as_dict(), **ui.PreviewImage(image).as_dict()}
+        return io.NodeOutput(report, image, ui=shown)
+
+    @classmethod
+    def fingerprint_inputs(cls) -> str:
+        return slots_state()
+
+
+NODES = [BlockLoRASlots]
