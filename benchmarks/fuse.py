@@ -41,9 +41,10 @@ from benchmarks.merge import SLOTS, make_gram  # noqa: E402
 
 # ComfyUI is on the path only now.
 from benchmarks.sides.fusion import RANK, Shapes, Trial, against_lbfgs, linears  # noqa: E402
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack  # noqa: E402
+from blocklora_core.concept.concept import BlockLoRA, Concept, Stack  # noqa: E402
 from blocklora_core.concept.gram import EIGENPAIRS, Grams  # noqa: E402
 from blocklora_core.concept.keys import parts  # noqa: E402
+from blocklora_core.concept.layer import Layer  # noqa: E402
 from blocklora_core.concept.rows import Scheme, count  # noqa: E402
 from blocklora_core.files.io import save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402

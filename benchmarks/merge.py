@@ -51,8 +51,9 @@ from benchmarks.common.models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_cli
 from benchmarks.sides.merge_peft import peft_results  # noqa: E402
 from benchmarks.sides.merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
 from benchmarks.sides.stock_rows import apply_rows, multi_loader  # noqa: E402
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack  # noqa: E402
+from blocklora_core.concept.concept import BlockLoRA, Concept, Stack  # noqa: E402
 from blocklora_core.concept.gram import EIGENPAIRS, Gram, Grams  # noqa: E402
+from blocklora_core.concept.layer import Layer  # noqa: E402
 from blocklora_core.concept.rows import Scheme, count  # noqa: E402
 from blocklora_core.files.io import load, save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402

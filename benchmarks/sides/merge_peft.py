@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from benchmarks.common.shared import Stopwatch, interleaved, medians, say
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack
+from blocklora_core.concept.concept import BlockLoRA, Concept, Stack
+from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora_core.merge import merge
 

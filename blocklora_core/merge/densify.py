@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from ..concept.adapters import Adapter
-from ..concept.concept import BlockLoRA, Layer, Stack
+from ..concept.concept import BlockLoRA, Stack
+from ..concept.layer import Layer
 from .registry import Method
 
 Convert = Callable[[str, Adapter], Layer]

@@ -14,7 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..concept.concept import BlockLoRA, Layer, Stack
+from ..concept.concept import BlockLoRA, Stack
+from ..concept.layer import Layer
 from ..concept.rows import Rows, count, describe, index, overlap
 
 Overlap = Literal["error", "share", "priority"]

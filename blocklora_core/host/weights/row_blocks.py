@@ -15,7 +15,7 @@ import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
-from ...concept.concept import Layer
+from ...concept.layer import Layer
 from ...concept.rows import Rows
 
 Run = tuple[Tensor, Tensor, int, int, int]

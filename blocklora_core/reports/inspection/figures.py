@@ -9,7 +9,8 @@ from itertools import combinations
 
 import torch
 
-from ...concept.concept import BlockLoRA, Layer, Stack
+from ...concept.concept import BlockLoRA, Stack
+from ...concept.layer import Layer
 from ...concept.rows import count, index, overlap
 from ...merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
 from ...merge.methods.fused import fused, needs_grams
