@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..concept.concept import BlockLoRA, Concept
+from .untrusted.json_text import parse_json
 
 NOTE = "blocklora.import_note"
 """Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
@@ -82,7 +83,7 @@ def _common_tags(metadata: Mapping[str, str]) -> list[str]:
 def _tag_counts(text: str) -> list[dict[str, Any]]:
     # Another tool's record, of use only for hints: one that is not sound tells nothing.
     try:
-        folders = json.loads(text)
+        folders = parse_json(text)
     except ValueError:
         return []
     found = folders.values() if isinstance(folders, dict) else ()
@@ -171,5 +172,5 @@ def _json(value: object) -> str:
 def file_word(path: PurePath) -> str:
     """A file's name as one word; its folder's where a tool calls all its files the same."""
     text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
-    word = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text).strip("-")
+    word = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text).strip("-.")
     return word or "lora"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import folder_paths
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -17,20 +16,15 @@ from ...concept.concept import BlockLoRA, Concept
 from ...files.io import load, read_header, save, serialise, write_atomic
 from ...training import Trainer
 from ...training.state import Inputs, fingerprint, hash_weights, load_state, save_state
-from ..disk import loras_folder, safe_name
+from ..disk import runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
 
 KEPT_STATES = 8
 KEPT_RESULTS = 16
 
 
-def runs_folder() -> Path:
-    """Where states and results wait; not the loras folder, as nobody is to choose them in a list."""
-    return Path(folder_paths.get_user_directory()) / "blocklora" / "runs"
-
-
 def _loras(kind: str, concept: Concept, step: int) -> Path:
-    return loras_folder() / "blocklora" / kind / f"{safe_name(concept)}_step{step}.safetensors"
+    return target_file(f"blocklora/{kind}/", concept).with_stem(f"{safe_name(concept)}_step{step}")
 
 
 def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str, str]:
@@ -147,4 +141,4 @@ def save_interrupted(trainer: Trainer) -> Path:
 def _save_now(trainer: Trainer, kind: str) -> Path:
     path = _loras(kind, trainer.concept, len(trainer.losses))
     # float32: a diverging run may leave numbers that float16 cannot hold.
-    return save(path, trainer.result(), dtype=torch.float32, overwrite=True)
+    return write_lora(path, trainer.result(), dtype=torch.float32)
