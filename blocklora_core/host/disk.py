@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import folder_paths
@@ -75,19 +76,25 @@ def target_file(prefix: str, concept: Concept) -> Path:
     return place(loras_folder(), f"{prefix}{safe_name(concept)}.safetensors")
 
 
-def write(path: Path, data: bytes, owned: Owned | None = None) -> Path:
+def write(path: Path, data: bytes, owned: Owned | None = None, once: bool = False) -> Path:
     """Writes `data` to `path`, or, where that is taken, to the first free number after it; gives the file written.
 
-    owned: when given, a file whose metadata it accepts is replaced instead. A file that holds just `data` stays.
+    owned: when given, a file whose metadata it accepts is replaced instead. once: a file that holds just `data` stays.
     """
-    if owned is not None and path.exists() and _is_owned(path, owned):
+    if owned is not None and is_owned(path, owned):
         write_atomic(path, data)
         return path
-    candidate, number = path, 2
-    while not (_holds(candidate, data) or write_new(candidate, data)):
-        candidate = path.with_stem(f"{path.stem}_{number:02d}")
-        number += 1
-    return candidate
+    return next(name for name in _numbered(path) if (once and _holds(name, data)) or write_new(name, data))
+
+
+def free_file(path: Path) -> Path:
+    """`path`, numbered where that is taken at this moment."""
+    return next(name for name in _numbered(path) if not name.exists())
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_stem(f"{path.stem}_{number:02d}") for number in count(2))
 
 
 def _holds(path: Path, data: bytes) -> bool:
@@ -97,7 +104,8 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _is_owned(path: Path, owned: Owned) -> bool:
+def is_owned(path: Path, owned: Owned) -> bool:
+    """Whether the file at `path` is there and may be replaced."""
     try:
         return owned(read_header(path).get("__metadata__", {}))
     except FileError:
@@ -133,14 +141,14 @@ def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[
 
 
 def write_lora(
-    path: Path, lora: BlockLoRA, owned: Owned | None = None, dtype: torch.dtype = torch.float16
+    path: Path, lora: BlockLoRA, owned: Owned | None = None, dtype: torch.dtype = torch.float16, once: bool = False
 ) -> Path:
     """Writes `lora` as `write` does. FileError when it cannot be stored."""
     try:
         data = encode(lora, dtype)
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
-    return write(path, data, owned)
+    return write(path, data, owned, once)
 
 
 def sweep_leftovers() -> list[Path]:

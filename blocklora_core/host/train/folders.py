@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from pathlib import Path
 
 import folder_paths
@@ -11,34 +12,51 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from ...files.untrusted.folders import walk
+from ...files.untrusted.header import check_ordinary
+
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+MOST_PIXELS = 2**26
+"""Of a picture: it takes 12 bytes each once it is read."""
+
+# What Pillow raises for files that are no sound pictures.
+_UNSOUND = (
+    OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, AttributeError, MemoryError,
+    struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+
+MOST_CAPTION = 2**16
+"""Bytes of a caption."""
 
 MASK_SUFFIX = "-masklabel.png"
 """hero.jpg's mask is hero-masklabel.png, as other trainers have it: white where the concept is."""
 
 
 def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES) and not name.lower().endswith(MASK_SUFFIX)
+    # macOS keeps what it knows of a.png in ._a.png.
+    return name.lower().endswith(PICTURES) and not name.lower().endswith(MASK_SUFFIX) and not name.startswith("._")
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_picture(path.name))
+    return sorted(path for path in folder.iterdir() if _is_picture(path.name) and not path.is_dir())
 
 
 def picture_folders() -> list[str]:
     """Folders below the input folder that hold pictures, relative, with forward slashes."""
     root = Path(folder_paths.get_input_directory())
     found = []
-    for parent, _, names in os.walk(root, followlinks=True):
-        if Path(parent) != root and any(map(_is_picture, names)):
-            found.append(Path(parent).relative_to(root).as_posix())
+    for parent, names in walk(root):
+        if parent != root and any(map(_is_picture, names)):
+            found.append(parent.relative_to(root).as_posix())
     return sorted(found)
 
 
 def _folder(name: str) -> Path:
-    root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root) or not path.is_dir():
+    root = Path(folder_paths.get_input_directory())
+    path = Path(os.path.normpath(root / name))
+    # Links that the user put into the input folder lead where they lead; names do not.
+    if "\0" in name or not path.is_relative_to(os.path.normpath(root)) or not path.is_dir():
         raise ValueError(
             f"Picture folder: expected a folder below ComfyUI's input folder, got {name!r}. Choose another."
         )
@@ -49,16 +67,19 @@ def fingerprint(name: str) -> str:
     """Changes when a picture or caption in the folder does."""
     state = hashlib.sha256()
     for path in sorted(_folder(name).iterdir()):
-        entry = path.stat()
-        state.update(f"{path.name} {entry.st_size} {entry.st_mtime_ns}\n".encode())
+        entry = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
+        state.update(os.fsencode(path.name) + f" {entry.st_size} {entry.st_mtime_ns}\n".encode())
     return state.hexdigest()
 
 
 def _open(path: Path, mode: str) -> Image.Image:
     try:
+        check_ordinary(path)
         with Image.open(path) as file:
+            if file.width * file.height > MOST_PIXELS:
+                raise ValueError(f"{file.width} x {file.height} pixels, more than {MOST_PIXELS}; make it smaller")
             return ImageOps.exif_transpose(file).convert(mode)
-    except OSError as error:
+    except _UNSOUND as error:
         raise ValueError(f"Picture {path.name}: expected a readable picture, got: {error}.") from error
 
 
@@ -79,6 +100,8 @@ def _picture(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _caption(path: Path) -> str:
+    if path.stat().st_size > MOST_CAPTION:
+        raise ValueError(f"Caption {path.name}: expected at most {MOST_CAPTION} bytes, got more. Shorten it.")
     try:
         return path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:

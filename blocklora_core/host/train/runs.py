@@ -141,4 +141,4 @@ def save_interrupted(trainer: Trainer) -> Path:
 def _save_now(trainer: Trainer, kind: str) -> Path:
     path = _loras(kind, trainer.concept, len(trainer.losses))
     # float32: a diverging run may leave numbers that float16 cannot hold.
-    return write_lora(path, trainer.result(), dtype=torch.float32)
+    return write_lora(path, trainer.result(), dtype=torch.float32, once=True)

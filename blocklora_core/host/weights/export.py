@@ -17,7 +17,7 @@ from ...files.shown import file_word, trigger
 from ...merge.export import flat, in_dtype, relative_error, smallest_exact, truncated
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel
-from ..disk import Owned, embeddings_folder, place, safe_name, target_file, write, write_lora
+from ..disk import Owned, embeddings_folder, free_file, is_owned, place, safe_name, target_file, write, write_lora
 from .names import clip_stems, model_stems, preferred_stems
 from .patching import Applied
 
@@ -68,10 +68,13 @@ def export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
     dtype = _dtype(wish.dtype, kept.values())
     concept, prefix = _name(wish.name)
     target = target_file(prefix, concept)
+    owned = _is_export if wish.overwrite else None
+    if owned is None or not is_owned(target, owned):
+        target = free_file(target)
     members = applied.merged.members
     embeddings = _write_embeddings(members, f"{prefix}{target.stem}", wish.overwrite)
     lora = _as_lora(concept, kept, applied, stack, embeddings)
-    path = write_lora(target, lora, _is_export if wish.overwrite else None, dtype)
+    path = write_lora(target, lora, owned, dtype)
     stored = {name: in_dtype(layer, dtype) for name, layer in kept.items()}
     silent = tuple(member.concept.name for member in members if _is_layerwise(member))
     error = relative_error(stored, exact)
