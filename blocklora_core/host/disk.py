@@ -30,7 +30,9 @@ def safe_name(concept: Concept) -> str:
     """The concept's name as a file name. ValueError when no file system takes one so long."""
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in concept.bare).strip(".") or "_"
     if len(name.encode()) > MOST_BYTES:
-        raise ValueError(f"File name: expected at most {MOST_BYTES} bytes, got {len(name.encode())}. Rename the concept.")
+        raise ValueError(
+            f"File name: expected at most {MOST_BYTES} bytes, got {len(name.encode())}. Rename the concept."
+        )
     return f"_{name}" if name.partition(".")[0].lower() in _DEVICES else name
 
 

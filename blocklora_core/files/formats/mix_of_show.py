@@ -75,6 +75,8 @@ def _joined(tokens: list[Tensor]) -> Tensor:
         raise ValueError(f"Expected concept tokens for one number of layers, got {' and '.join(map(str, counts))}.")
     layers = counts[0] if counts else 1
     if layers > MOST_LAYERS:
-        raise ValueError(f"Expected concept tokens for at most {MOST_LAYERS} layers, got {layers}. The file is damaged.")
+        raise ValueError(
+            f"Expected concept tokens for at most {MOST_LAYERS} layers, got {layers}. The file is damaged."
+        )
     stacked = torch.stack([token.expand(layers, -1) for token in tokens], dim=1)
     return stacked if counts else stacked[0]

@@ -24,7 +24,6 @@ def walk(folders: Folders) -> Iterator[tuple[Path, list[str]]]:
             yield Path(parent), sorted(names)
 
 
-
 def files_below(folders: Folders, ending: str) -> Iterator[Path]:
     """Every file at or below `folders` whose name ends in `ending`."""
     for parent, names in walk(folders):

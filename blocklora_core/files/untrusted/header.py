@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -68,6 +69,20 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     return {name: _tensor(data, entry) for name, entry in header.items() if name != METADATA}
 
 
+def tensors_in(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of the bytes of a safetensors file, called `path` in messages. FileError as in `read_header`."""
+    file = io.BytesIO(data)
+    header = _header(path, file)
+    body = bytearray(file.read())
+    return {name: _tensor(body, entry) for name, entry in header.items() if name != METADATA}, header.get(METADATA, {})
+
+
+def read_whole(path: Path) -> bytes:
+    """All bytes of an ordinary file. FileError when it cannot be read."""
+    with _opened(path) as file:
+        return file.read()
+
+
 def unreadable(path: Path, error: OSError) -> FileError:
     """The error for a file that the system does not open."""
     if isinstance(error, FileNotFoundError):
@@ -93,7 +108,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     """The header of an open file, which is left at its first tensor."""
-    size = os.fstat(file.fileno()).st_size - PREFIX.size
+    size = file.seek(0, os.SEEK_END) - PREFIX.size
+    file.seek(0)
     prefix = file.read(PREFIX.size)
     length = PREFIX.unpack(prefix)[0] if len(prefix) == PREFIX.size else 0
     if MOST_BYTES < length <= size:
@@ -160,7 +176,8 @@ def _entries(header: Mapping[str, Any]) -> list[Any]:
 def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
         return False
-    shape, offsets = entry.get("shape"), entry.get("data_offsets")
+    shape: Any = entry.get("shape")
+    offsets: Any = entry.get("data_offsets")
     if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and len(shape) <= 8):
         return False
     size, dtype = offsets[1] - offsets[0], _DTYPES.get(entry["dtype"])

@@ -68,7 +68,9 @@ class Pattern:
         if self.plain is not None:
             self.budget.spend(1)
             start = len(text) - len(self.plain)
-            return start in starts and all(own in (".", letter) for own, letter in zip(self.plain, text[start:], strict=True))
+            return start in starts and all(
+                own in (".", letter) for own, letter in zip(self.plain, text[start:], strict=True)
+            )
         matching = _Matching(text, self.budget, self.ignores_case)
         places = matching.through(self.parts, sum(1 << start for start in set(starts)))
         return places >> len(text) != 0

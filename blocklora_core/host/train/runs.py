@@ -5,19 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ...concept.concept import BlockLoRA, Concept
-from ...files.io import load, read_header, save, serialise, write_atomic
+from ...files.io import encode, load
+from ...files.untrusted.header import FileError, read_whole
+from ...files.writing import write_atomic
 from ...training import Trainer
-from ...training.state import Inputs, fingerprint, hash_weights, load_state, save_state
+from ...training.state import Inputs, checked, encode_state, fingerprint, hash_weights, load_state, with_checksum
 from ..disk import runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
+
+_LORA = "blocklora_lora"
+
+# The state that the disk did not take, of the last such run: run's key -> file.
+_unwritten: dict[str, bytes] = {}
 
 KEPT_STATES = 8
 KEPT_RESULTS = 16
@@ -78,32 +84,50 @@ class RunFiles:
 
     def resume(self, trainer: Trainer) -> int:
         """Put a new `trainer` where the run was broken off; the steps done. ValueError when the state is no good."""
-        return load_state(self.state, trainer, self.inputs)
+        # What the disk did not take is newer than what is there.
+        return load_state(self.state, trainer, self.inputs, _unwritten.get(self.key))
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.state.exists() or self.key in _unwritten
 
     def keep_state(self, trainer: Trainer) -> None:
-        """Save the state after the last whole step. ValueError or OSError when that cannot be done."""
-        save_state(self.state, trainer, self.inputs)
-        _forget("*.state", KEPT_STATES)
+        """Save the state after the last whole step. FileError when that cannot be done; where it is the disk that does
+        not take it, this server keeps it for the next run.
+        """
+        data = encode_state(trainer, self.inputs)
+        try:
+            write_atomic(self.state, data)
+        except OSError:
+            _unwritten.clear()
+            _unwritten[self.key] = data
+            raise
+        _unwritten.pop(self.key, None)
+        _forget("*.state", KEPT_STATES, self.state)
 
     def finish(self, run: Finished) -> None:
         """Keep the result in place of the state. ValueError or OSError when that cannot be done."""
         # The LoRA comes last: a run without it is no finished one.
-        write_atomic(self.record, serialise(_tensors(run), {}))
-        save(self.lora, run.lora, dtype=torch.float32, overwrite=True)
+        lora = encode(run.lora, torch.float32)
+        write_atomic(self.record, with_checksum(_tensors(run), {_LORA: sha256(lora).hexdigest()}))
+        write_atomic(self.lora, lora)
         self.state.unlink(missing_ok=True)
-        _forget("*.safetensors", KEPT_RESULTS)
-        _forget("*.record", KEPT_RESULTS)
+        _unwritten.pop(self.key, None)
+        _forget("*.safetensors", KEPT_RESULTS, self.lora)
+        _forget("*.record", KEPT_RESULTS, self.record)
 
     def finished(self) -> Finished | None:
         """The result of this very run, if there is one that can be read."""
         if not self.lora.exists():
             return None
         try:
-            read_header(self.record)
-            kept = safetensors.torch.load_file(self.record)
+            kept, entries = checked(self.record, read_whole(self.record))
+            if entries.get(_LORA) != sha256(read_whole(self.lora)).hexdigest():
+                raise FileError(f"{self.lora}: expected the LoRA that was written, got another.")
             losses, niche = kept["losses"].tolist(), kept["niche_losses"].tolist()
             return Finished(_as_trained(load(self.lora)), losses, niche, kept.get("sample"))
-        except (ValueError, KeyError, OSError, SafetensorError) as error:
+        except (ValueError, KeyError, OSError) as error:
             logging.warning("BlockLoRA: the kept result of this training cannot be read, it is trained anew: %s", error)
             return None
 
@@ -122,10 +146,18 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
     return found if run.sample is None else {**found, "sample": run.sample}
 
 
-def _forget(pattern: str, kept: int) -> None:
-    newest_first = sorted(runs_folder().glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in newest_first[kept:]:
+def _forget(pattern: str, kept: int, newest: Path) -> None:
+    # The clock may have gone back: what was just written is the newest, whatever it says.
+    others = [path for path in runs_folder().glob(pattern) if path != newest]
+    for path in sorted(others, key=_changed, reverse=True)[kept - 1 :]:
         path.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # another server was quicker
+        return 0
 
 
 def save_snapshot(trainer: Trainer) -> Path:
