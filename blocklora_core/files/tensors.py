@@ -79,7 +79,7 @@ def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
             f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
             f"{tuple(mid.shape)}. The file is damaged."
         )
-    if max(mid.shape[2:]) > MOST_KERNEL or rank and down.numel() // rank * mid.numel() // rank > MOST_NUMBERS:
+    if max(mid.shape[2:]) > MOST_KERNEL or (rank and down.numel() // rank * mid.numel() // rank > MOST_NUMBERS):
         raise ValueError(
             f"{stem}: expected a kernel of at most {MOST_KERNEL} a side and {MOST_NUMBERS} numbers, got down "
             f"{tuple(down.shape)} and mid {tuple(mid.shape)}. The file is damaged."

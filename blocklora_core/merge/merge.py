@@ -9,6 +9,7 @@ from itertools import combinations
 from ..concept import keys
 from ..concept.concept import BlockLoRA, Stack
 from .densify import Convert, opened
+from .finite import check_inputs, check_result
 from .methods.fused import lacks_grams
 from .methods.sums import strength_of
 from .naming import distinct
@@ -59,7 +60,9 @@ def merge(
     chosen = _resolve(active, method, overlap, lacking)
     active = opened(active, METHODS[chosen], convert)
     settled = settle(active, overlap) if METHODS[chosen].needs_own_rows else left(active)
+    check_inputs(settled.members)
     members = METHODS[chosen].apply(settled.members, options)
+    check_result(members, active)
     notes = tuple(_notes(stack, method, chosen, settled, overlap, lacking))
     return Merged(chosen, len(active), members, settled.shared_rows, (*renamed, *notes))
 

@@ -123,9 +123,7 @@ def _checksum(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> str:
     return state.hexdigest()
 
 
-def load_state(
-    path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs, data: bytes | None = None
-) -> int:
+def load_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs, data: bytes | None = None) -> int:
     """Put a new `trainer` where the saved run was; its `run` then ends as that run would have. Gives the steps done.
 
     data: the state where it is not in the file at `path`. StateMismatchError when settings or inputs differ, FileError when the file cannot be read.

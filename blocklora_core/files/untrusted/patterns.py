@@ -68,9 +68,7 @@ class Pattern:
         if self.plain is not None:
             self.budget.spend(1)
             start = len(text) - len(self.plain)
-            return start in starts and all(
-                own in (".", letter) for own, letter in zip(self.plain, text[start:], strict=True)
-            )
+            return start in starts and all(map(_fits, self.plain, text[start:]))
         matching = _Matching(text, self.budget, self.ignores_case)
         places = matching.through(self.parts, sum(1 << start for start in set(starts)))
         return places >> len(text) != 0
@@ -141,6 +139,10 @@ class _Matching:
         return 1 if where.startswith("AT_BEGINNING") else last | newline
 
 
+def _fits(own: str, letter: str) -> bool:
+    return own in (".", letter)
+
+
 def _is_word(letter: str) -> bool:
     return letter.isalnum() or letter == "_"
 
@@ -189,8 +191,8 @@ _THROUGH: dict[str, Callable[[_Matching, Any, int, int], int]] = {
     "SUBPATTERN": lambda m, value, places, _: m.through(value[3], places),
     "MAX_REPEAT": _repeat,
     "MIN_REPEAT": _repeat,
-    "ASSERT": lambda m, value, places, _: m.asserted(*value, places),
-    "ASSERT_NOT": lambda m, value, places, _: places & ~m.asserted(*value, places),
+    "ASSERT": lambda m, value, places, _: m.asserted(value[0], value[1], places),
+    "ASSERT_NOT": lambda m, value, places, _: places & ~m.asserted(value[0], value[1], places),
 }
 
 

@@ -19,7 +19,7 @@ PATIENCE = 8.0
 
 
 class Stop:
-    """Whether the server was told to end. The training looks at it after each step, and says when it has kept its state."""
+    """Whether the server was told to end. The training looks after each step, and says when it has kept its state."""
 
     def __init__(self) -> None:
         self.signal: int | None = None

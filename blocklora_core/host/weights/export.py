@@ -18,6 +18,7 @@ from ...merge.export import flat, in_dtype, relative_error, smallest_exact, trun
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel
 from ..disk import Owned, embeddings_folder, free_file, is_owned, place, safe_name, target_file, write, write_lora
+from ..interrupt import cancellable
 from .names import clip_stems, model_stems, preferred_stems
 from .patching import Applied
 
@@ -61,6 +62,11 @@ class Exported:
 
 def export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
     """Writes the merge `applied` of `stack`. ValueError when there is nothing to write or the name is no good."""
+    with cancellable():
+        return _export(applied, stack, wish)
+
+
+def _export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
     exact = flat(applied.merged.members)
     if not exact:
         raise ValueError("Export: expected layers to write, got none. All concepts have strength 0 or no layers.")
