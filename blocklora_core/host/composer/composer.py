@@ -25,6 +25,7 @@ from ..comfy import ComfyModel
 from ..regions.cross import project
 from ..regions.regional import RegionalSampling, apply_regions
 from ..text.layerwise import Place, cross_attention_layers
+from ..weights.autograd import with_own_weights
 from .attention import Boxes, Call, Watch
 from .injection import Injection, injection
 from .places import watched_places
@@ -127,6 +128,8 @@ def apply_composer(
     watch = Watch(injected) if reads_maps or injected else None
     sampling = RegionalSampling(regions, rule, project=injected.project if injected else project, watch=watch)
     composed = apply_regions(model, sampling)
+    if options.guides:
+        composed = with_own_weights(composed)
     composer = Composer(options, Boxes(regions, rule), layers, watched_places(network), columns, injected)
     if watch or options.isolation:
         composed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, composer.call)

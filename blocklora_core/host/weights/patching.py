@@ -15,7 +15,7 @@ from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
 from .names import Weights, on_weights, weights_of
-from .reweighting import adopt
+from .reweighting import adopted
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def apply_merge(
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
     merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
-    patched = model.clone()
-    adopt(patched)
+    patched = adopted(model.clone())
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
@@ -106,6 +105,6 @@ def apply_merge(
         read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
-        adopt(clip.patcher)
+        clip.patcher = adopted(clip.patcher)
         clip_layers = add_to(clip.patcher, merged.members, text=True)
     return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)

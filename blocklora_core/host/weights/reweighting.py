@@ -30,7 +30,6 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import torch
@@ -38,6 +37,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
 from ..comfy import ComfyModel
+from ..compat import patch_dtype
 from .row_blocks import Block, RowBlocksAdapter
 
 Steps = Sequence[tuple[Any, ...]]
@@ -83,10 +83,13 @@ class ReweightingPatcher(comfy.model_patcher.ModelPatcher):
         super().unpatch_model(device_to, unpatch_weights)
 
 
-def adopt(clone: ComfyModel) -> None:
-    """Makes a fresh clone a ReweightingPatcher, where it is ComfyUI's own plain patcher."""
-    if type(clone) is comfy.model_patcher.ModelPatcher:
-        clone.__class__ = ReweightingPatcher
+def adopted(clone: ComfyModel) -> ComfyModel:
+    """A ReweightingPatcher in the place of a fresh clone that nobody holds, if that is ComfyUI's own plain patcher."""
+    if type(clone) is not comfy.model_patcher.ModelPatcher:
+        return clone
+    ours = ReweightingPatcher(clone.model, clone.load_device, clone.offload_device, clone.size)
+    ours.__dict__.update(clone.__dict__)
+    return ours
 
 
 def _undisturbed(patcher: ComfyModel) -> bool:
@@ -176,7 +179,7 @@ def _alike(a: Any, b: Any) -> bool:
 def _update_rows(patcher: ComfyModel, name: str, old: RowBlocksAdapter, new: RowBlocksAdapter, device: Any) -> bool:
     """Restore and patch the rows that differ; False when it cannot be done row by row."""
     live, set_func, convert_func = comfy.model_patcher.get_key_weight(patcher.model, name)
-    original, dtype = patcher.backup[name].weight, _compute_dtype(device)
+    original, dtype = patcher.backup[name].weight, patch_dtype(device)
     if set_func is not None or convert_func is not None or live.dtype not in _PLAIN or original.dtype != live.dtype:
         return False
     if not all(map(_is_plain, (live, original))) or not _apart(old.form(), new.form()):
@@ -193,12 +196,6 @@ def _update_rows(patcher: ComfyModel, name: str, old: RowBlocksAdapter, new: Row
 
 def _is_plain(weight: Tensor) -> bool:
     return type(weight) in (Tensor, torch.nn.Parameter) and weight.is_contiguous()
-
-
-def _compute_dtype(device: Any) -> torch.dtype:
-    """What ComfyUI computes patches in."""
-    chosen = getattr(comfy.model_management, "lora_compute_dtype", None)
-    return torch.float32 if chosen is None else chosen(device)
 
 
 def _patched(rows: Tensor, block: Block) -> Tensor:
