@@ -1,6 +1,6 @@
-"""Dynamic VRAM on a machine without a GPU: with this folder on PYTHONPATH, ComfyUI's --enable-dynamic-vram works there.
+"""Dynamic VRAM without a GPU: with this folder on PYTHONPATH, ComfyUI's --enable-dynamic-vram works on a CPU.
 
-`comfy_aimdo` beside this file takes the place of the package that needs a GPU, and the few lines by which ComfyUI (0.33)
+`comfy_aimdo` beside this file takes the place of the package that needs a GPU, and the few lines by which ComfyUI 0.33
 turns away from a CPU are changed as they are imported. Nothing is written, ComfyUI's files stay as they are.
 """
 
@@ -28,7 +28,7 @@ CHANGES = {
 
 
 class _Loader(SourceFileLoader):
-    def path_stats(self, path: Any) -> Any:
+    def path_stats(self, path: Any) -> Any:  # noqa: ARG002  (the base names it)
         raise OSError("no bytecode: what is compiled is not what the file says")
 
     def source_to_code(self, data: Any, path: Any, *rest: Any, **named: Any) -> CodeType:
