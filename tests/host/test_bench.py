@@ -23,8 +23,6 @@ KEYS = (
     "speedup",
     "over_copy",
     "growth_60_over_15",
-    "reweight_seconds",
-    "reweight_one_over_full",
 )
 
 
