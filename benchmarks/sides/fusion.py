@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.shared import say
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack
+from blocklora_core.concept.concept import BlockLoRA, Concept, Stack
 from blocklora_core.concept.gram import Gram, Grams
+from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora_core.host.train.collect import CollectJob, collect
 from blocklora_core.host.weights.names import model_stems, preferred_stems

@@ -1,1 +1,5 @@
 """Files in and out: our own, and those of other tools."""
+
+from .io import FileError, load, save
+
+__all__ = ["FileError", "load", "save"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..concept import adapters, keys
+from ..concept import adapters
+from . import dialects
 from .record import GRAMS_TENSOR, bundled
 
 STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Merge."
@@ -27,7 +28,7 @@ _NOT_LORAS: Mapping[str, str] = {
     "clip_g": "a textual inversion embedding (name it in the prompt)",
 }
 
-Parts = dict[str, dict[keys.Role, str]]
+Parts = dict[str, dict[dialects.Role, str]]
 """Layer stem -> role -> tensor name."""
 
 Others = dict[str, dict[str, str]]
@@ -42,10 +43,10 @@ def sort_tensors(names: Iterable[str]) -> Parts:
     for name in names:
         if name == GRAMS_TENSOR or bundled(name):
             continue
-        stem, role = keys.parse(name) or ("", None)
+        stem, role = dialects.parse(name) or ("", None)
         if role is None:
             unknown.append(name)
-        elif kind := "DoRA" if role == "dora_scale" else keys.foreign_kind(name):
+        elif kind := "DoRA" if role == "dora_scale" else dialects.foreign_kind(name):
             kinds.add(kind)
         elif role in parts.setdefault(stem, {}):
             raise ValueError(f"{stem}: expected one {role}, got {parts[stem][role]} and {name}. Remove one.")
@@ -69,15 +70,15 @@ def sort_foreign(names: Iterable[str]) -> tuple[Parts, Others]:
 
 def kind_of(words: Iterable[str]) -> str:
     """What kind of adapter a layer is, told by the last words of its tensors; without DoRA's scale."""
-    return next((kind for word in words if (kind := keys.foreign_kind(f"x.{word}"))), "LoRA")
+    return next((kind for word in words if (kind := dialects.foreign_kind(f"x.{word}"))), "LoRA")
 
 
 def changes_of(words: Iterable[str]) -> list[str]:
     """The changes of one weight that a layer makes, told by the last words of its tensors: a host applies only one."""
     found = set(words) & adapters.WHOLE
     for word in words:
-        _, role = keys.parse(f"x.{word}") or ("", None)
-        kind = "LoRA" if role == "up" else keys.foreign_kind(f"x.{word}")
+        _, role = dialects.parse(f"x.{word}") or ("", None)
+        kind = "LoRA" if role == "up" else dialects.foreign_kind(f"x.{word}")
         if kind and kind != adapters.DIFFERENCE:
             found.add(kind)
     return sorted(found)
@@ -86,16 +87,16 @@ def changes_of(words: Iterable[str]) -> list[str]:
 def _others(names: list[str]) -> Others:
     words: Others = {}
     for name in names:
-        stem, role = keys.parse(name) or ("", None)
+        stem, role = dialects.parse(name) or ("", None)
         if role is not None:
             words.setdefault(stem, {})[name[len(stem) + 1 :]] = name
-    if any(keys.to_host(stem) != stem for stem in words):
+    if any(dialects.to_host(stem) != stem for stem in words):
         return {}
     return {stem: found for stem, found in words.items() if _is_other(found)}
 
 
 def _is_other(words: Mapping[str, str]) -> bool:
-    kinds = {kind for word in words if (kind := keys.foreign_kind(f"x.{word}"))}
+    kinds = {kind for word in words if (kind := dialects.foreign_kind(f"x.{word}"))}
     return kinds <= adapters.KINDS and (bool(kinds) or "dora_scale" in words)
 
 

@@ -1,7 +1,7 @@
 """Safetensors in and out: an ordinary LoRA file that also carries its row block.
 
 A saved file is what every stock loader reads, kohya's tensor names with zero rows outside the block, plus
-one JSON record in the metadata (see metadata.py). Reading gives back exactly the block. A file that is not
+one JSON record in the metadata (see record.py). Reading gives back exactly the block. A file that is not
 what it should be is refused with the reason.
 """
 
@@ -21,14 +21,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..concept import gram as grams_module
-from ..concept.concept import BlockLoRA, Layer
+from ..concept.concept import BlockLoRA
+from ..concept.layer import Layer
 from ..concept.rows import describe
-from . import formats as importers
-from . import record as metadata
+from . import formats, gram_pack, shown
 from .contents import Parts, sort_foreign, sort_tensors
 from .formats import Source, pickles
-from .record import GRAMS_TENSOR, Record
+from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
 
 _METADATA = "__metadata__"
@@ -70,7 +69,7 @@ def save(
 def load(path: str | os.PathLike[str]) -> BlockLoRA:
     """Reads a BlockLoRA, exactly the block that was saved, or another tool's LoRA as a plain one: scheme and slot None.
 
-    Which tools' files are read: see `importers`. Tensors keep their dtype and come on the CPU. FileError for any file
+    Which tools' files are read: see `formats`. Tensors keep their dtype and come on the CPU. FileError for any file
     that is not a sound LoRA.
     """
     path = Path(path)
@@ -88,16 +87,16 @@ def load(path: str | os.PathLike[str]) -> BlockLoRA:
 
 
 def _load_pickle(path: Path) -> BlockLoRA:
-    return importers.read(Source(path, pickles.read_tensors(path)))
+    return formats.read(Source(path, pickles.read_tensors(path)))
 
 
 def _load_safetensors(path: Path) -> BlockLoRA:
     header = read_header(path)
     entries = header.pop(_METADATA, {})
-    record = metadata.read(entries)
+    record = read_record(entries)
     if record is None:
         sort_foreign(header)  # The wrong file is refused before its tensors are read.
-        return importers.read(Source(path, safetensors.torch.load_file(path), entries))
+        return formats.read(Source(path, safetensors.torch.load_file(path), entries))
     parts = sort_tensors(header)
     return _block(path, entries, record, parts, safetensors.torch.load_file(path))
 
@@ -145,12 +144,12 @@ def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
         tensors[f"{stem}.lora_up.weight"] = _fit(stem, layer.full_up(), dtype)
         tensors[f"{stem}.lora_down.weight"] = _fit(stem, layer.down, dtype)
         tensors[f"{stem}.alpha"] = torch.tensor(layer.scale * layer.rank, dtype=torch.float32)
-    for encoder, name in metadata.embedding_names(lora).items():
+    for encoder, name in embedding_names(lora).items():
         tensors[name] = _fit(f"{encoder} embedding", lora.embeddings[encoder], dtype)
     index = None
     if lora.grams is not None:
-        tensors[GRAMS_TENSOR], index = grams_module.pack(lora.grams)
-    return serialise(tensors, metadata.write(lora, index))
+        tensors[GRAMS_TENSOR], index = gram_pack.pack(lora.grams)
+    return serialise(tensors, write_record(lora, index))
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -190,7 +189,7 @@ def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
-    rows = metadata.rows_of(stem, layer.out_features, lora.scheme, lora.slot)
+    rows = rows_of(stem, layer.out_features, lora.scheme, lora.slot)
     if layer.rows != rows:
         owner = "a plain LoRA" if lora.slot is None else f"slot {lora.slot}"
         raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")
@@ -252,13 +251,13 @@ def _block(
         slot=record.slot,
         base=record.base,
         embeddings={encoder: embedding_of(name, tensors) for encoder, name in record.embeddings.items()},
-        grams=None if record.grams is None else grams_module.unpack(tensors[GRAMS_TENSOR], record.grams),
+        grams=None if record.grams is None else gram_pack.unpack(tensors[GRAMS_TENSOR], record.grams),
         training=record.training,
         source=str(path),
     )
     _check_grams(lora)
     # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
-    own = {metadata.KEY: entries[metadata.KEY], **metadata.shown_fields(lora)}
+    own = {KEY: entries[KEY], **shown.shown_fields(lora)}
     return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
 
 
@@ -275,7 +274,7 @@ def _check_grams(lora: BlockLoRA) -> None:
 
 def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor]) -> None:
     listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
-    stored = {name for name in tensors if name == GRAMS_TENSOR or metadata.bundled(name)}
+    stored = {name for name in tensors if name == GRAMS_TENSOR or bundled(name)}
     odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
     if odd:
         where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from ..concept import keys
 from ..concept.rows import Scheme, overlap
-from . import record as metadata
 from .io import read_header
-from .record import Record
+from .record import Record, read_record
 
 PathLike = str | os.PathLike[str]
 Folders = PathLike | Iterable[PathLike]
@@ -101,7 +100,7 @@ def lora_files(folders: Folders) -> Iterator[Path]:
 
 def _record(path: Path) -> Record | None:
     try:
-        return metadata.read(read_header(path).get("__metadata__", {}))
+        return read_record(read_header(path).get("__metadata__", {}))
     except ValueError:
         return None
 

@@ -8,18 +8,19 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..concept import adapters, keys
+from ..concept import adapters
 from ..concept.adapters import Adapter
-from ..concept.concept import Layer
+from ..concept.layer import Layer
 from ..concept.rows import Rows, describe, index
-from . import record as metadata
+from . import dialects
 from .contents import STOCK, changes_of, kind_of
+from .record import rows_of
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def layer_of(
-    stem: str, roles: Mapping[keys.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None = None
+    stem: str, roles: Mapping[dialects.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None = None
 ) -> Layer:
     """The layer whose tensors' names are `roles` (role -> name). Without an alpha its scale is 1.
 
@@ -34,7 +35,7 @@ def layer_of(
         down = _with_kernel(stem, down, floats(roles["mid"], tensors))
     if up.ndim < 2 or down.ndim < 2:
         raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
-    out, rows = block or (up.shape[0], metadata.rows_of(stem, up.shape[0], None, None))
+    out, rows = block or (up.shape[0], rows_of(stem, up.shape[0], None, None))
     if up.shape[0] != out:
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
     try:

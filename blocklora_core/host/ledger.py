@@ -10,7 +10,7 @@ import folder_paths
 from ..concept.concept import Concept
 from ..concept.rows import Scheme
 from ..files.io import read_header
-from ..files.record import read
+from ..files.record import read_record
 from ..files.slots import Table, lora_files, occupied_slots, tables
 
 # Slots given to concepts of this session that may not be saved yet: (base, scheme, concept name) -> slot.
@@ -29,7 +29,7 @@ def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
     taken: dict[int, set[str]] = {}
     for slot, files in occupied_slots(folder_paths.get_folder_paths("loras"), base, scheme).items():
         for file in files:
-            record = read(read_header(file).get("__metadata__", {}))
+            record = read_record(read_header(file).get("__metadata__", {}))
             taken.setdefault(slot, set()).add(record.concept.name if record else file.name)
     for (other_base, other_scheme, name), slot in _given.items():
         if (other_base, other_scheme) == (base, scheme):

@@ -12,7 +12,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..concept.concept import Layer, Stack
+from ..concept.concept import Stack
+from ..concept.layer import Layer
 from ..concept.rows import index, overlap, positions
 from .methods.joint import by_weight
 

@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..concept.concept import Layer, Stack
+from ..concept.concept import Stack
+from ..concept.layer import Layer
 from ..concept.rows import all_rows, index
 from .diagnostics import inner_product
 from .methods.joint import by_weight

@@ -11,7 +11,7 @@ from comfy_api.latest import io, ui
 from ...blocklora_core.concept.concept import BlockLoRA, Stack
 from ...blocklora_core.files.formats import files_of
 from ...blocklora_core.files.io import load
-from ...blocklora_core.files.record import NOTE, trigger_words
+from ...blocklora_core.files.shown import NOTE, trigger_words
 from ...blocklora_core.host.disk import lora_file, save_stack
 from ..schema import StackType, advanced, schema
 

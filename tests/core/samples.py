@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer
+from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.gram import Grams
 from blocklora_core.concept.keys import parts
+from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 
 QUERY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"

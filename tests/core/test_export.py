@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocklora_core.concept.adapters import Adapter
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, Stack
+from blocklora_core.concept.concept import BlockLoRA, Concept, Stack
+from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import LAYOUTS, Scheme, all_rows
 from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, merge

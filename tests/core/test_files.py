@@ -123,7 +123,7 @@ def test_foreign_metadata_is_kept_and_wins(tmp_path: Path) -> None:
 
 def test_header_alone_tells_the_slot(tmp_path: Path) -> None:
     path = save(tmp_path / "a.safetensors", Recipe().make("<hero>", 5))
-    record = metadata.read(read_header(path)["__metadata__"])
+    record = metadata.read_record(read_header(path)["__metadata__"])
     assert record is not None
     assert (record.slot, record.scheme, record.concept.name) == (5, Scheme(), "<hero>")
     assert record.layers[QUERY] == (40, Scheme().rows(5, 40))

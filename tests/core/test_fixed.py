@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from blocklora_core.concept.concept import Layer, ShapeError
+from blocklora_core.concept.layer import Layer, ShapeError
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.training import AdaptedLayer
 from blocklora_core.training.adapters.fixed import FixedLayer, FixedLayers

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.concept.gram import Gram, GramAccumulator, Grams, pack, unpack
+from blocklora_core.concept.gram import Gram, GramAccumulator, Grams
+from blocklora_core.files.gram_pack import pack, unpack
 from tests.core.samples import generator
 
 

@@ -20,7 +20,7 @@ from blocklora_core.concept.concept import BlockLoRA
 from blocklora_core.concept.rows import all_rows
 from blocklora_core.files.formats import FORMATS, files_of
 from blocklora_core.files.io import FileError, load, save
-from blocklora_core.files.record import NOTE, trigger_words
+from blocklora_core.files.shown import NOTE, trigger_words
 from tests.foreign_files import (
     WRITERS,
     Known,

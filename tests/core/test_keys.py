@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from blocklora_core.concept import keys
+from blocklora_core.files import dialects
 
 UNET = "down_blocks.0.attentions.0.transformer_blocks.0.attn1"
 KOHYA = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -33,18 +34,18 @@ NAMES = [
 
 @pytest.mark.parametrize(("name", "stem", "role"), NAMES)
 def test_every_dialect_is_parsed(name: str, stem: str, role: str) -> None:
-    assert keys.parse(name) == (stem, role)
+    assert dialects.parse(name) == (stem, role)
 
 
 @pytest.mark.parametrize("name", ["model.diffusion_model.input_blocks.0.0.weight", ".alpha", "emb_params", ""])
 def test_other_names_are_not_parsed(name: str) -> None:
-    assert keys.parse(name) is None
+    assert dialects.parse(name) is None
 
 
 def test_foreign_kinds_are_named() -> None:
-    assert keys.foreign_kind("x.hada_w1_a") == "LoHa"
-    assert keys.foreign_kind("x.lokr_w1") == "LoKr"
-    assert keys.foreign_kind("x.lora_down.weight") is None
+    assert dialects.foreign_kind("x.hada_w1_a") == "LoHa"
+    assert dialects.foreign_kind("x.lokr_w1") == "LoKr"
+    assert dialects.foreign_kind("x.lora_down.weight") is None
 
 
 PREFERENCES = [
@@ -120,7 +121,7 @@ def test_parts(name: str, expected: int) -> None:
     ],
 )
 def test_kohya_names(stem: str, expected: str | None) -> None:
-    assert keys.to_kohya(stem) == expected
+    assert dialects.to_kohya(stem) == expected
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_kohya_names(stem: str, expected: str | None) -> None:
     ],
 )
 def test_names_that_comfyui_knows(stem: str, expected: str) -> None:
-    assert keys.to_host(stem) == expected
+    assert dialects.to_host(stem) == expected
 
 
 @pytest.mark.parametrize(

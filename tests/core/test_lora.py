@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blocklora_core.concept.concept import BlockLoRA, Concept, Layer, ShapeError
+from blocklora_core.concept.concept import BlockLoRA, Concept
+from blocklora_core.concept.layer import Layer, ShapeError
 from blocklora_core.concept.rows import Scheme, index
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, TEXT, Recipe, inputs, make_layer, with_grams
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from blocklora_core.concept.adapters import Adapter
-from blocklora_core.concept.concept import BlockLoRA, Layer, Stack
+from blocklora_core.concept.concept import BlockLoRA, Stack
+from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, index
 from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.concept.concept import BlockLoRA, Layer, Stack
+from blocklora_core.concept.concept import BlockLoRA, Stack
+from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import LAYOUTS, Scheme
 from blocklora_core.merge import METHODS, Options, merge
 from blocklora_core.merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core.concept.concept import Layer, ShapeError
-from blocklora_core.concept.pieces import joined, placed
+from blocklora_core.concept.layer import Layer, ShapeError, joined, placed
 from blocklora_core.concept.rows import Scheme, all_rows
 
 INPUTS = 5

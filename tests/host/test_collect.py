@@ -10,8 +10,9 @@ from typing import Any
 import comfy.model_management
 import pytest
 import torch
-from blocklora.blocklora_core.concept.concept import BlockLoRA, Layer
+from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.train.collect import CollectJob, collect
 from blocklora.blocklora_core.host.weights.names import weights_of

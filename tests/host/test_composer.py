@@ -13,7 +13,8 @@ import comfy.model_management
 import comfy.sample
 import pytest
 import torch
-from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept, Layer
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
+from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import all_rows
 from blocklora.blocklora_core.host.composer.attention import Boxes, Call, _SelfAttention
 from blocklora.blocklora_core.host.composer.composer import KEY, apply_composer

@@ -14,7 +14,7 @@ import comfy.utils
 import pytest
 import torch
 from blocklora.blocklora_core.files.io import load, save
-from blocklora.blocklora_core.files.record import NOTE
+from blocklora.blocklora_core.files.shown import NOTE
 from blocklora.blocklora_core.host.weights.names import clip_stems, model_stems, model_weights, preferred_stems
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from blocklora.blocklora_core.concept.concept import BlockLoRA, Layer
+from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.concept.gram import Gram, Grams
+from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import all_rows
 from blocklora.blocklora_core.files.io import save
 from blocklora.blocklora_core.host.weights.patching import apply_merge

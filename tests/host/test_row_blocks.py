@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from blocklora.blocklora_core.concept.concept import Layer
+from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import Rows, Scheme, all_rows, count
 from blocklora.blocklora_core.host.weights.row_blocks import RowBlocksAdapter
 from hypothesis import given

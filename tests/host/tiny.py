@@ -11,8 +11,9 @@ from typing import Any
 import comfy.model_management
 import comfy.sd
 import torch
-from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept, Layer
+from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.concept.keys import is_geglu, parts
+from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora.blocklora_core.host.base import base_name
 from blocklora.blocklora_core.host.weights.names import clip_stems, model_stems, preferred_stems

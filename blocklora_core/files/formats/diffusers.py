@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from ...concept import keys
 from ...concept.concept import BlockLoRA
+from .. import dialects
 from .scaling import Scaling, parse_config, scaling_of
 from .source import Source, plain, scaled
 
@@ -16,7 +16,7 @@ _CONFIG = "lora_adapter_metadata"
 
 def owns(source: Source) -> bool:
     """Whether a layer is named by component or by diffusers' UNet blocks."""
-    return _CONFIG in source.entries or any(keys.to_host(stem) != stem for stem in source.parts)
+    return _CONFIG in source.entries or any(dialects.to_host(stem) != stem for stem in source.parts)
 
 
 def read(source: Source) -> BlockLoRA:
@@ -24,7 +24,7 @@ def read(source: Source) -> BlockLoRA:
     lora = plain(source)
     rules = _rules(source.entries.get(_CONFIG, "{}"))
     lora = scaled(lora, source, lambda stem, rank: _factor(rules, stem, rank))
-    return lora.renamed_layers({stem: keys.to_host(stem) for stem in lora.layers})
+    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in lora.layers})
 
 
 def _factor(rules: dict[str, Scaling], stem: str, rank: int) -> float:

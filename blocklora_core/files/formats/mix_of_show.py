@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...concept.concept import BlockLoRA, Concept
-from ..record import file_word
+from ..shown import file_word
 from ..tensors import floats
 from . import diffusers
 from .source import Source, noted

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...concept import keys
 from ...concept.concept import BlockLoRA
+from .. import dialects
 from .scaling import parse_config, scaling_of
 from .source import Source, noted, plain, scaled
 
@@ -35,4 +35,4 @@ def read(source: Source) -> BlockLoRA:
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
     elif not all("alpha" in roles for roles in source.parts.values()):
         lora = noted(lora, NO_CONFIG)
-    return lora.renamed_layers({stem: keys.to_host(stem) for stem in lora.layers})
+    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in lora.layers})

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Concept
-from .. import record as metadata
+from .. import shown
 from ..contents import STOCK, Others, Parts, sort_foreign
+from ..record import bundled
 from ..tensors import adapter_of, embedding_of, layer_of
 
 
@@ -54,9 +55,9 @@ def plain(source: Source) -> BlockLoRA:
         raise ValueError(f"Expected LoRA layers, got none among {len(source.tensors)} tensors.")
     concept, embeddings = _embeddings(source.tensors)
     return BlockLoRA(
-        concept=concept or metadata.foreign_concept(source.entries, source.path),
+        concept=concept or shown.foreign_concept(source.entries, source.path),
         layers={stem: layer_of(stem, roles, source.tensors) for stem, roles in sorted(source.parts.items())},
-        base=metadata.foreign_base(source.entries),
+        base=shown.foreign_base(source.entries),
         embeddings=embeddings,
         adapters=_adapters(source),
         metadata=dict(source.entries),
@@ -75,7 +76,7 @@ def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float])
 
 def noted(lora: BlockLoRA, note: str) -> BlockLoRA:
     """`lora` with a note on what its import could not keep."""
-    return replace(lora, metadata={**lora.metadata, metadata.NOTE: note})
+    return replace(lora, metadata={**lora.metadata, shown.NOTE: note})
 
 
 def _adapters(source: Source) -> dict[str, Adapter]:
@@ -83,7 +84,7 @@ def _adapters(source: Source) -> dict[str, Adapter]:
 
 
 def _embeddings(tensors: Mapping[str, Tensor]) -> tuple[Concept | None, dict[str, Tensor]]:
-    found = {name: bundle for name in sorted(tensors) if (bundle := metadata.bundled(name))}
+    found = {name: bundle for name in sorted(tensors) if (bundle := bundled(name))}
     concepts = sorted({concept for concept, _ in found.values()})
     if len(concepts) > 1:
         raise ValueError(f"Expected the embedding of one concept, got those of {', '.join(concepts)}. {STOCK}")

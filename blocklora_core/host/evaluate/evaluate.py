@@ -28,7 +28,7 @@ from ...evaluation import (
     evaluation_prompt,
     reference_of,
 )
-from ...files.record import trigger_words
+from ...files.shown import trigger_words
 from ...merge import DEFAULTS, Options, Overlap
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..weights.patching import Applied, apply_merge

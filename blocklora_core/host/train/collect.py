@@ -14,7 +14,7 @@ from torch import nn
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import EIGENPAIRS, Grams
 from ...concept.prompt_lines import in_turn
-from ...files.record import trigger_words
+from ...files.shown import trigger_words
 from ...merge.methods.fused import lacks_grams, needs_grams
 from ...merge.methods.sums import per_row
 from ...training.grams import collect_grams

@@ -18,7 +18,8 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
 from ...concept.adapters import Adapter
-from ...concept.concept import BlockLoRA, Layer, ShapeError
+from ...concept.concept import BlockLoRA
+from ...concept.layer import Layer, ShapeError
 from .names import Weights
 from .row_blocks import RowBlocksAdapter
 

@@ -11,9 +11,10 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...concept.concept import BlockLoRA, Concept, Layer, Stack
+from ...concept.concept import BlockLoRA, Concept, Stack
+from ...concept.layer import Layer
 from ...files.io import save, serialise, write_atomic
-from ...files.record import file_word, trigger
+from ...files.shown import file_word, trigger
 from ...merge.export import flat, in_dtype, relative_error, smallest_exact, truncated
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel

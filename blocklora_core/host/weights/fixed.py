@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from ...concept import keys
-from ...concept.concept import BlockLoRA, ShapeError
+from ...concept.concept import BlockLoRA
+from ...concept.layer import ShapeError
 from ...training.adapters.fixed import FixedLayer, FixedLayers
 from ...training.port import AdaptedLayer
 from ..comfy import ComfyClip, ComfyModel

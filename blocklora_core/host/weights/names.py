@@ -11,8 +11,8 @@ from weakref import WeakKeyDictionary
 import comfy.lora
 
 from ...concept import keys
-from ...concept.concept import BlockLoRA, Layer, ShapeError
-from ...concept.pieces import joined, placed
+from ...concept.concept import BlockLoRA
+from ...concept.layer import Layer, ShapeError, joined, placed
 from ..comfy import ComfyClip, ComfyModel
 
 

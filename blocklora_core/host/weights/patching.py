@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from ...concept import keys
 from ...concept.adapters import Adapter
-from ...concept.concept import BlockLoRA, Layer, ShapeError, Stack
+from ...concept.concept import BlockLoRA, Stack
+from ...concept.layer import Layer, ShapeError
 from ...merge import DEFAULTS, Merged, Options, Overlap, merge
 from ..comfy import ComfyClip, ComfyModel
 from ..text.layerwise import read_layerwise

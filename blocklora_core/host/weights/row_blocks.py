@@ -14,7 +14,7 @@ import torch
 from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
-from ...concept.concept import Layer
+from ...concept.layer import Layer
 
 Run = tuple[Tensor, Tensor, int, int]
 """ups (k, rows, r) with the scale folded in, downs (k, r, n), first row, rows from block to block."""

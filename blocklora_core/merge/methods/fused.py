@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...concept.concept import BlockLoRA, Layer, Stack
+from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import Gram, Grams
+from ...concept.layer import Layer
 from ..solve import CPU, PackedSum
 from .sums import per_row
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from ...concept.concept import BlockLoRA, Concept, Layer, Stack
+from ...concept.concept import BlockLoRA, Concept, Stack
+from ...concept.layer import Layer
 from .sums import per_row
 
 

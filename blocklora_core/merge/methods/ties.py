@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...concept.concept import Layer, Stack
+from ...concept.concept import Stack
+from ...concept.layer import Layer
 from .joint import by_weight, joined
 
 _SAMPLE = 2**13

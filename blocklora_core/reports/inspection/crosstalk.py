@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from ...concept.concept import BlockLoRA, Layer, Stack
+from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import Gram
+from ...concept.layer import Layer
 
 
 def answer(layer: Layer, gram: Gram) -> float:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ...concept.concept import Layer
+from ...concept.layer import Layer
 from ...concept.rows import index
 from ..port import AdaptedLayer
 from .hooks import hooked

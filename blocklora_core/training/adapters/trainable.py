@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...concept.concept import Layer
+from ...concept.layer import Layer
 from ...concept.rows import Rows, count, index
 from ..port import AdaptedLayer
 from ..regularisers.erasure import Erasure, HeldErasure

@@ -1,0 +1,175 @@
+"""The fields that LoRA managers show (ss_*, modelspec.*): written into our files, read from those of others."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from ..concept.concept import BlockLoRA, Concept
+
+NOTE = "blocklora.import_note"
+"""Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
+
+_MOST_TAGS = 5
+
+# What PEFT and diffusers call every file that they save.
+_TOOL_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
+
+# Base architecture -> (kohya's ss_base_model_version, modelspec.architecture).
+_BASES: Mapping[str, tuple[str, str]] = {
+    "sd15": ("sd_v1", "stable-diffusion-v1"),
+    "sd20": ("sd_v2", "stable-diffusion-v2-512"),
+    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+    "sd3": ("sd3m", "stable-diffusion-3-medium"),
+    "flux": ("flux1", "flux-1-dev"),
+}
+
+# Field that LoRA managers show -> key in BlockLoRA.training.
+_TRAINING_FIELDS: Mapping[str, str] = {
+    "ss_num_train_images": "images",
+    "ss_max_train_steps": "steps",
+    "ss_steps": "steps_done",
+    "ss_learning_rate": "learning_rate",
+    "ss_unet_lr": "learning_rate",
+    "ss_text_encoder_lr": "learning_rate_text",
+    "ss_seed": "seed",
+    "ss_total_batch_size": "batch_size",
+    "ss_resolution": "resolution",
+    "ss_noise_offset": "noise_offset",
+    "ss_optimizer": "optimizer",
+    "ss_lr_scheduler": "scheduler",
+}
+
+
+def foreign_concept(metadata: Mapping[str, str], path: PurePath) -> Concept:
+    """A name for a LoRA that is not ours: its trigger phrase if that is one word, else its file name."""
+    trigger = metadata.get("modelspec.trigger_phrase", "").strip()
+    try:
+        return Concept(trigger)
+    except ValueError:
+        return Concept(file_word(path))
+
+
+def trigger_words(lora: BlockLoRA) -> str:
+    """What a prompt needs to call the concept: its name when it was taught one, else the words that its trainer
+    recorded, separated by commas. Empty when the file does not tell.
+    """
+    if _answers_to_name(lora):
+        return lora.concept.name
+    phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
+    return phrase or ", ".join(_common_tags(lora.metadata))
+
+
+def _answers_to_name(lora: BlockLoRA) -> bool:
+    return bool(lora.embeddings) or lora.slot is not None
+
+
+def _common_tags(metadata: Mapping[str, str]) -> list[str]:
+    # Tags that at least half as many captions have as have the most common one. Where no tag comes twice, captions
+    # are sentences, and say nothing about triggers.
+    counts: Counter[str] = Counter()
+    for tags in _tag_counts(metadata.get("ss_tag_frequency", "")):
+        counts.update({tag.strip(): uses for tag, uses in tags.items() if tag.strip() and isinstance(uses, int)})
+    most = max(counts.values(), default=0)
+    if most == 1 and len(counts) > 1:
+        return []
+    return [tag for tag, uses in counts.most_common(_MOST_TAGS) if 2 * uses >= most > 0]
+
+
+def _tag_counts(text: str) -> list[dict[str, Any]]:
+    # Another tool's record, of use only for hints: one that is not sound tells nothing.
+    try:
+        folders = json.loads(text)
+    except ValueError:
+        return []
+    found = folders.values() if isinstance(folders, dict) else ()
+    return [tags for tags in found if isinstance(tags, dict)]
+
+
+def foreign_base(metadata: Mapping[str, str]) -> str:
+    """The base architecture that other trainers' metadata names; empty when unknown."""
+    version = metadata.get("ss_base_model_version", "")
+    architecture = metadata.get("modelspec.architecture", "").partition("/")[0]
+    found = (base for base, names in _BASES.items() if version == names[0] or architecture == names[1])
+    return next(found, "")
+
+
+def shown_fields(lora: BlockLoRA) -> dict[str, str]:
+    """The ss_* and modelspec.* fields of `lora`. No dates: the same value gives the same file."""
+    fields = dict(_training_fields(lora.training))
+    return {**fields, **_kohya_fields(lora), **_modelspec_fields(lora)}
+
+
+def _family(base: str) -> str:
+    """ "sd15" of "sd15-26M": the architecture without the size of an unusual one."""
+    return base.partition("-")[0]
+
+
+def trigger(concept: Concept) -> str:
+    """What to write in a prompt."""
+    return f"{concept.name} {concept.class_word}".strip()
+
+
+def _training_fields(training: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, key in _TRAINING_FIELDS.items():
+        if training.get(key) is not None:
+            yield name, str(training[key])
+
+
+def _kohya_fields(lora: BlockLoRA) -> dict[str, str]:
+    ranks = [layer.rank for layer in lora.layers.values()]
+    alphas = [layer.scale * layer.rank for layer in lora.layers.values()]
+    fields = {
+        "ss_output_name": lora.concept.bare,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(max(ranks, default=0)),
+        "ss_network_alpha": f"{max(alphas, default=0.0):g}",
+        "ss_training_comment": _comment(lora),
+    }
+    if _answers_to_name(lora):
+        fields["ss_tag_frequency"] = _json({lora.concept.bare: {trigger(lora.concept): _images(lora)}})
+    if lora.base:
+        fields["ss_base_model_version"] = _BASES.get(_family(lora.base), (lora.base, ""))[0]
+    return fields
+
+
+def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
+    fields = {
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": lora.concept.bare,
+    }
+    if _answers_to_name(lora):
+        fields["modelspec.trigger_phrase"] = trigger(lora.concept)
+    if lora.base:
+        fields["modelspec.architecture"] = f"{_BASES.get(_family(lora.base), ('', lora.base))[1]}/lora"
+    resolution = lora.training.get("resolution")
+    if resolution is not None:
+        square = isinstance(resolution, int)
+        fields["modelspec.resolution"] = f"{resolution}x{resolution}" if square else str(resolution)
+    return fields
+
+
+def _comment(lora: BlockLoRA) -> str:
+    if lora.scheme is None:
+        return "Plain LoRA saved by ComfyUI-BlockLoRA."
+    return f"BlockLoRA: row block {lora.slot} of {lora.scheme.slots} ({lora.scheme.layout})."
+
+
+def _images(lora: BlockLoRA) -> int:
+    images = lora.training.get("images")
+    return images if isinstance(images, int) else 1
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def file_word(path: PurePath) -> str:
+    """A file's name as one word; its folder's where a tool calls all its files the same."""
+    text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
+    word = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text).strip("-")
+    return word or "lora"
