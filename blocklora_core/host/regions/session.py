@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...regions import Layout, OverlapRule, Regions, Size, layout
-from ..text.layerwise import Place, cross_attention_places
+from ..text.layerwise import Block, cross_attention_blocks
 from .prompts import SIDES, Side, text_of
 
 Value = TypeVar("Value")
@@ -31,7 +31,7 @@ class Settings(Protocol):
     @property
     def project(self) -> Any: ...
     @property
-    def watch(self) -> Any: ...
+    def on_attention(self) -> Any: ...
 
 
 class Session:
@@ -66,7 +66,7 @@ class Session:
         side = next((side for side in SIDES if side == name), None)
         return side if side and any(self.prompted(side)) else None
 
-    def laid(self, size: Size) -> Layout:
+    def layout_on(self, size: Size) -> Layout:
         """The regions on a grid of `size`."""
         return layout(self.settings.regions, size, self.settings.rule)
 
@@ -106,6 +106,6 @@ class Call:
         return self.model.diffusion_model
 
     @property
-    def layers(self) -> Mapping[Place, Any]:
-        """A UNet's cross-attentions: place -> module."""
-        return self.session.kept("layers", lambda: cross_attention_places(self.network))
+    def layers(self) -> Mapping[Block, Any]:
+        """A UNet's cross-attentions: block -> module."""
+        return self.session.kept("layers", lambda: cross_attention_blocks(self.network))
