@@ -35,7 +35,7 @@ from benchmarks.boxes_study.scenes import SETTINGS, Scene  # noqa: E402
 from benchmarks.identity_study.plan import groups  # noqa: E402
 from benchmarks.identity_study.results import references  # noqa: E402
 from benchmarks.identity_study.train import Training  # noqa: E402
-from benchmarks.identity_study.work import Crew, Place  # noqa: E402
+from benchmarks.identity_study.work import Folders, WorkerPool  # noqa: E402
 from blocklora_core.evaluation import Judge  # noqa: E402
 from demo.cast import cast  # noqa: E402
 from demo.evaluator.model import DemoEvaluator  # noqa: E402
@@ -73,20 +73,20 @@ def main() -> None:
     names = chosen.settings.split(",")
     if unknown := set(names) - set(SETTINGS):
         sys.exit(f"--settings: expected some of {', '.join(SETTINGS)}, got {', '.join(sorted(unknown))}.")
-    place, started = Place(chosen.checkpoint, chosen.art, chosen.work), time.perf_counter()
+    folders, started = Folders(chosen.checkpoint, chosen.art, chosen.work), time.perf_counter()
     asked = {(name, key): scenes(name, layout, chosen.seeds) for name in names for key, layout in LAYOUTS.items()}
     every = [scene for listed in asked.values() for scene in listed]
-    crew = Crew(place, chosen.workers)
-    crew.work([training for scene in every for training in scene.trained], every)
-    judge = Judge(DemoEvaluator.load(), references(cast(), place))
+    pool = WorkerPool(folders, chosen.workers)
+    pool.work([training for scene in every for training in scene.trained], every)
+    judge = Judge(DemoEvaluator.load(), references(cast(), folders))
     settings = {
-        name: {"title": SETTINGS[name].title} | {key: figures(judge, asked[name, key], place) for key in LAYOUTS}
+        name: {"title": SETTINGS[name].title} | {key: figures(judge, asked[name, key], folders) for key in LAYOUTS}
         for name in names
     }
     results = {"settings": settings, "seeds": chosen.seeds, "seconds": round(time.perf_counter() - started)}
     write(chosen.out, "boxes", {**results, **machine()})
     for key in LAYOUTS:
-        picture = sheet({name: asked[name, key] for name in names}, place)
+        picture = sheet({name: asked[name, key] for name in names}, folders)
         picture.save(chosen.out / f"boxes_{key}.jpg", quality=90)
     say(f"figures are in {chosen.out}")
     right = {name: {key: found[key]["right"][0] for key in LAYOUTS} for name, found in settings.items()}

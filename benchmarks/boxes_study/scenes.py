@@ -14,7 +14,7 @@ from benchmarks.boxes_study.layouts import Layout
 from benchmarks.identity_study.methods import NICHE, NO_GRAMS, RECIPES
 from benchmarks.identity_study.sample import SAMPLING
 from benchmarks.identity_study.train import Base, Recipe, Training
-from benchmarks.identity_study.work import Place, keep_pictures, named_by
+from benchmarks.identity_study.work import Folders, keep_pictures, named_by
 from blocklora_core.concept.concept import BlockLoRA, Stack
 from blocklora_core.host.comfy import ComfyClip, ComfyConditioning
 from blocklora_core.host.composer.composer import apply_composer
@@ -88,18 +88,18 @@ class Scene:
     def sampling(self) -> Sampling:
         return replace(SAMPLING, size=self.layout.size)
 
-    def path(self, place: Place) -> Path:
+    def path(self, folders: Folders) -> Path:
         setting = self.setting
-        files = [training.path(place.art, place.files).name for training in self.trained]
+        files = [training.path(folders.art, folders.files).name for training in self.trained]
         composer = setting.composer and asdict(setting.composer)
         asked = [self._alone, *map(astuple, self.layout.boxes)]
-        return place.pictures / named_by([files, setting.prompts, composer, asked, self.seeds, asdict(self.sampling)])
+        return folders.pictures / named_by([files, setting.prompts, composer, asked, self.seeds, asdict(self.sampling)])
 
-    def make(self, base: Base, place: Place) -> None:
-        path = self.path(place)
+    def make(self, base: Base, folders: Folders) -> None:
+        path = self.path(folders)
         if path.is_file():
             return
-        stack = tuple(training.file(base, place.art, place.files) for training in self.trained)
+        stack = tuple(training.file(base, folders.art, folders.files) for training in self.trained)
         started = time.perf_counter()
         sampler, prompt = self._merged(base, stack) if self.setting.merged else self._apart(base, stack)
         pictures = sampler.pictures([prompt] * len(self.seeds), self.seeds)

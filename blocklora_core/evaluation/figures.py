@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,6 +20,15 @@ class ConceptScores:
     image: tuple[float, ...]
     text: tuple[float, ...]
     found: tuple[str, ...]
+
+    @staticmethod
+    def cat(parts: Sequence[ConceptScores]) -> ConceptScores:
+        """Those of all pictures, in order."""
+        return ConceptScores(
+            image=tuple(value for part in parts for value in part.image),
+            text=tuple(value for part in parts for value in part.text),
+            found=tuple(value for part in parts for value in part.found),
+        )
 
 
 @dataclass(frozen=True)

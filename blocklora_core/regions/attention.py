@@ -55,12 +55,12 @@ OnPart = Callable[[Part, Tensor, Tensor], None]
 def plan(layout: Layout, device: torch.device, dtype: torch.dtype) -> Plan:
     """The plan of `layout`, its tensors on `device`, its weights of `dtype`."""
     inside = (layout.weights > 0).any(dim=0).nonzero().flatten()
-    place = torch.zeros(layout.base.numel(), dtype=torch.long)
-    place[inside] = torch.arange(inside.numel())
+    position = torch.zeros(layout.base.numel(), dtype=torch.long)
+    position[inside] = torch.arange(inside.numel())
 
     def part(region: int, share: Tensor) -> Part:
         cells = share.nonzero().flatten()
-        return Part(region, cells.to(device), share[cells, None].to(device, dtype), place[cells].to(device))
+        return Part(region, cells.to(device), share[cells, None].to(device, dtype), position[cells].to(device))
 
     parts = tuple(part(region, share) for region, share in enumerate(layout.weights) if share.any())
     return Plan(inside.to(device), layout.base[inside, None].to(device, dtype), parts)

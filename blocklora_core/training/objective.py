@@ -13,7 +13,7 @@ from .adapters.trainable import AdapterSet
 from .config import TrainConfig
 from .data.dataset import Batch, Dataset
 from .port import Port
-from .prompts import Negatives, OwnPrompts
+from .prompts import ConceptPrompts, Negatives
 from .regularisers.attention import AttentionWatch
 from .regularisers.prior import ClassPictures
 from .terms import Term, term_losses
@@ -37,12 +37,12 @@ class Objective:
         port: Port,
         dataset: Dataset,
         concept: Concept,
-        own: OwnPrompts,
+        prompts: ConceptPrompts,
         adapters: AdapterSet,
         config: TrainConfig,
         generator: torch.Generator,
     ):
-        self.port, self.dataset, self.concept, self.own = port, dataset, concept, own
+        self.port, self.dataset, self.concept, self.prompts = port, dataset, concept, prompts
         self.adapters, self.config, self.generator = adapters, config, generator
         self._watch = self._make_watch()
         self._negatives: Negatives | None = None
@@ -51,7 +51,7 @@ class Objective:
     def _make_watch(self) -> AttentionWatch | None:
         if not self.config.attention.weight:
             return None
-        if not (self.port.cross_attentions and self.own.token.embeddings() and self.dataset.has_masks):
+        if not (self.port.cross_attentions and self.prompts.token.embeddings() and self.dataset.has_masks):
             raise ValueError(
                 "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
                 "got one of them missing. Connect masks to Train, or set its weight to 0."
@@ -65,13 +65,13 @@ class Objective:
     def prepare(self) -> None:
         """Draw the prompts and pictures that the regularisations need."""
         config, concept = self.config, self.concept
-        with self.adapters.silent():
+        with self.adapters.disabled():
             if config.niche_pictures:
                 self._negatives = Negatives(
                     port=self.port,
                     captions=self.dataset.captions,
                     concept=concept,
-                    token=self.own.token,
+                    token=self.prompts.token,
                     config=config.niche,
                     generator=self.generator,
                 )
@@ -98,7 +98,7 @@ class Objective:
     def _own_term(self, batch: Batch) -> Term:
         latents = batch.latents.to(self.port.device)
         noisy, sigma = self._noised(latents)
-        return Term(noisy, sigma, self.own.encode(batch.captions), latents, masks=batch.masks)
+        return Term(noisy, sigma, self.prompts.encode(batch.captions), latents, masks=batch.masks)
 
     def _niche_terms(self, own: Term) -> list[Term]:
         """The same noisy pictures under prompts that are not the concept's, and what the frozen model sees in them."""
@@ -107,16 +107,18 @@ class Objective:
         repeated = self.config.niche_pictures
         noisy, sigma = own.noisy[:repeated], own.sigma[:repeated]
         prompts = self._negatives.pick(repeated, self.generator)
-        with self.adapters.silent():
-            goal = self.port.predict(noisy, sigma, self._negatives.encode(prompts, live=False))
-        return [Term(noisy, sigma, self._negatives.encode(prompts, self.own.live), goal, self.config.niche.weight)]
+        with self.adapters.disabled():
+            target = self.port.predict(noisy, sigma, self._negatives.encode(prompts, live=False))
+        return [
+            Term(noisy, sigma, self._negatives.encode(prompts, self.prompts.live), target, self.config.niche.weight)
+        ]
 
     def _prior_terms(self) -> list[Term]:
         if self._prior is None:
             return []
         latents = self._prior.pick(self.config.prior_batch, self.generator).to(self.port.device)
         noisy, sigma = self._noised(latents)
-        prompts = self._prior.encode(len(latents), live=self.own.live)
+        prompts = self._prior.encode(len(latents), live=self.prompts.live)
         return [Term(noisy, sigma, prompts, latents, self.config.prior.weight)]
 
     def _attention_loss(self, own: Term, watch: AttentionWatch) -> Tensor:

@@ -24,7 +24,7 @@ from blocklora.blocklora_core.host.weights.autograd import training_mode
 from blocklora.blocklora_core.reports.curves import loss_curve
 from blocklora.blocklora_core.training.data.captions import CaptionRules
 from blocklora.blocklora_core.training.loop import Trainer
-from blocklora.blocklora_core.training.prompts import OwnPrompts
+from blocklora.blocklora_core.training.prompts import ConceptPrompts
 
 from tests.host.test_training import CONFIG, SLOT, equal, train
 from tests.host.tiny import Base
@@ -70,13 +70,13 @@ def test_controls_that_its_users_miss_reach_the_run(base: Base, plain: TrainResu
 
 def test_captions_can_be_dropped(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    encode = OwnPrompts.encode
+    encode = ConceptPrompts.encode
 
-    def watch(self: OwnPrompts, captions: Sequence[str]) -> Any:
+    def watch(self: ConceptPrompts, captions: Sequence[str]) -> Any:
         asked.extend(captions)
         return encode(self, captions)
 
-    monkeypatch.setattr(OwnPrompts, "encode", watch)
+    monkeypatch.setattr(ConceptPrompts, "encode", watch)
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 64, 64, 3, generator=random) for _ in range(2)]
     config = CONFIG.changed(steps=2, niche_weight=0.0, captions=CaptionRules(dropout=1.0))

@@ -23,7 +23,7 @@ from ..text.layerwise import Block, cross_attention_blocks
 from ..weights.fixed import fixed_layers, modules_of
 from ..weights.patching import resolve
 
-PARTS = ("to_k", "to_v", "to_out")
+PROJECTIONS = ("to_k", "to_v", "to_out")
 """Of a cross-attention, what a concept changes in its region."""
 
 
@@ -80,7 +80,7 @@ def _parts(network: nn.Module) -> dict[nn.Module, tuple[Block, str]]:
     """Which part of which cross-attention a module is."""
     found = {}
     for block, attention in cross_attention_blocks(network).items():
-        for part, module in zip(PARTS, (attention.to_k, attention.to_v, attention.to_out[0]), strict=True):
+        for part, module in zip(PROJECTIONS, (attention.to_k, attention.to_v, attention.to_out[0]), strict=True):
             found[module] = (block, part)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ...concept.prompt_lines import PLACE, PLAIN, in_turn
+from ...concept.prompt_lines import PLACEHOLDER, PLAIN, in_turn
 from ...merge import DEFAULTS, Options, Overlap
 from .generate import Sampling
 
@@ -46,8 +46,8 @@ class EvaluateJob:
         if self.pictures < 1:
             raise ValueError(f"Evaluate: expected at least one picture a concept, got {self.pictures}.")
         for line in self.lines:
-            if PLACE not in line:
-                raise ValueError(f"Evaluate: expected {PLACE} in every prompt, got {line!r}.")
+            if PLACEHOLDER not in line:
+                raise ValueError(f"Evaluate: expected {PLACEHOLDER} in every prompt, got {line!r}.")
 
     @property
     def lines(self) -> list[str]:

@@ -21,7 +21,7 @@ from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..ledger import choose_slot, hold_slot
 from ..weights.autograd import training_mode
 from .layers import layer_choice
-from .memory import Levers, MemoryMeter, MemoryUse, naming_levers
+from .memory import MemoryMeter, MemorySettings, MemoryUse, memory_advice
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
 from .precision import AUTO, compute_dtype, computing_in, held_in
@@ -205,8 +205,8 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     """
     job = replace(job, config=job.config.changed(slot=_slot(base_name(model), job)))
     dtype = compute_dtype(model.load_device, job.precision)
-    levers = Levers(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
-    with naming_levers(levers), training_mode():
+    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
+    with memory_advice(settings), training_mode():
         dataset = _dataset(vae, model, job)
         progress = NodeProgress(
             job.node_id, job.config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)

@@ -17,7 +17,7 @@ from ...merge.methods.sums import per_row
 from ...merge.overlap import check_shapes, shared_rows
 from .crosstalk import crosstalk, interference
 
-Ears = tuple[float, float]
+PairCrosstalk = tuple[float, float]
 """How loudly the second of a pair answers to the first one's inputs, and the first to the second's: see crosstalk."""
 
 
@@ -53,8 +53,8 @@ class PairFigures:
     shared_rows: int
     shared_layers: int
     cosine: float | None
-    summed: Ears | None
-    solved: Ears | None
+    summed: PairCrosstalk | None
+    solved: PairCrosstalk | None
 
 
 @dataclass(frozen=True)
@@ -138,11 +138,11 @@ def _pair(a: BlockLoRA, b: BlockLoRA, solved: tuple[BlockLoRA, BlockLoRA] | None
     names = _common(a, b)
     cosines = [cosine(a.layers[name], b.layers[name]) for name in names]
     mean = math.fsum(cosines) / len(cosines) if cosines else None
-    after = _ears(*solved) if solved else None
-    return PairFigures(a.concept.name, b.concept.name, len(names), *_shared(a, b), mean, _ears(a, b), after)
+    after = _pair_crosstalk(*solved) if solved else None
+    return PairFigures(a.concept.name, b.concept.name, len(names), *_shared(a, b), mean, _pair_crosstalk(a, b), after)
 
 
-def _ears(a: BlockLoRA, b: BlockLoRA) -> Ears | None:
+def _pair_crosstalk(a: BlockLoRA, b: BlockLoRA) -> PairCrosstalk | None:
     there, back = crosstalk(a, b), crosstalk(b, a)
     return None if there is None or back is None else (there, back)
 
