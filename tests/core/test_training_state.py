@@ -88,7 +88,7 @@ def test_resumed_run_ends_byte_for_byte_where_the_whole_one_ends(step: int, tmp_
     broken = interrupted(EVERYTHING, step, tmp_path / "run.state")
     again = resumed(tmp_path / "run.state")
     assert len(again.losses) == step and again.losses == broken.losses
-    assert again.own.frozen == broken.prompts.frozen == (step > 8)
+    assert again.prompts.frozen == broken.prompts.frozen == (step > 8)
     assert finished(tmp_path / "again.safetensors", again) == whole
 
 
