@@ -134,7 +134,11 @@ def main() -> None:
             found = sample(base, (lora,), "per_row", lora.concept.name, chosen.pictures)
             alone[lora.concept.name] = distance(found, lora.concept.name, known)
         stacks = [tuple(loras[:size]) for size in range(2, len(loras) + 1)]
-        results = [row for stack in stacks for row in measure(base, stack, known, alone, chosen.pictures, rows)]
+        results = [
+            row
+            for stack in stacks
+            for row in measure(base, stack=stack, known=known, alone=alone, count=chosen.pictures, rows=rows)
+        ]
     chosen.out.mkdir(parents=True, exist_ok=True)
     sheet(rows).save(chosen.out / "bleed.png", optimize=True)
     finish({"pictures": chosen.pictures, "results": results})

@@ -108,13 +108,13 @@ def summarise(measured: Measured, alone: Measured | None) -> Summary:
     image = bootstrap([one.image for one in scores])
     text = bootstrap([one.text for one in scores]) if all(one.text for one in scores) else None
     return Summary(
-        image,
-        text,
-        mean_alignment(image.mean, text.mean) if text else None,
-        bootstrap(list(measured.hits.values())),
-        _kept(measured, alone, lambda found: {name: one.image for name, one in found.concepts.items()}),
-        _kept(measured, alone, lambda found: found.hits),
-        bootstrap(list(measured.drift.values())) if measured.drift else None,
+        image=image,
+        text=text,
+        mean=mean_alignment(image.mean, text.mean) if text else None,
+        accuracy=bootstrap(list(measured.hits.values())),
+        image_kept=_kept(measured, alone, lambda found: {name: one.image for name, one in found.concepts.items()}),
+        accuracy_kept=_kept(measured, alone, lambda found: found.hits),
+        drift=bootstrap(list(measured.drift.values())) if measured.drift else None,
     )
 
 

@@ -61,7 +61,7 @@ def merge(
     active = densified(active, METHODS[chosen], convert)
     resolved = apply_overlap(active, overlap) if METHODS[chosen].needs_own_rows else count_shared(active)
     members = METHODS[chosen].apply(resolved.members, options)
-    notes = tuple(_notes(stack, method, chosen, resolved, overlap, lacking))
+    notes = tuple(_notes(stack, method=method, chosen=chosen, resolved=resolved, overlap=overlap, lacking=lacking))
     return Merged(chosen, len(active), members, resolved.shared_rows, (*renamed, *notes))
 
 

@@ -49,8 +49,6 @@ def _write(draw: ImageDraw.ImageDraw, name: str, region: Region, size: tuple[int
     left, top, right, bottom = draw.textbbox((0, 0), name)
     centre = [sum(edges) / 2 * side for edges, side in zip((box.across, box.down), size, strict=True)]
     spans = (right - left + 2 * PADDING, bottom - top + 2 * PADDING)
-    x, y = (
-        min(max(at - span / 2, 0), max(side - span, 0)) for at, span, side in zip(centre, spans, size, strict=True)
-    )  # fmt: skip
+    x, y = (min(max(at - span / 2, 0), max(side - span, 0)) for at, span, side in zip(centre, spans, size, strict=True))
     draw.rectangle((x, y, x + spans[0], y + spans[1]), fill=PAPER)
     draw.text((x + PADDING - left, y + PADDING - top), name, fill=INK)

@@ -86,7 +86,9 @@ class Trainer:
             rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot)
             if count(rows):
                 frozen = basis.down(name, layer, rank) if basis else None
-                made[name] = RowBlockAdapter(layer, rows, rank, self.generator, self.port.device, frozen)
+                made[name] = RowBlockAdapter(
+                    layer, rows, rank=rank, generator=self.generator, device=self.port.device, frozen=frozen
+                )
         if not made:
             raise ValueError("Layers to adapt: expected at least one with rows in this slot, got none.")
         return made

@@ -145,12 +145,22 @@ class BlockLoRAEvaluate(io.ComfyNode):
         sampler_name: str, scheduler: str, size: int, seed: int, text_clip: Any = None, batch: int = 4, **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
         job = EvaluateJob(
-            prompts.splitlines(), pictures, parse_counts(counts, len(stack)), drift, method, overlap, Options(**options),
-            Sampling(steps, cfg, sampler_name, scheduler, size, seed, batch),
-        )  # fmt: skip
+            prompts=prompts.splitlines(),
+            pictures=pictures,
+            counts=parse_counts(counts, len(stack)),
+            drift=drift,
+            method=method,
+            overlap=overlap,
+            options=Options(**options),
+            sampling=Sampling(
+                steps=steps, cfg=cfg, sampler=sampler_name, scheduler=scheduler, size=size, seed=seed, batch=batch
+            ),
+        )
         callback = NodeProgress(cls.hidden.unique_id, steps)
         embedder = ClipEmbedder(clip_vision, text_clip)
-        found = evaluate((model, clip, vae), stack, references, embedder, job, callback)
+        found = evaluate(
+            (model, clip, vae), stack=stack, references=references, embedder=embedder, job=job, callback=callback
+        )
         return _output(found.evaluation, torch.cat([*found.pictures.values()]).float() / 255)
 
 

@@ -91,7 +91,7 @@ class BlockLoRAExport(io.ComfyNode):
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, name: str, dtype: str, max_rank: int,
         if_exists: str, **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
+        applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
         exported = export(applied, stack, ExportJob(name, dtype, max_rank, if_exists == "overwrite"))
         report = _report(applied, exported)
         return io.NodeOutput(str(exported.path), report, ui=ui.PreviewText(report))

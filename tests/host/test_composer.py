@@ -331,7 +331,7 @@ def test_a_stopped_picture_is_moved_no_more(monkeypatch: pytest.MonkeyPatch) -> 
     told = iter([[5.0, 1.0], [6.0, 0.9], [1.0, 0.8], [1.0, 2.0]])
     monkeypatch.setattr(
         "blocklora.blocklora_core.host.composer.run.latent_gradient",
-        lambda _guider, x, *_: LatentGradient(torch.tensor(next(told)), torch.ones_like(x), torch.ones(1)),
+        lambda _guider, x, *_, **_named: LatentGradient(torch.tensor(next(told)), torch.ones_like(x), torch.ones(1)),
     )
     x, sizes = torch.zeros(2, 1), step_sizes(4, PAPER)
     for step, level in enumerate((4.0, 3.0, 2.0, 1.0)):
@@ -348,7 +348,7 @@ def test_a_gradient_that_overflows_leaves_its_picture(monkeypatch: pytest.Monkey
     gradient = torch.tensor([[1.0], [torch.nan]])
     monkeypatch.setattr(
         "blocklora.blocklora_core.host.composer.run.latent_gradient",
-        lambda *_: LatentGradient(torch.tensor([1.0, torch.nan]), gradient, torch.ones(1)),
+        lambda *_, **_named: LatentGradient(torch.tensor([1.0, torch.nan]), gradient, torch.ones(1)),
     )
     x = torch.zeros(2, 1)
     run.guide(None, x, torch.full((2,), 2.0), {})

@@ -45,9 +45,17 @@ class Composer:
     injected: Injection | None
 
     def sample(
-        self, executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], callback: Callback | None,
-        noise: Tensor, latents: Tensor | None = None, *args: Any, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra: dict[str, Any],
+        callback: Callback | None,
+        noise: Tensor,
+        latents: Tensor | None = None,
+        *args: Any,
+        **named: Any,
+    ) -> Tensor:
         """SAMPLER_SAMPLE: a run of its own for each sampling, among the options that were made for that alone."""
         model_options = extra["model_options"]
         run = Run(self.options, self.boxes, self.watched, self.columns, sigmas)
@@ -71,9 +79,16 @@ class Composer:
         return executor(x, sigma, model_options, *args, **named)
 
     def call(
-        self, executor: Any, x: Tensor, t: Tensor, concat: Any = None, cross: Any = None, control: Any = None,
-        transformer_options: Mapping[str, Any] = {}, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        concat: Any = None,
+        cross: Any = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] = {},
+        **named: Any,
+    ) -> Tensor:
         """APPLY_MODEL: the model's own call, with other options."""
         injects = self.injected is not None
         context = replace(context_of(transformer_options), pending={})
@@ -113,15 +128,8 @@ def apply_composer(
     whose prompt does not tell where its concept is, and a concept that fits no region or not the model.
     """
     check_regions(regions)
+    _check_model(model)
     network = model.model.diffusion_model
-    layers = cross_attention_layers(network)
-    if not isinstance(network, UNetModel) or not layers:
-        raise ValueError(
-            f"Composer: expected a UNet with cross-attention (SD1.5, SD2, SDXL), got {base_name(model)}. "
-            "BlockLoRA Regional Sampling also takes SD3 and Flux."
-        )
-    if any(model.get_wrappers(kind, KEY) for kind in (WrappersMP.APPLY_MODEL, WrappersMP.SAMPLER_SAMPLE)):
-        raise ValueError("Composer: expected a MODEL that no Composer has changed yet, got one that has.")
     columns = _columns(regions, options)
     injected = injection(stack, model, regions) if options.injection and stack else None
     reads_maps = options.guides or options.reinitialise
@@ -130,7 +138,14 @@ def apply_composer(
         regions, rule, project=injected.project if injected else project, on_attention=on_attention
     )
     composed = apply_regions(model, sampling)
-    composer = Composer(options, Boxes(regions, rule), layers, watched_blocks(network), columns, injected)
+    composer = Composer(
+        options=options,
+        boxes=Boxes(regions, rule),
+        layers=cross_attention_layers(network),
+        watched=watched_blocks(network),
+        columns=columns,
+        injected=injected,
+    )
     if on_attention or options.isolation:
         composed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, composer.call)
     if reads_maps:
@@ -139,6 +154,17 @@ def apply_composer(
     if injected is None:
         return Composed(composed)
     return Composed(composed, len(injected.layers), injected.left_out)
+
+
+def _check_model(model: ComfyModel) -> None:
+    network = model.model.diffusion_model
+    if not isinstance(network, UNetModel) or not cross_attention_layers(network):
+        raise ValueError(
+            f"Composer: expected a UNet with cross-attention (SD1.5, SD2, SDXL), got {base_name(model)}. "
+            "BlockLoRA Regional Sampling also takes SD3 and Flux."
+        )
+    if any(model.get_wrappers(kind, KEY) for kind in (WrappersMP.APPLY_MODEL, WrappersMP.SAMPLER_SAMPLE)):
+        raise ValueError("Composer: expected a MODEL that no Composer has changed yet, got one that has.")
 
 
 def _columns(regions: Regions, options: ComposerOptions) -> list[tuple[int, ...]]:

@@ -42,9 +42,14 @@ class LatentGradient(NamedTuple):
 
 
 def latent_gradient(
-    guider: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any], recorder: Recorder,
-    masks_at: MasksAt, options: ComposerOptions,
-) -> LatentGradient | None:  # fmt: skip
+    guider: Any,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: Mapping[str, Any],
+    recorder: Recorder,
+    masks_at: MasksAt,
+    options: ComposerOptions,
+) -> LatentGradient | None:
     """What the losses make of the latents `x` (B, C, h, w) at noise level `sigma` (B,).
 
     None where no prompt of the sampler acts at this noise level. Nothing of the model has changed afterwards, however

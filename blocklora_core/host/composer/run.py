@@ -30,9 +30,13 @@ class Run:
     """
 
     def __init__(
-        self, options: ComposerOptions, boxes: Boxes, blocks: frozenset[Block], columns: Sequence[Sequence[int]],
+        self,
+        options: ComposerOptions,
+        boxes: Boxes,
+        blocks: frozenset[Block],
+        columns: Sequence[Sequence[int]],
         sigmas: Tensor,
-    ):  # fmt: skip
+    ):
         self.options, self.boxes, self.blocks, self.columns, self.sigmas = options, boxes, blocks, columns, sigmas
         self.guided = 0
         self.losses: dict[int, Tensor] = {}
@@ -63,7 +67,9 @@ class Run:
         if self._active is None:
             self._active = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
         recorder = Recorder(self.blocks, self.columns, self.options.reads_tokens, self.options.region > 0)
-        found = latent_gradient(guider, x, sigma, model_options, recorder, self.masks_at, self.options)
+        found = latent_gradient(
+            guider, x, sigma, model_options, recorder=recorder, masks_at=self.masks_at, options=self.options
+        )
         if found is None:
             return
         moves = self._active & found.gradient.isfinite().flatten(1).all(1)

@@ -128,12 +128,19 @@ class _Run:
             pictures[subject.name] = self._sample(sampler, subject.called)
         seen = self._classes(sampler, subset, title) if base_seen else {}
         drift = {name: tuple(values) for name, values in self._drifts(subset, seen, base_seen).items()}
-        return Measured(title, self._scores(pictures), len(subset), cost.seconds, cost.peak_bytes, drift), pictures
+        return Measured(
+            title,
+            concepts=self._scores(pictures),
+            merged=len(subset),
+            seconds=cost.seconds,
+            peak_bytes=cost.peak_bytes,
+            drift=drift,
+        ), pictures
 
     def _apply(self, subset: Sequence[Subject], method: str) -> Applied:
         model, clip, _ = self.base
         members = tuple(subject.lora for subject in subset)
-        return apply_merge(members, model, clip, method, self.job.overlap, self.job.options)
+        return apply_merge(members, model, clip, method=method, overlap=self.job.overlap, options=self.job.options)
 
     def _sampler(self, model: ComfyModel, clip: ComfyClip) -> Sampler:
         return Sampler(model, clip, self.base[2], self.job.sampling, self.callback.step)

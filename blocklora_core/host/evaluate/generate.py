@@ -89,9 +89,19 @@ class Sampler:
                 self.on_step(len(seeds))
 
         latents: Tensor = comfy.sample.sample(
-            self.model, noise, how.steps, how.cfg, how.sampler, how.scheduler, positive, self._encode(""),
-            torch.zeros_like(noise), callback=after, disable_pbar=True, seed=seeds[0],
-        )  # fmt: skip
+            self.model,
+            noise,
+            how.steps,
+            how.cfg,
+            how.sampler,
+            how.scheduler,
+            positive,
+            self._encode(""),
+            torch.zeros_like(noise),
+            callback=after,
+            disable_pbar=True,
+            seed=seeds[0],
+        )
         return latents
 
 

@@ -144,9 +144,11 @@ class _Layer:
 def attention_of(options: Mapping[str, Any]) -> Attend:
     """The host's own attention, as the layer of these options calls it."""
     return partial(
-        optimized_attention, heads=options["n_heads"], attn_precision=options["attn_precision"],
+        optimized_attention,
+        heads=options["n_heads"],
+        attn_precision=options["attn_precision"],
         transformer_options=options,
-    )  # fmt: skip
+    )
 
 
 def grid_of(q: Tensor, options: Mapping[str, Any]) -> Size:

@@ -63,9 +63,16 @@ class RegionalSampling:
             session.clear()
 
     def predict(
-        self, executor: Any, x: Tensor, t: Tensor, concat: Tensor | None = None, cross: Tensor | None = None,
-        control: Any = None, transformer_options: Mapping[str, Any] = {}, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        concat: Tensor | None = None,
+        cross: Tensor | None = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] = {},
+        **named: Any,
+    ) -> Tensor:
         """APPLY_MODEL: the model's own call, with other options, and for joint attention a longer prompt."""
         session = transformer_options.get(self.key) or Session(self, x.shape, {})
         call = Call(executor.class_obj, session, x, cross, transformer_options)

@@ -116,7 +116,14 @@ class RunFiles:
 
 def _as_trained(lora: BlockLoRA) -> BlockLoRA:
     return BlockLoRA(
-        lora.concept, lora.layers, lora.scheme, lora.slot, lora.base, lora.embeddings, lora.grams, lora.training
+        lora.concept,
+        lora.layers,
+        scheme=lora.scheme,
+        slot=lora.slot,
+        base=lora.base,
+        embeddings=lora.embeddings,
+        grams=lora.grams,
+        training=lora.training,
     )
 
 

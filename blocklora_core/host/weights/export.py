@@ -77,7 +77,16 @@ def export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
     stored = {name: in_dtype(layer, dtype) for name, layer in kept.items()}
     layerwise = tuple(member.concept.name for member in members if _is_layerwise(member))
     error = relative_error(stored, exact)
-    return Exported(path, len(kept), _ranks(kept), _ranks(exact), dtype, error, embeddings, layerwise)
+    return Exported(
+        path=path,
+        layers=len(kept),
+        ranks=_ranks(kept),
+        full_ranks=_ranks(exact),
+        dtype=dtype,
+        error=error,
+        embeddings=embeddings,
+        layerwise=layerwise,
+    )
 
 
 def _ranks(layers: Mapping[str, Layer]) -> tuple[int, int]:
