@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..text.layerwise import Block
 from .maps import Recorder
 
-if TYPE_CHECKING:
-    from .run import Run
-
 KEY = "blocklora_composer"
 
 Pending = dict[Block, list[tuple[slice, Tensor, Tensor]]]
 """By block, what attn2_output_patch adds to its cross-attention: rows of the batch, cells, (b, n, C)."""
+
+
+class Guide(Protocol):
+    """The part of run.Run that a prediction calls."""
+
+    def guide(self, guider: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Context:
     them. pending: of one call of the model; None outside.
     """
 
-    run: Run | None = None
+    run: Guide | None = None
     recorder: Recorder | None = None
     pending: Pending | None = None
 
