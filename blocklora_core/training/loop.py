@@ -108,7 +108,7 @@ class Trainer:
 
     def run(self, callback: Callback) -> None:
         """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
-        with self.adapters.attached(self.layers), self.objective.watching():
+        with self.adapters.attached(self.layers), self.objective.recording():
             self.prepare()
             while len(self.losses) < self.config.steps:
                 self._step()

@@ -14,7 +14,7 @@ from .config import TrainConfig
 from .data.dataset import Batch, Dataset
 from .port import Port
 from .prompts import ConceptPrompts, Negatives
-from .regularisers.attention import AttentionWatch
+from .regularisers.attention import AttentionRecorder
 from .regularisers.prior import ClassPictures
 from .terms import Term, term_losses
 from .weighting import WEIGHTINGS
@@ -44,11 +44,11 @@ class Objective:
     ):
         self.port, self.dataset, self.concept, self.prompts = port, dataset, concept, prompts
         self.adapters, self.config, self.generator = adapters, config, generator
-        self._watch = self._make_watch()
+        self._recorder = self._make_recorder()
         self._negatives: Negatives | None = None
         self._prior: ClassPictures | None = None
 
-    def _make_watch(self) -> AttentionWatch | None:
+    def _make_recorder(self) -> AttentionRecorder | None:
         if not self.config.attention.weight:
             return None
         if not (self.port.cross_attentions and self.prompts.token.embeddings() and self.dataset.has_masks):
@@ -56,11 +56,11 @@ class Objective:
                 "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
                 "got one of them missing. Connect masks to Train, or set its weight to 0."
             )
-        return AttentionWatch(self.port.cross_attentions)
+        return AttentionRecorder(self.port.cross_attentions)
 
-    def watching(self) -> AbstractContextManager[object]:
+    def recording(self) -> AbstractContextManager[object]:
         """Where the losses are computed: with a hook on each cross-attention, if they are regularised."""
-        return self._watch.attached() if self._watch else nullcontext()
+        return self._recorder.attached() if self._recorder else nullcontext()
 
     def prepare(self) -> None:
         """Draw the prompts and pictures that the regularisations need."""
@@ -91,8 +91,8 @@ class Objective:
         terms = [own, *self._niche_terms(own), *self._prior_terms()]
         losses = term_losses(self.port, terms, self._weights)
         total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
-        if self._watch:
-            total = total + self.config.attention.weight * self._attention_loss(own, self._watch)
+        if self._recorder:
+            total = total + self.config.attention.weight * self._attention_loss(own, self._recorder)
         return BatchLoss(total, losses[0].item(), losses[1].item() if self._negatives else 0.0)
 
     def _own_term(self, batch: Batch) -> Term:
@@ -121,9 +121,9 @@ class Objective:
         prompts = self._prior.encode(len(latents), live=self.prompts.live)
         return [Term(noisy, sigma, prompts, latents, self.config.prior.weight)]
 
-    def _attention_loss(self, own: Term, watch: AttentionWatch) -> Tensor:
+    def _attention_loss(self, own: Term, recorder: AttentionRecorder) -> Tensor:
         masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
-        return watch.loss(masks, own.prompts.concept_at)
+        return recorder.loss(masks, own.prompts.concept_at)
 
     def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """(latents at a random noise level each, those levels)."""

@@ -108,7 +108,7 @@ class _Layer:
         def make() -> Plan:
             return plan(session.layout_on(size).only(session.prompted(side)), q.device, q.dtype)
 
-        return session.kept((size, side, q.device, q.dtype), make)
+        return session.cached((size, side, q.device, q.dtype), make)
 
     def _keys_values(self, side: Side, q: Tensor, region: int) -> KeysValues:
         session, module = self.call.session, self._module
@@ -121,7 +121,7 @@ class _Layer:
 
         if self._changes(module):
             return make()
-        return session.kept((self.block, side, region, q.device, q.dtype), make)
+        return session.cached((self.block, side, region, q.device, q.dtype), make)
 
     @property
     def _module(self) -> Any:

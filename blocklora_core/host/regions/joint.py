@@ -76,7 +76,7 @@ class _Biased:
             each = q.shape[0] // len(own)
             return torch.stack(own).to(q.device)[:, None].repeat_interleave(1 if len(own) == 1 else each, dim=0)
 
-        return session.kept(
+        return session.cached(
             (self.call.sides, tuple(self.texts), self.size, further, q.shape[0], q.device, q.dtype), make
         )
 

@@ -76,7 +76,7 @@ class RegionalSampling:
         """APPLY_MODEL: the model's own call, with other options, and for joint attention a longer prompt."""
         session = transformer_options.get(self.key) or Session(self, x.shape, {})
         call = Call(executor.class_obj, session, x, cross, transformer_options)
-        change = session.kept("change", lambda: _change_of(call.network))
+        change = session.cached("change", lambda: _change_of(call.network))
         if change and session.is_active(call.model.model_sampling, t) and any(call.sides):
             call = change(call)
         return executor(x, t, concat, call.cross, control, call.options, **named)
