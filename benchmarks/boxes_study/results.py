@@ -25,13 +25,13 @@ LABEL = 330
 
 def figures(judge: Judge, found: Sequence[Scene], folders: Folders) -> dict[str, Any]:
     """right: share of boxes whose nearest concept is the one asked for. image: alignment with its held-out pictures.
-    Intervals over groups and boxes."""
+    Intervals over groups and pictures, whose boxes stay together."""
     right, image = [], []
     for scene in found:
         pictures = kept_pictures(scene.path(folders))
         hits, alike = zip(*_boxes(judge, scene, pictures), strict=True)
-        right.append(np.concatenate(hits).tolist())
-        image.append(np.concatenate(alike).tolist())
+        right.append(np.mean(hits, axis=0).tolist())
+        image.append(np.mean(alike, axis=0).tolist())
     return {"right": rounded(bootstrap(right)), "image": rounded(bootstrap(image))}
 
 

@@ -23,7 +23,7 @@ from blocklora_core.host.evaluate.generate import Sampler, Sampling, encode
 from blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from blocklora_core.host.weights.patching import apply_merge
 from blocklora_core.regions import Region
-from blocklora_core.regions.composer.options import PRESETS, ComposerOptions
+from blocklora_core.regions.composer.options import CODE, PAPER, ComposerOptions
 
 BACKGROUND = "a white background"
 FAINT = 0.1
@@ -31,7 +31,6 @@ FAINT = 0.1
 
 INJECTED = Recipe("plain LoRA", fields={**NICHE, **NO_GRAMS}, pattern=r"attn2\.to_(k|v|out)")
 """LoRA-Composer's own way: K, V and out of cross-attention act in the region."""
-PRESET = PRESETS["paper"]
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "injection": {"injection": False}, "enhancement": {"enhancement": 0.0}, "fill": {"fill": 0.0},
     "region loss": {"region": 0.0}, "isolation": {"isolation": False}, "re-initialisation": {"reinitialise": False},
@@ -59,16 +58,27 @@ SETTINGS: Mapping[str, Setting] = {
     "regional": Setting("Merged, regional sampling"),
     "isolated": Setting(
         "Merged, regional sampling, boxes apart in self-attention",
-        composer=replace(PRESET, enhancement=0.0, fill=0.0, region=0.0, reinitialise=False),
+        composer=replace(PAPER, enhancement=0.0, fill=0.0, region=0.0, reinitialise=False),
     ),
-    "merged": Setting("Merged, LoRA-Composer without injection", composer=PRESET),
-    "merged_code": Setting("The same with the code's weights", composer=PRESETS["code"]),
-    "full": Setting("Not merged, LoRA-Composer in full", False, composer=PRESET),
+    "merged": Setting("Merged, LoRA-Composer without injection, gentle", composer=PAPER),
+    "merged_code": Setting("The same, strong (the code's weights)", composer=CODE),
+    "full": Setting("Not merged, LoRA-Composer in full", False, composer=PAPER),
     **{
-        f"without_{name.replace(' ', '_')}": Setting(f"... without {name}", False, composer=replace(PRESET, **off))
+        f"without_{name.replace(' ', '_')}": Setting(f"... without {name}", False, composer=replace(PAPER, **off))
         for name, off in PARTS.items()
     },
 }
+
+STEPS = (0.0, 20.0, 40.0, 80.0, 160.0)
+SWEEP: Mapping[str, Setting] = {
+    "regional": SETTINGS["regional"],
+    **{
+        f"step_{size:g}": Setting(f"The paper's weights, step {size:g}", composer=replace(PAPER, step_size=size))
+        for size in STEPS
+    },
+    "strong": Setting("The code's weights, step 20", composer=CODE),
+}
+"""How hard LoRA-Composer guides, from its paper's weights with its code's step to its code's weights: `--sweep`."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Scorer:
         return all(cell.path(self.folders).is_file() for cell in cells)
 
     def measured(self, title: str, runs: Sequence[Sequence[Cell]], count: int) -> Measured:
-        """The cells of each seed; a concept's pictures of all seeds count alike."""
+        """The cells of each seed, a run each."""
         concepts: dict[str, list[ConceptScores]] = {}
         drifted: dict[str, list[float]] = {}
         for cells in runs:
@@ -68,7 +68,8 @@ class Scorer:
                 for name, values in self._drifts(cell, self._embedded(cell)).items():
                     drifted.setdefault(name, []).extend(values)
         ordered = {member.name: ConceptScores.cat(concepts[member.name]) for member in self.plan.members}
-        return Measured(title, ordered, count, drift={name: tuple(values) for name, values in drifted.items()})
+        drift = {name: tuple(values) for name, values in drifted.items()}
+        return Measured(title, ordered, count, drift=drift, runs=len(runs))
 
     @cached_property
     def _seen(self) -> dict[Path, Shown]:

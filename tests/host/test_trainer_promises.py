@@ -1,10 +1,10 @@
-"""What the built-in trainer lacks or is known to get wrong, one test each, shown right here.
+"""What users of trainers in graphs miss most, one promise of ours each; no other trainer is run here.
 
-Some have their tests elsewhere. In test_training.py: masks in the loss, previews, saving on interrupt, a loss that
+Others have their tests elsewhere. In test_training.py: masks in the loss, previews, saving on interrupt, a loss that
 explodes ("diverging"). In test_runs.py: resuming with optimizer state. In test_memory.py: running out of memory. In
 test_text_training.py: text encoders, prior preservation. In test_any_model.py: the loss in the units of the model's own
-output. In tests/core: several sizes in a batch, and what schedules, averages and caption dropout do in detail. Time and
-memory: the train benchmark.
+output. In tests/core: several sizes in a batch; what schedules, averages and caption dropout do in detail. The train
+benchmark runs the built-in trainer beside ours, for time and memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plain(base: Base) -> TrainResult:
 
 
 def test_the_seed_alone_decides(base: Base, plain: TrainResult) -> None:
-    """The built-in trainer draws pictures and noise levels from torch's own generator, which nobody seeds."""
+    """Not torch's own generator, which other nodes draw from as well."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         again = train(base)
@@ -63,7 +63,7 @@ def test_the_seed_alone_decides(base: Base, plain: TrainResult) -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_controls_that_its_users_miss_reach_the_run(base: Base, plain: TrainResult, changes: dict[str, Any]) -> None:
+def test_controls_reach_the_run(base: Base, plain: TrainResult, changes: dict[str, Any]) -> None:
     result = train(base, **changes)
     assert any(not torch.equal(layer.up, result.lora.layers[name].up) for name, layer in plain.lora.layers.items())
 
