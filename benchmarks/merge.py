@@ -21,8 +21,6 @@ The last line is one JSON object:
     speedup                stock_chain_seconds / block_seconds; speedup_cold, over block_cold_seconds; speedup_files,
                            stock_files_seconds / block_files_seconds
     over_copy              block_seconds / copy_seconds
-    reweight_seconds       one strength of the fifteen changed while they are loaded: our merge again, and the load
-    reweight_one_over_full reweight_seconds / block_seconds
     growth_60_over_15      sixty concepts over fifteen, our merge, both in schemes of 64 slots
     sizes                  rows: the same for 1 to 60 concepts in schemes of 64 slots on SD1.5's shapes (with CLIP) and
                            SDXL's (the UNet alone), from memory, and with the files read from a warm disk
@@ -53,7 +51,7 @@ import_comfyui()
 import torch  # noqa: E402
 
 from benchmarks.common.concepts import make_concept, make_grams  # noqa: E402
-from benchmarks.common.models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
+from benchmarks.common.models import SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
 from benchmarks.sides.merge_peft import peft_results  # noqa: E402
 from benchmarks.sides.merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
 from benchmarks.sides.stock_rows import apply_rows, multi_loader  # noqa: E402
@@ -74,7 +72,6 @@ KINDS = (
     "stock_files",
     *(f"{ours}{kind}" for ours in ("block", "fused") for kind in ("", "_cold", "_files")),
 )
-EVERYTHING = 1e32  # Bytes: what ComfyUI allows a load that is not bounded.
 
 
 def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -145,22 +142,6 @@ class Bench:
     def multi_loader(self, node: Any) -> float:
         return loaded_seconds(lambda: apply_rows(node, self.model, self.paths["files"]))
 
-    def reweight(self) -> float:
-        """One strength of the fifteen changed, merged and loaded, on a model that has them loaded already."""
-        first = self._merged(self.stacks["files"])
-        first.partially_load(CPU, EVERYTHING)
-        stack = self.stacks["files"]
-        changed = (*stack[:7], stack[7].with_strength(0.5), *stack[8:])
-        watch = Stopwatch()
-        patcher = self._merged(changed)
-        patcher.partially_load(CPU, EVERYTHING)
-        taken = watch.seconds()
-        patcher.unpatch_model(device_to=CPU)
-        return taken
-
-    def _merged(self, stack: Stack) -> Any:
-        return apply_merge(stack, self.model, self.clip, "per_row").model
-
     def bare_load(self) -> float:
         """patch_model without patches. On a CPU nothing moves, so this is bookkeeping alone."""
         return loaded_seconds(self.model.clone)
@@ -204,20 +185,18 @@ def sides(bench: Bench) -> dict[str, Callable[[], float]]:
         "copy": bench.copy,
         "bare_load": bench.bare_load,
         "copy_weights": bench.copy_weights,
-        "reweight": bench.reweight,
         "block_15_of_64": bench.merge("few", "per_row"),
         "block_60_of_64": bench.merge("many", "per_row"),
     }
 
 
 def results(median: dict[str, float]) -> Iterator[tuple[str, float]]:
-    for name in (*KINDS, "copy", "bare_load", "copy_weights", "reweight"):
+    for name in (*KINDS, "copy", "bare_load", "copy_weights"):
         yield f"{name}_seconds", median[name]
     yield "speedup", median["stock_chain"] / median["block"]
     yield "speedup_cold", median["stock_chain"] / median["block_cold"]
     yield "speedup_files", median["stock_files"] / median["block_files"]
     yield "over_copy", median["block"] / median["copy"]
-    yield "reweight_one_over_full", median["reweight"] / median["block"]
     yield "growth_60_over_15", median["block_60_of_64"] / median["block_15_of_64"]
 
 

@@ -137,7 +137,7 @@ def placed(layer: Layer, rows: range, out_features: int) -> Layer:
     """
     if layer.out_features != len(rows):
         raise ShapeError(f"expected {len(rows)} rows, the layer has {layer.out_features}.")
-    moved = tidy(range(part.start + rows.start, part.stop + rows.start, part.step) for part in layer.rows)
+    moved = tidy(range(part.start + rows.start, part.stop + rows.start) for part in layer.rows)
     return replace(layer, rows=moved, out_features=out_features)
 
 

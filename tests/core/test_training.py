@@ -237,12 +237,11 @@ def test_non_finite_loss_stops_with_a_remedy_and_keeps_the_last_good_state() -> 
     assert len(trainer.losses) == 5
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "interleaved"])
 @pytest.mark.parametrize("probability", [0.0, 0.5])
-def test_adapter_adds_its_dense_delta_to_the_output(layout: str, probability: float) -> None:
+def test_adapter_adds_its_dense_delta_to_the_output(probability: float) -> None:
     linear = nn.Linear(10, 32)
     layer = AdaptedLayer(linear, 32, 10)
-    rows = Scheme(slots=4, layout=layout).rows(2, 32)
+    rows = Scheme(slots=4).rows(2, 32)
     adapter = RowBlockAdapter(layer, rows, 3, torch.Generator().manual_seed(0), torch.device("cpu"))
     nn.init.normal_(adapter.up)
     adapters = AdapterSet({"l": adapter}, Erasure(probability), torch.Generator().manual_seed(1))

@@ -30,8 +30,6 @@ KEYS = (
     "speedup_files",
     "over_copy",
     "growth_60_over_15",
-    "reweight_seconds",
-    "reweight_one_over_full",
 )
 
 

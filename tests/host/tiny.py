@@ -23,7 +23,6 @@ from demo.base import UNET, VAE, write_checkpoint
 from demo.denoiser import build_unet
 
 CONTIGUOUS = Scheme()
-INTERLEAVED = Scheme(layout="interleaved")
 TEXT_LAYERS = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
 
 
