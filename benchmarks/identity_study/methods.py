@@ -62,7 +62,7 @@ METHODS: Mapping[str, Method] = {
     "knots": Method("ED-LoRA, KnOTS", "ed", Merge("knots")),
     "no_erasure": Method("BlockLoRA without erasure", "block 0", Merge("per_row")),
     "no_row_blocks": Method("BlockLoRA without row blocks", "dense erasure", Merge("task_sum")),
-    "affine": Method("BlockLoRA, averaged", "block", Merge("affine")),
+    "affine": Method("BlockLoRA, averaged as in its paper", "block", Merge("affine")),
     "niche": Method("Row blocks and niche, summed", "default", Merge("per_row")),
     "niche_fusion": Method("Row blocks and niche, gradient fusion", "default", Merge("gradient_fusion")),
     "niche_1": Method("The default, but niche 1", "niche 1", Merge("fused"), seeds=True),

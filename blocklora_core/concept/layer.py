@@ -141,7 +141,7 @@ def placed(layer: Layer, rows: range, out_features: int) -> Layer:
     return replace(layer, rows=moved, out_features=out_features)
 
 
-def joined(layers: Sequence[Layer]) -> Layer:
+def concat_layers(layers: Sequence[Layer]) -> Layer:
     """One layer that changes a weight as all `layers` of it do; its rank is the sum of theirs.
 
     ValueError when their rows overlap or interleave.

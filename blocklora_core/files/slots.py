@@ -110,7 +110,7 @@ def _slots_of(record: Record, scheme: Scheme) -> set[int]:
         return set()
     if record.scheme == scheme:
         return {record.slot}
-    shapes = {(out, keys.parts(stem), rows) for stem, (out, rows) in record.layers.items()}
+    shapes = {(out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items()}
     return {
         slot
         for slot in range(scheme.slots)

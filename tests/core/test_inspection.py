@@ -23,7 +23,14 @@ from blocklora_core.merge.methods.fused import fused
 from blocklora_core.reports.inspection import inspect, report_picture, table, text
 from blocklora_core.reports.inspection.crosstalk import answer, crosstalk
 from blocklora_core.reports.inspection.figures import PairFigures
-from blocklora_core.reports.inspection.verdict import DEAF, DROWNED, LOUD, QUIET, outlook, verdict
+from blocklora_core.reports.inspection.verdict import (
+    HIGH_CROSSTALK,
+    HIGH_INTERFERENCE,
+    LOW_CROSSTALK,
+    LOW_INTERFERENCE,
+    outlook,
+    verdict,
+)
 from blocklora_core.reports.palette import FREE, colour
 from blocklora_core.reports.slots import slot_picture
 from tests.core.samples import CONV, KEY, QUERY, TEXT, Recipe, inputs, with_grams
@@ -132,14 +139,18 @@ def test_an_empty_stack_and_unlike_shapes_are_refused() -> None:
         inspect((make("<a>", 0), make("<b>", 1, replace(SMALL, shapes={QUERY: (64, 12)}))))
 
 
-PAIR = PairFigures("<a>", "<b>", 3, 0, 0, 0.0, (LOUD * 2, 0.0), (DEAF / 5, 0.0))
+PAIR = PairFigures("<a>", "<b>", 3, 0, 0, 0.0, (HIGH_CROSSTALK * 2, 0.0), (LOW_CROSSTALK / 5, 0.0))
 SHARING = replace(PAIR, shared_rows=9, shared_layers=2, cosine=0.25)
 VERDICTS = [
-    (PAIR, f"per_row will bleed (<b> answers to <a>'s inputs at {LOUD * 2:.0%} of its own); fused will not bleed"),
+    (
+        PAIR,
+        f"per_row will bleed (<b> answers to <a>'s inputs at {HIGH_CROSSTALK * 2:.0%} of its own); "
+        "fused will not bleed",
+    ),
     (PAIR, "Their rows are their own."),
-    (replace(PAIR, summed=(0.0, LOUD * 2)), "per_row will bleed (<a> answers to <b>'s inputs"),
-    (replace(PAIR, summed=(0.0, DEAF * 0.9)), "per_row will not bleed"),
-    (replace(PAIR, summed=(0.0, (DEAF + LOUD) / 2)), "per_row may bleed"),
+    (replace(PAIR, summed=(0.0, HIGH_CROSSTALK * 2)), "per_row will bleed (<a> answers to <b>'s inputs"),
+    (replace(PAIR, summed=(0.0, LOW_CROSSTALK * 0.9)), "per_row will not bleed"),
+    (replace(PAIR, summed=(0.0, (LOW_CROSSTALK + HIGH_CROSSTALK) / 2)), "per_row may bleed"),
     (replace(PAIR, summed=None, solved=None), "cannot tell. Without Grams"),
     (replace(SHARING, summed=None, solved=None), "will bleed, as far as rows tell"),
     (SHARING, "They share 9 rows in 2 layers, at a mean cosine of 0.25"),
@@ -156,10 +167,10 @@ def test_verdicts(pair: PairFigures, words: str) -> None:
     ("interference", "words"),
     [
         (0.0, "stays"),
-        (QUIET, "stays"),
-        (QUIET + 0.01, "may"),
-        (DROWNED - 0.01, "may"),
-        (DROWNED, "will"),
+        (LOW_INTERFERENCE, "stays"),
+        (LOW_INTERFERENCE + 0.01, "may"),
+        (HIGH_INTERFERENCE - 0.01, "may"),
+        (HIGH_INTERFERENCE, "will"),
         (9.0, "will"),
     ],
 )

@@ -92,11 +92,11 @@ def test_a_resting_token_keeps_no_more_than_so_many_prompts(monkeypatch: pytest.
     with torch.no_grad():
         for _ in range(2):
             before = port.encodings
-            trainer.own.encode(["one", "two"])
+            trainer.prompts.encode(["one", "two"])
         assert port.encodings == before
-        trainer.own.encode(["three"])
-        assert len(trainer.own._kept) == 2
-        trainer.own.encode(["one"])
+        trainer.prompts.encode(["three"])
+        assert len(trainer.prompts._kept) == 2
+        trainer.prompts.encode(["one"])
     assert port.encodings == before + 2
 
 
@@ -248,7 +248,7 @@ def test_adapter_adds_its_dense_delta_to_the_output(probability: float) -> None:
     x = torch.randn(2, 5, 10)
     with adapters.attached({"l": layer}):
         adapted = linear(x)
-        with adapters.silent():
+        with adapters.disabled():
             assert torch.equal(linear(x), nn.functional.linear(x, linear.weight, linear.bias))
         with adapters.erasing():
             erased = linear(x)

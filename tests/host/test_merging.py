@@ -13,7 +13,7 @@ import comfy.utils
 import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
-from blocklora.blocklora_core.concept.keys import is_geglu, is_text, parts
+from blocklora.blocklora_core.concept.keys import fused_parts, is_geglu, is_text
 from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count, index
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.weights.names import on_weights, weights_of
@@ -83,7 +83,7 @@ def test_only_the_slot_s_rows_change_in_geglu_both_halves(base: Base) -> None:
     before = patched(base.model)
     after = patched(per_row(base, make_lora(base, "<c>", 3)).model)
     name = next(name for name in before if is_geglu(name))
-    held = index(CONTIGUOUS.rows(3, before[name].shape[0], parts(name)))
+    held = index(CONTIGUOUS.rows(3, before[name].shape[0], fused_parts(name)))
     changed = (before[name] != after[name]).any(1).nonzero().flatten()
     assert changed.tolist() == sorted(held.tolist())
     assert (held < before[name].shape[0] // 2).sum() * 2 == len(held)

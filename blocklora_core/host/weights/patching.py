@@ -105,4 +105,12 @@ def apply_merge(
     if clip is not None:
         clip = with_concepts(clip, tokens)
         clip_layers = add_to(clip.patcher, merged.members, text=True)
-    return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)
+    return Applied(
+        patched,
+        clip,
+        merged=merged,
+        model_layers=model_layers,
+        clip_layers=clip_layers,
+        tokens=tuple(tokens),
+        unused=unused,
+    )

@@ -113,7 +113,7 @@ class AdapterSet:
             yield
 
     @contextmanager
-    def silent(self) -> Iterator[None]:
+    def disabled(self) -> Iterator[None]:
         """The frozen model alone, without gradients."""
         self.active = False
         try:
