@@ -28,16 +28,16 @@ _NOT_LORAS: Mapping[str, str] = {
     "clip_g": "a textual inversion embedding (name it in the prompt)",
 }
 
-Parts = dict[str, dict[dialects.Role, str]]
+TensorNames = dict[str, dict[dialects.Role, str]]
 """Layer stem -> role -> tensor name."""
 
 Others = dict[str, dict[str, str]]
 """Layer stem -> last words -> tensor name, of layers that are no LoRA (see adapters.py)."""
 
 
-def sort_tensors(names: Iterable[str]) -> Parts:
+def sort_tensors(names: Iterable[str]) -> TensorNames:
     """Tensor names by layer and role; ValueError when something is no part of a LoRA that we can read."""
-    parts: Parts = {}
+    parts: TensorNames = {}
     kinds: set[str] = set()
     unknown: list[str] = []
     for name in names:
@@ -56,7 +56,7 @@ def sort_tensors(names: Iterable[str]) -> Parts:
     return parts
 
 
-def sort_foreign(names: Iterable[str]) -> tuple[Parts, Others]:
+def sort_foreign(names: Iterable[str]) -> tuple[TensorNames, Others]:
     """Tensor names of another tool's file: those of LoRA layers, and those of layers of other kinds.
 
     Other kinds are known by the names that ComfyUI's own loader takes; under other tools' names they are refused.
@@ -100,7 +100,7 @@ def _is_other(words: Mapping[str, str]) -> bool:
     return kinds <= adapters.KINDS and (bool(kinds) or "dora_scale" in words)
 
 
-def _refuse(parts: Parts, kinds: set[str], unknown: list[str]) -> None:
+def _refuse(parts: TensorNames, kinds: set[str], unknown: list[str]) -> None:
     if not any({"up", "down"} & set(roles) for roles in parts.values()):
         what = next((kind for start, kind in _NOT_LORAS.items() if _starts(unknown, start)), None)
         if what:

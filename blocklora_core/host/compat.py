@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor, nn
 
@@ -26,12 +25,6 @@ def _embedding_answer() -> int:
 def embedding_found(vectors: Tensor | None, name: str, leftover: str) -> tuple[Any, ...]:
     """What `SDTokenizer._try_get_embedding` returns: (vectors, leftover), from 0.28.0 on (vectors, name, leftover)."""
     return (vectors, leftover) if _embedding_answer() == 2 else (vectors, name, leftover)
-
-
-def patch_dtype(device: Any) -> torch.dtype:
-    """What the host computes patches in: from 0.4.0 on its choice, before float32."""
-    chosen = getattr(comfy.model_management, "lora_compute_dtype", None)
-    return torch.float32 if chosen is None else chosen(device)
 
 
 def axes_of_words(network: nn.Module) -> Any:

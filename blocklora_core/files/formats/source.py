@@ -12,7 +12,7 @@ from torch import Tensor
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Concept
 from .. import shown
-from ..contents import STOCK, Others, Parts, sort_foreign
+from ..contents import STOCK, Others, TensorNames, sort_foreign
 from ..record import bundled
 from ..tensors import adapter_of, embedding_of, layer_of
 
@@ -26,7 +26,7 @@ class Source:
     entries: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def parts(self) -> Parts:
+    def tensor_names(self) -> TensorNames:
         """Layer stem -> role -> tensor name; ValueError when something is no part of a LoRA."""
         return self._sorted[0]
 
@@ -36,7 +36,7 @@ class Source:
         return self._sorted[1]
 
     @cached_property
-    def _sorted(self) -> tuple[Parts, Others]:
+    def _sorted(self) -> tuple[TensorNames, Others]:
         return sort_foreign(self.tensors)
 
 
@@ -51,12 +51,12 @@ class Format:
 
 def plain(source: Source) -> BlockLoRA:
     """Every layer under the stem that the file has, at alpha / rank, or 1 without an alpha."""
-    if not source.parts and not source.others:
+    if not source.tensor_names and not source.others:
         raise ValueError(f"Expected LoRA layers, got none among {len(source.tensors)} tensors.")
     concept, embeddings = _embeddings(source.tensors)
     return BlockLoRA(
         concept=concept or shown.foreign_concept(source.entries, source.path),
-        layers={stem: layer_of(stem, roles, source.tensors) for stem, roles in sorted(source.parts.items())},
+        layers={stem: layer_of(stem, roles, source.tensors) for stem, roles in sorted(source.tensor_names.items())},
         base=shown.foreign_base(source.entries),
         embeddings=embeddings,
         adapters=_adapters(source),
@@ -68,7 +68,7 @@ def plain(source: Source) -> BlockLoRA:
 def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float]) -> BlockLoRA:
     """`lora`, each layer without an alpha of its own times factor(stem, rank)."""
     layers = {
-        stem: layer if "alpha" in source.parts[stem] else layer.scaled(factor(stem, layer.rank))
+        stem: layer if "alpha" in source.tensor_names[stem] else layer.scaled(factor(stem, layer.rank))
         for stem, layer in lora.layers.items()
     }
     return lora.with_layers(layers)

@@ -12,7 +12,7 @@ import comfy.lora
 
 from ...concept import keys
 from ...concept.concept import BlockLoRA
-from ...concept.layer import Layer, ShapeError, joined, placed
+from ...concept.layer import Layer, ShapeError, concat_layers, placed
 from ..comfy import ComfyClip, ComfyModel
 
 
@@ -121,7 +121,7 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]
     fitting = lora.with_layers({stem: lora.layers[stem] for stem in whole}).renamed_layers(whole)
     layers = {name: _fitted(name, layer, weights) for name, layer in fitting.layers.items()}
     for name, pieces in _placed(lora, weights).items():
-        layers[name] = _joined(lora, name, [*pieces, *([layers[name]] if name in layers else [])])
+        layers[name] = _concat(lora, name, [*pieces, *([layers[name]] if name in layers else [])])
     if fitting.grams:
         # All pieces of a weight read its input.
         owners = {stem: weights.pieces[stem].weight for stem in lora.layers if stem in weights.pieces}
@@ -149,8 +149,8 @@ def _shaped(what: str, change: Callable[..., Layer], *inputs: Any) -> Layer:
         raise ShapeError(f"{what}: {error}") from error
 
 
-def _joined(lora: BlockLoRA, name: str, layers: list[Layer]) -> Layer:
+def _concat(lora: BlockLoRA, name: str, layers: list[Layer]) -> Layer:
     try:
-        return joined(layers)
+        return concat_layers(layers)
     except ValueError as error:
         raise ValueError(f"{lora.label}: expected one layer for each row of {name}, got several. {error}") from error

@@ -15,7 +15,6 @@ from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
 from .names import Weights, on_weights, weights_of
-from .reweighting import adopted
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def apply_merge(
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
     merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
-    patched = adopted(model.clone())
+    patched = model.clone()
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
@@ -105,6 +104,13 @@ def apply_merge(
         read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
-        clip.patcher = adopted(clip.patcher)
         clip_layers = add_to(clip.patcher, merged.members, text=True)
-    return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)
+    return Applied(
+        patched,
+        clip,
+        merged=merged,
+        model_layers=model_layers,
+        clip_layers=clip_layers,
+        tokens=tuple(tokens),
+        unused=unused,
+    )
