@@ -126,7 +126,7 @@ def main() -> None:
         base = comfy.sd.load_checkpoint_guess_config(str(chosen.checkpoint))[:3]
         weights = weights_of(base[0], base[1])
         loras: list[BlockLoRA] = [load(file) for file in chosen.files]
-        assert all(not on_weights(lora, weights)[1] for lora in loras), "files of another base"
+        assert all(not on_weights(lora, weights).unknown for lora in loras), "files of another base"
         known = references(chosen.art, [lora.concept.name for lora in loras])
         rows: list[Row] = []
         alone = {}
