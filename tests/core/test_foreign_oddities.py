@@ -1,4 +1,4 @@
-"""Odd but ordinary files of other tools: what the stock loader leaves out is left out and told, and strangers are named."""
+"""Odd but ordinary files of other tools: what stock leaves out is left out and told, and strangers are named."""
 
 from __future__ import annotations
 
