@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import comfy.model_patcher
 import comfy.supported_models as architectures
 import torch
+from comfy.ldm.chroma.model import ChromaParams
+from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
 
 from tests.host.any_model import CPU, MODELS, build
 
@@ -43,6 +46,14 @@ _PIXART = {
     "image_model": "pixart_alpha", "input_size": 16, "patch_size": 2, "in_channels": 4, "hidden_size": 96, "depth": 1,
     "num_heads": 3, "caption_channels": 64, "micro_condition": False,
 }  # fmt: skip
+
+for _settings, _params, _new in (
+    (_CHROMA, ChromaParams, {"txt_ids_dims": [], "vec_in_dim": None}),
+    (_HUNYUAN_VIDEO, HunyuanVideoParams, {"meanflow_sum": False}),
+):
+    # What newer hosts ask for.
+    _fields = {field.name for field in dataclasses.fields(_params)}
+    _settings.update({name: value for name, value in _new.items() if name in _fields})
 
 MORE: dict[str, tuple[Any, dict[str, Any]]] = {
     "wan": (architectures.WAN21_T2V, _WAN),
