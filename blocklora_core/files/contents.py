@@ -12,7 +12,7 @@ from .record import GRAMS_TENSOR, bundled
 
 STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Merge."
 
-Parts = dict[str, dict[dialects.Role, str]]
+TensorNames = dict[str, dict[dialects.Role, str]]
 """Layer stem -> role -> tensor name."""
 
 Others = dict[str, dict[str, str]]
@@ -22,12 +22,12 @@ Others = dict[str, dict[str, str]]
 class Sorted(NamedTuple):
     """Another tool's tensors. left: names of those that are left out, as they are part of no whole layer."""
 
-    parts: Parts
+    names: TensorNames
     others: Others
     left: tuple[str, ...]
 
 
-def sort_tensors(names: Iterable[str]) -> Parts:
+def sort_tensors(names: Iterable[str]) -> TensorNames:
     """Tensor names of our own file by layer and role; ValueError when something is no part of a LoRA."""
     parts, unknown = _parts({name: name for name in names})
     if unknown:
@@ -73,9 +73,9 @@ def changes_of(words: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _parts(given: Mapping[str, str]) -> tuple[Parts, list[str]]:
+def _parts(given: Mapping[str, str]) -> tuple[TensorNames, list[str]]:
     """given: name as ComfyUI's loader calls it -> tensor name."""
-    parts: Parts = {}
+    parts: TensorNames = {}
     kinds: set[str] = set()
     unknown: list[str] = []
     for name, tensor in given.items():

@@ -144,7 +144,7 @@ def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
 def _comment(lora: BlockLoRA) -> str:
     if lora.scheme is None:
         return "Plain LoRA saved by ComfyUI-BlockLoRA."
-    return f"BlockLoRA: row block {lora.slot} of {lora.scheme.slots} ({lora.scheme.layout})."
+    return f"BlockLoRA: row block {lora.slot} of {lora.scheme.slots} (contiguous)."
 
 
 def _images(lora: BlockLoRA) -> int:

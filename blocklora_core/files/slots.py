@@ -52,7 +52,7 @@ def tables(folders: Folders) -> list[Table]:
     """One table for each base and scheme that some row-block file under `folders` names; headers only."""
     records = _records(folders)
     named = {(record.base, record.scheme) for record in records.values() if record.scheme is not None}
-    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].layout))
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots))
     return [Table(base, scheme, _held(records, base, scheme)) for base, scheme in in_order]
 
 
@@ -62,7 +62,7 @@ def describe_tables(found: Sequence[Table]) -> str:
 
 
 def _describe(table: Table) -> str:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} {table.scheme.layout} slots"
+    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
     lines = [
         f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if len(files) > 1 else ''}"
         for slot, files in table.held.items()
@@ -110,7 +110,7 @@ def _slots_of(record: Record, scheme: Scheme) -> set[int]:
         return set()
     if record.scheme == scheme:
         return {record.slot}
-    shapes = {(out, keys.parts(stem), rows) for stem, (out, rows) in record.layers.items()}
+    shapes = {(out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items()}
     return {
         slot
         for slot in range(scheme.slots)

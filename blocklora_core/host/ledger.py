@@ -41,7 +41,7 @@ def given_slots() -> list[tuple[str, Scheme, int, str]]:
     """(base, scheme, slot, concept) for every training of this session, saved or not; sorted."""
     with _lock:
         held = [(base, scheme, slot, name) for (base, scheme, name), slot in _given.items()]
-    return sorted(held, key=lambda given: (given[0], given[1].slots, given[1].layout, given[2], given[3]))
+    return sorted(held, key=lambda given: (given[0], given[1].slots, given[2], given[3]))
 
 
 def slot_tables() -> list[Table]:

@@ -37,7 +37,7 @@ class StateMismatchError(ValueError):
     """A state belongs to a run with other settings or inputs; says which."""
 
 
-def fingerprint(trainer: Trainer) -> dict[str, str]:
+def run_inputs(trainer: Trainer) -> dict[str, str]:
     """The inputs of a run: base and its weights, text encoder, layers, concept, captions, latents."""
     port, concept, examples = trainer.port, trainer.concept, trainer.dataset.examples
     layers = {name: trainer.layers[name] for name in trainer.adapters.adapters}
@@ -86,7 +86,7 @@ def save_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs) -
         "config": _plain(trainer.config),
         "inputs": dict(inputs),
         "steps_done": len(trainer.losses),
-        "frozen": trainer.own.frozen,
+        "frozen": trainer.prompts.frozen,
         "queues": trainer.position.queues,
         "optimizer": optimizer,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...blocklora_core.host.train.folders import fingerprint, picture_folders, read_pictures
+from ...blocklora_core.host.train.folders import folder_hash, picture_folders, read_pictures
 from ..schema import schema
 
 
@@ -49,7 +49,7 @@ class BlockLoRAImages(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:
-        return f"{fingerprint(folder)} {default_caption}"
+        return f"{folder_hash(folder)} {default_caption}"
 
 
 NODES = [BlockLoRAImages]

@@ -101,7 +101,7 @@ class BlockLoRAMerge(io.ComfyNode):
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: Any
     ) -> io.NodeOutput:
         started = time.perf_counter()
-        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
+        applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
         report = _report(applied, time.perf_counter() - started)
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 

@@ -10,12 +10,12 @@ import comfy.model_management
 import pytest
 import torch
 from blocklora.blocklora_core.host.train.memory import (
-    Levers,
     MemoryMeter,
+    MemorySettings,
     TrainingMemoryError,
     is_out_of_memory,
+    memory_advice,
     model_bytes,
-    naming_levers,
 )
 from blocklora.blocklora_core.host.train.port import ComfyPort
 from blocklora.blocklora_core.training import TrainConfig
@@ -64,15 +64,18 @@ def test_no_memory_names_the_levers_and_keeps_what_was_learnt(
 
 
 def test_only_levers_that_help_are_named() -> None:
-    done = Levers(True, 1, 0, torch.bfloat16, "attention")
-    assert done.to_pull() == ["lower resolution (now 0, which leaves every picture its size)"]
-    wide = Levers(True, 1, 512, torch.bfloat16, "attention + feed-forward")
-    assert wide.to_pull()[-1] == "set layers to attention (now attention + feed-forward)"
+    done = MemorySettings(True, 1, 0, torch.bfloat16, "attention")
+    assert done.remedies() == ["lower resolution (now 0, which leaves every picture its size)"]
+    wide = MemorySettings(True, 1, 512, torch.bfloat16, "attention + feed-forward")
+    assert wide.remedies()[-1] == "set layers to attention (now attention + feed-forward)"
 
 
 def test_other_errors_pass_as_they_are() -> None:
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError())
-    with pytest.raises(RuntimeError, match=r"^shapes differ$"), naming_levers(Levers(True, 1, 0, torch.float32, "all")):
+    with (
+        pytest.raises(RuntimeError, match=r"^shapes differ$"),
+        memory_advice(MemorySettings(True, 1, 0, torch.float32, "all")),
+    ):
         raise RuntimeError("shapes differ")
 
 

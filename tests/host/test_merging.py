@@ -12,7 +12,7 @@ import comfy.utils
 import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
-from blocklora.blocklora_core.concept.keys import is_geglu, is_text, parts
+from blocklora.blocklora_core.concept.keys import fused_parts, is_geglu, is_text
 from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count, index
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.weights.names import on_weights, weights_of
@@ -20,7 +20,7 @@ from blocklora.blocklora_core.host.weights.patching import Applied, NothingFitsE
 from blocklora.blocklora_core.merge import Options
 
 import nodes
-from tests.host.tiny import CONTIGUOUS, INTERLEAVED, Base, adaptable, loaded, make_lora, patched, same
+from tests.host.tiny import CONTIGUOUS, Base, adaptable, loaded, make_lora, patched, same
 
 FIFTEEN = 15
 
@@ -53,7 +53,7 @@ def fifteen(base: Base) -> list[BlockLoRA]:
     return [make_lora(base, f"<c{slot}>", slot) for slot in range(FIFTEEN)]
 
 
-@pytest.mark.parametrize("scheme", [CONTIGUOUS, INTERLEAVED, None], ids=["contiguous", "interleaved", "plain"])
+@pytest.mark.parametrize("scheme", [CONTIGUOUS, None], ids=["row block", "plain"])
 def test_the_stock_loader_gives_the_weights_of_our_merge(base: Base, tmp_path: Path, scheme: Scheme | None) -> None:
     path = save(tmp_path / "c.safetensors", make_lora(base, "<c>", 3, scheme))
     stock_model, stock_clip = comfy.sd.load_lora_for_models(
@@ -78,12 +78,11 @@ def test_the_stock_lora_loader_node_takes_our_file(base: Base, folders: Path) ->
     assert len(clip.patcher.patches) == texts
 
 
-@pytest.mark.parametrize("scheme", [CONTIGUOUS, INTERLEAVED], ids=["contiguous", "interleaved"])
-def test_only_the_slot_s_rows_change_in_geglu_both_halves(base: Base, scheme: Scheme) -> None:
+def test_only_the_slot_s_rows_change_in_geglu_both_halves(base: Base) -> None:
     before = patched(base.model)
-    after = patched(per_row(base, make_lora(base, "<c>", 3, scheme)).model)
+    after = patched(per_row(base, make_lora(base, "<c>", 3)).model)
     name = next(name for name in before if is_geglu(name))
-    held = index(scheme.rows(3, before[name].shape[0], parts(name)))
+    held = index(CONTIGUOUS.rows(3, before[name].shape[0], fused_parts(name)))
     changed = (before[name] != after[name]).any(1).nonzero().flatten()
     assert changed.tolist() == sorted(held.tolist())
     assert (held < before[name].shape[0] // 2).sum() * 2 == len(held)

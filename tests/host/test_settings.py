@@ -41,7 +41,7 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
         "save_every": 50, "niche_class_word": False, "text_learning_rate": 0.01, "prior_pictures": 4,
         "prior_weight": 2.0, "attention_weight": 0.01,
     }  # fmt: skip
-    others = {"niche_captions": "a cat\n\n a dog ", "slots": 64, "layout": "interleaved"}
+    others = {"niche_captions": "a cat\n\n a dog ", "slots": 64}
     captions = {"caption_dropout": 0.1, "caption_shuffle": True, "caption_template": "object"}
     erasure = {"erasure_per_sample": True, "erasure_rescale": True}
     assert {*fields, *captions, *erasure, *others} == set(defaults(pack.nodes.train.settings.BlockLoRATrainSettings))
@@ -49,9 +49,7 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
     config = settings.apply(TrainConfig.of(steps=100))
     flat = config.flat()
     assert {name: flat[name] for name in fields} == fields
-    assert config.niche.captions == ("a cat", "a dog") and config.adapter.scheme == Scheme(
-        slots=64, layout="interleaved"
-    )
+    assert config.niche.captions == ("a cat", "a dog") and config.adapter.scheme == Scheme(slots=64)
     assert settings.apply(TrainConfig.of(steps=100, scheme=None, slot=None)).adapter.scheme is None
     assert config.captions == CaptionRules(0.1, True, "object")
     assert (config.erasure.per_sample, config.erasure.rescale) == (True, True)

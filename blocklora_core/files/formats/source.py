@@ -13,7 +13,7 @@ from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Concept
 from ...concept.layer import Layer
 from .. import shown
-from ..contents import Others, Parts, Sorted, sort_foreign
+from ..contents import Others, Sorted, TensorNames, sort_foreign
 from ..record import bundled
 from ..tensors import OddLayerError, adapter_of, embedding_of, layer_of
 
@@ -27,9 +27,9 @@ class Source:
     entries: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def parts(self) -> Parts:
+    def tensor_names(self) -> TensorNames:
         """Layer stem -> role -> tensor name; ValueError when something is no part of a LoRA."""
-        return self._sorted.parts
+        return self._sorted.names
 
     @property
     def others(self) -> Others:
@@ -57,7 +57,7 @@ class Format:
 
 def plain(source: Source) -> BlockLoRA:
     """Every layer under the stem that the file has, at alpha / rank, or 1 without an alpha."""
-    if not source.parts and not source.others:
+    if not source.tensor_names and not source.others:
         raise ValueError(f"Expected LoRA layers, got none among {len(source.tensors)} tensors.")
     layers, odd = _layers(source)
     lora = BlockLoRA(
@@ -78,7 +78,7 @@ def plain(source: Source) -> BlockLoRA:
 def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float]) -> BlockLoRA:
     """`lora`, each layer without an alpha of its own times factor(stem, rank)."""
     layers = {
-        stem: layer if "alpha" in source.parts[stem] else layer.scaled(factor(stem, layer.rank))
+        stem: layer if "alpha" in source.tensor_names[stem] else layer.scaled(factor(stem, layer.rank))
         for stem, layer in lora.layers.items()
     }
     return lora.with_layers(layers)
@@ -93,11 +93,11 @@ def noted(lora: BlockLoRA, note: str) -> BlockLoRA:
 def _layers(source: Source) -> tuple[dict[str, Layer], list[str]]:
     """The layers, and tensors of those that cannot be multiplied, which the stock loader leaves out too."""
     layers, odd = dict[str, Layer](), list[str]()
-    for stem, roles in sorted(source.parts.items()):
+    for stem, roles in sorted(source.tensor_names.items()):
         try:
             layers[stem] = layer_of(stem, roles, source.tensors)
         except OddLayerError:
-            if len(source.parts) + len(source.others) < 2 * (len(odd) + 1):
+            if len(source.tensor_names) + len(source.others) < 2 * (len(odd) + 1):
                 raise
             odd.append(roles["up"])
     return layers, odd

@@ -72,11 +72,11 @@ class _Biased:
         session = self.call.session
 
         def make() -> Tensor:
-            own = [joint_bias(session.laid(self.size), texts, further, q.dtype) for texts in self.texts]
+            own = [joint_bias(session.layout_on(self.size), texts, further, q.dtype) for texts in self.texts]
             each = q.shape[0] // len(own)
             return torch.stack(own).to(q.device)[:, None].repeat_interleave(1 if len(own) == 1 else each, dim=0)
 
-        return session.kept(
+        return session.cached(
             (self.call.sides, tuple(self.texts), self.size, further, q.shape[0], q.device, q.dtype), make
         )
 

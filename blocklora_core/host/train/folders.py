@@ -45,7 +45,7 @@ def _folder(name: str) -> Path:
     return path
 
 
-def fingerprint(name: str) -> str:
+def folder_hash(name: str) -> str:
     """Changes when a picture or caption in the folder does."""
     state = hashlib.sha256()
     for path in sorted(_folder(name).iterdir()):

@@ -140,7 +140,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @dataclass(frozen=True)
-class Levers:
+class MemorySettings:
     """The settings of a run that memory hangs on."""
 
     checkpointing: bool
@@ -149,7 +149,7 @@ class Levers:
     dtype: torch.dtype
     layers: str
 
-    def to_pull(self) -> list[str]:
+    def remedies(self) -> list[str]:
         """What would help, the cheapest first."""
         size = f"now {self.resolution}" if self.resolution else "now 0, which leaves every picture its size"
         table = (
@@ -159,18 +159,18 @@ class Levers:
             (self.dtype == torch.float32, "set precision to bf16 (now fp32)"),
             (self.layers != "attention", f"set layers to attention (now {self.layers})"),
         )
-        return [lever for helps, lever in table if helps]
+        return [remedy for helps, remedy in table if helps]
 
 
 @contextmanager
-def naming_levers(levers: Levers) -> Iterator[None]:
+def memory_advice(settings: MemorySettings) -> Iterator[None]:
     """Turn an error for want of memory into a TrainingMemoryError that names what to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        steps = "; ".join(f"{number}. {lever}" for number, lever in enumerate(levers.to_pull(), 1))
+        steps = "; ".join(f"{number}. {remedy}" for number, remedy in enumerate(settings.remedies(), 1))
         said = str(error).partition("\n")[0]
         raise TrainingMemoryError(
             f"Training ran out of memory. Try in this order: {steps}. What was learnt, if anything, is in "

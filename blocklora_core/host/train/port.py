@@ -102,8 +102,10 @@ class ComfyPort:
         if left:
             logging.warning(
                 "BlockLoRA: %d convolutions that are grouped, transposed or padded with other than zeros cannot be "
-                "adapted and stay as they are, such as %s", len(left), left[0],
-            )  # fmt: skip
+                "adapted and stay as they are, such as %s",
+                len(left),
+                left[0],
+            )
         if not found:
             raise nothing_chosen(choice, owner, known)
         return found
@@ -155,9 +157,14 @@ class ComfyPort:
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         batch, height, width = noisy.shape[0], noisy.shape[-2] * 8, noisy.shape[-1] * 8
         conds = self.model.model.extra_conds(
-            noise=noisy, device=self.device, cross_attn=conditioning.cross, pooled_output=conditioning.pooled,
-            width=width, height=height, prompt_type="positive",
-        )  # fmt: skip
+            noise=noisy,
+            device=self.device,
+            cross_attn=conditioning.cross,
+            pooled_output=conditioning.pooled,
+            width=width,
+            height=height,
+            prompt_type="positive",
+        )
         patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
         ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
         with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():

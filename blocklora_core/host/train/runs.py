@@ -16,7 +16,7 @@ from torch import Tensor
 from ...concept.concept import BlockLoRA, Concept
 from ...files.io import load, read_header, save, serialise, write_atomic
 from ...training import Trainer
-from ...training.state import Inputs, fingerprint, hash_weights, load_state, save_state
+from ...training.state import Inputs, hash_weights, load_state, run_inputs, save_state
 from ..disk import loras_folder, safe_name
 from .port import ComfyPort
 
@@ -40,7 +40,7 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     """
     sampling = port.sampling
     return {
-        **fingerprint(trainer),
+        **run_inputs(trainer),
         "weights of the model": hash_weights(_ordinary(port.model.model)),
         "weights of the text encoder": hash_weights(_ordinary(port.clip.cond_stage_model)),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
@@ -116,7 +116,14 @@ class RunFiles:
 
 def _as_trained(lora: BlockLoRA) -> BlockLoRA:
     return BlockLoRA(
-        lora.concept, lora.layers, lora.scheme, lora.slot, lora.base, lora.embeddings, lora.grams, lora.training
+        lora.concept,
+        lora.layers,
+        scheme=lora.scheme,
+        slot=lora.slot,
+        base=lora.base,
+        embeddings=lora.embeddings,
+        grams=lora.grams,
+        training=lora.training,
     )
 
 

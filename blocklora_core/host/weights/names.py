@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...concept import keys
 from ...concept.concept import BlockLoRA
-from ...concept.layer import Layer, ShapeError, joined, placed
+from ...concept.layer import Layer, ShapeError, concat_layers, placed
 from ...concept.rows import all_rows
 from ..comfy import ComfyClip, ComfyModel
 
@@ -165,7 +165,7 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> Fit:
             pieces[name].append(layer)
         except ShapeError as error:
             misfits.append(str(error))
-    layers = {name: _joined(lora, name, found) for name, found in pieces.items()}
+    layers = {name: _concat(lora, name, found) for name, found in pieces.items()}
     # All pieces of a weight read its input.
     names = {stem: weights.stems[stem] if stem in weights.stems else weights.pieces[stem].weight for stem in known}
     grams = lora.grams.renamed(names) if lora.grams else None
@@ -198,8 +198,8 @@ def _shaped(what: str, change: Callable[..., Layer], *inputs: Any) -> Layer:
         raise ShapeError(f"{what}: {error}") from error
 
 
-def _joined(lora: BlockLoRA, name: str, layers: list[Layer]) -> Layer:
+def _concat(lora: BlockLoRA, name: str, layers: list[Layer]) -> Layer:
     try:
-        return joined(layers)
+        return concat_layers(layers)
     except ValueError as error:
         raise ValueError(f"{lora.label}: expected one layer for each row of {name}, got several. {error}") from error

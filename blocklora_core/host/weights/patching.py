@@ -15,7 +15,6 @@ from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
 from .names import Fit, Weights, known_stem, on_weights, weights_of
-from .reweighting import adopt
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,6 @@ def apply_merge(
     resolved, unused = resolve(stack, model, clip)
     merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
     patched = model.clone()
-    adopt(patched)
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
@@ -113,6 +111,13 @@ def apply_merge(
         read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
-        adopt(clip.patcher)
         clip_layers = add_to(clip.patcher, merged.members, text=True)
-    return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)
+    return Applied(
+        patched,
+        clip,
+        merged=merged,
+        model_layers=model_layers,
+        clip_layers=clip_layers,
+        tokens=tuple(tokens),
+        unused=unused,
+    )

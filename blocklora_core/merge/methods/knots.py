@@ -15,7 +15,7 @@ from torch import Tensor
 from ...concept.concept import Stack
 from ...concept.layer import Layer
 from ...concept.rows import all_rows
-from .joint import by_weight, joined
+from .joint import by_weight, joint_stack
 from .ties import elected, trimmed
 
 # Components, and entries, below this share of the largest component are rounding. They must have no vote: a row block
@@ -30,7 +30,7 @@ def knots(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
     Solved in float64, given in float32.
     """
     layers = {name: _merged(held, density).scaled(scale) for name, held in by_weight(stack)}
-    return joined(stack, "knots", layers)
+    return joint_stack(stack, "knots", layers)
 
 
 def _merged(held: Sequence[Layer], density: float) -> Layer:
