@@ -107,10 +107,12 @@ def dialects(model: Any) -> dict[str, dict[str, tuple[int, ...]]]:
 
 
 def distinct(stems: Mapping[str, tuple[int, ...]], targets: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Of stems that are the same weight's, one: a file holds one layer of each."""
+    """Of stems that are the same weight's, one: a file holds one layer of each, or layers of its pieces."""
     seen: dict[str, str] = {}
+    fused = {targets[stem][0] for stem in stems if not isinstance(targets[stem], str) and targets[stem][1]}
     for stem in stems:
-        seen.setdefault(repr(targets[stem]), stem)
+        if targets[stem] not in fused:
+            seen.setdefault(repr(targets[stem]), stem)
     return {stem: stems[stem] for stem in seen.values()}
 
 
