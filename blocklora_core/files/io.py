@@ -21,7 +21,7 @@ from ..concept.concept import BlockLoRA
 from ..concept.layer import Layer
 from ..concept.rows import describe
 from . import formats, gram_pack, shown
-from .contents import Parts, sort_foreign, sort_tensors
+from .contents import TensorNames, sort_foreign, sort_tensors
 from .formats import Source, pickles
 from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
@@ -150,7 +150,7 @@ def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
 
 
 def _block(
-    path: Path, entries: Mapping[str, str], record: Record, parts: Parts, tensors: Mapping[str, Tensor]
+    path: Path, entries: Mapping[str, str], record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]
 ) -> BlockLoRA:
     _check_complete(record, parts, tensors)
     layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
@@ -182,7 +182,7 @@ def _check_grams(lora: BlockLoRA) -> None:
             raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
 
 
-def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor]) -> None:
+def _check_complete(record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]) -> None:
     listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
     stored = {name for name in tensors if name == GRAMS_TENSOR or bundled(name)}
     odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)

@@ -167,7 +167,7 @@ def rows_of(name: str, out_features: int, scheme: Scheme | None, slot: int | Non
     """Rows that a file's layer holds: its slot's, or all in a plain LoRA."""
     if scheme is None or slot is None:
         return all_rows(out_features)
-    return scheme.rows(slot, out_features, keys.parts(name))
+    return scheme.rows(slot, out_features, keys.fused_parts(name))
 
 
 def _layer_entry(layer: Layer) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def tables(folders: Folders) -> list[Table]:
     """One table for each base and scheme that some row-block file under `folders` names; headers only."""
     entries = _entries(folders)
     named = {(entry.base, entry.scheme) for entry in entries.values()}
-    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].layout))
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots))
     owners = {path: f"{entry.concept} {entry.class_word}" for path, entry in entries.items()}
     return [Table(base, scheme, _held(entries, base, scheme), owners) for base, scheme in in_order]
 
@@ -84,7 +84,7 @@ def describe_tables(found: Sequence[Table]) -> str:
 
 
 def _describe(table: Table) -> str:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} {table.scheme.layout} slots"
+    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
     clashes = table.clashes
     lines = [
         f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if slot in clashes else ''}"
@@ -140,7 +140,7 @@ def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
 def _entry(record: Record) -> Entry | None:
     if record.scheme is None or record.slot is None:
         return None
-    shapes = frozenset((out, keys.parts(stem), rows) for stem, (out, rows) in record.layers.items())
+    shapes = frozenset((out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items())
     concept = record.concept
     return Entry(concept.name, concept.class_word, record.base, record.scheme, record.slot, shapes)
 

@@ -38,7 +38,7 @@ class Claim:
     def path(self) -> Path:
         """Its file."""
         base = "".join(c if c.isalnum() or c in "-." else "_" for c in self.base)[:80] or "any"
-        name = f"{base}_{self.scheme.slots}_{self.scheme.layout}_{self.slot:03d}{ENDING}"
+        name = f"{base}_{self.scheme.slots}_{self.slot:03d}{ENDING}"
         return place(loras_folder(), f"blocklora/slots/{name}")
 
     def take(self) -> bool:

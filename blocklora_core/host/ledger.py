@@ -46,7 +46,7 @@ def given_slots() -> list[tuple[str, Scheme, int, str]]:
     """(base, scheme, slot, concept) for every training whose concept is not saved yet; sorted."""
     with _lock:
         held = [(claim.base, claim.scheme, claim.slot, claim.concept) for claim in _all_given()]
-    return sorted(held, key=lambda given: (given[0], given[1].slots, given[1].layout, given[2], given[3]))
+    return sorted(held, key=lambda given: (given[0], given[1].slots, given[2], given[3]))
 
 
 def slot_tables() -> list[Table]:

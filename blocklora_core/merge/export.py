@@ -81,9 +81,11 @@ def _truncated(layer: Layer, rank: int) -> Layer:
     new_up, new_down = left @ u[:, :rank] * roots, (right @ v[:rank].T * roots).T
     kernel = [1] * (layer.down.ndim - 2)
     return Layer(
-        new_up.float().reshape(*new_up.shape, *kernel), new_down.float().reshape(-1, *layer.down.shape[1:]),
-        layer.rows, layer.out_features,
-    )  # fmt: skip
+        new_up.float().reshape(*new_up.shape, *kernel),
+        new_down.float().reshape(-1, *layer.down.shape[1:]),
+        layer.rows,
+        layer.out_features,
+    )
 
 
 def relative_error(got: Layers, exact: Layers) -> float:

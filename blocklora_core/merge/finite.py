@@ -70,7 +70,7 @@ def _error(label: str, name: str) -> ValueError:
 
 
 def check_weights(stack: Iterable[BlockLoRA], limits: dict[str, float]) -> None:
-    """ValueError, which names the concept, where a change is larger than the model's own numbers (weight -> largest)."""
+    """ValueError, which names the concept, where a change is larger than the model's numbers (weight -> largest)."""
     for lora in stack:
         for name, layer in lora.layers.items():
             if name in limits and largest(layer) > limits[name]:

@@ -39,7 +39,7 @@ class StateMismatchError(ValueError):
     """A state belongs to a run with other settings or inputs; says which."""
 
 
-def fingerprint(trainer: Trainer) -> dict[str, str]:
+def run_inputs(trainer: Trainer) -> dict[str, str]:
     """The inputs of a run: base and its weights, text encoder, layers, concept, captions, latents."""
     port, concept, examples = trainer.port, trainer.concept, trainer.dataset.examples
     layers = {name: trainer.layers[name] for name in trainer.adapters.adapters}
@@ -92,7 +92,7 @@ def encode_state(trainer: Trainer, inputs: Inputs) -> bytes:
         "config": _plain(trainer.config),
         "inputs": dict(inputs),
         "steps_done": len(trainer.losses),
-        "frozen": trainer.own.frozen,
+        "frozen": trainer.prompts.frozen,
         "queues": trainer.position.queues,
         "optimizer": optimizer,
     }
@@ -126,7 +126,8 @@ def _checksum(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> str:
 def load_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs, data: bytes | None = None) -> int:
     """Put a new `trainer` where the saved run was; its `run` then ends as that run would have. Gives the steps done.
 
-    data: the state where it is not in the file at `path`. StateMismatchError when settings or inputs differ, FileError when the file cannot be read.
+    data: the state where it is not in the file at `path`. StateMismatchError when settings or inputs differ, FileError
+    when the state cannot be read.
     """
     path = Path(path)
     tensors, entries = checked(path, read_whole(path) if data is None else data)

@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
-from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, Wish, export
+from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, ExportJob, export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
 from ..schema import schema
@@ -30,9 +30,9 @@ def _prompts(exported: Exported) -> list[str]:
     lines = [f"  {name}: write {word} in stock prompts" for name, word in exported.embeddings.items()]
     if lines:
         lines.insert(0, "Tokens, saved as embeddings:")
-    if exported.silent:
+    if exported.layerwise:
         lines.append(
-            f"No embedding file can hold the layer-wise tokens of {', '.join(exported.silent)}: prompts know them only "
+            f"No embedding file can hold the layer-wise tokens of {', '.join(exported.layerwise)}: prompts know them only "
             "after BlockLoRA Merge."
         )
     return lines
@@ -49,7 +49,7 @@ def _report(applied: Applied, exported: Exported) -> str:
         lines.append(f"An exact file would have rank {_span(exported.full_ranks)}: the concepts' ranks add up.")
     lines += [*_prompts(exported), *applied.merged.notes]
     for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 
@@ -91,8 +91,8 @@ class BlockLoRAExport(io.ComfyNode):
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, name: str, dtype: str, max_rank: int,
         if_exists: str, **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
-        exported = export(applied, stack, Wish(name, dtype, max_rank, if_exists == "overwrite"))
+        applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
+        exported = export(applied, stack, ExportJob(name, dtype, max_rank, if_exists == "overwrite"))
         report = _report(applied, exported)
         return io.NodeOutput(str(exported.path), report, ui=ui.PreviewText(report))
 

@@ -138,12 +138,12 @@ class BlockLoRAStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        joined = []
+        found = []
         for number in range(1, STACK_INPUTS + 1):
             factor = inputs.get(f"strength_{number}", 1.0)
             for lora in inputs.get(f"stack_{number}") or ():
-                joined.append(lora.with_strength(lora.strength * factor, lora.effective_strength_clip * factor))
-        return io.NodeOutput(tuple(joined))
+                found.append(lora.with_strength(lora.strength * factor, lora.effective_strength_clip * factor))
+        return io.NodeOutput(tuple(found))
 
 
 NODES = [BlockLoRASave, BlockLoRALoad, BlockLoRAStack]

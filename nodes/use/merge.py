@@ -35,7 +35,7 @@ def _report(applied: Applied, seconds: float) -> str:
         *merged.notes,
     ]
     for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 
@@ -101,7 +101,7 @@ class BlockLoRAMerge(io.ComfyNode):
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: Any
     ) -> io.NodeOutput:
         started = time.perf_counter()
-        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
+        applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
         report = _report(applied, time.perf_counter() - started)
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 

@@ -12,9 +12,7 @@ from ..schema import schema
 
 
 def _session() -> str:
-    lines = [
-        f"  {base}, slot {slot} of {scheme.slots} {scheme.layout}: {name}" for base, scheme, slot, name in given_slots()
-    ]
+    lines = [f"  {base}, slot {slot} of {scheme.slots}: {name}" for base, scheme, slot, name in given_slots()]
     return "\n".join(["", "Given to trainings, not saved yet:", *lines]) if lines else ""
 
 

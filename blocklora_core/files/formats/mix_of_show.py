@@ -35,7 +35,7 @@ def read(source: Source) -> BlockLoRA:
     lora = replace(diffusers.read(Source(source.path, _layers(inner))), concept=concept, base=_BASE)
     if not tokens:
         return lora
-    vectors = _joined([_per_layer(name, inner) for name in tokens.values()])
+    vectors = _concat([_per_layer(name, inner) for name in tokens.values()])
     lora = replace(lora, embeddings={_ENCODER: vectors})
     return noted(lora, f"Its name stands for {' '.join(tokens)}.")
 
@@ -64,7 +64,7 @@ def _per_layer(name: str, inner: Mapping[str, Tensor]) -> Tensor:
     return value.reshape(-1, value.shape[-1])
 
 
-def _joined(tokens: list[Tensor]) -> Tensor:
+def _concat(tokens: list[Tensor]) -> Tensor:
     """(layers, tokens, width), or (tokens, width) where all layers read the same; a token (layers, width) or (1, width)
     each."""
     widths = sorted({token.shape[1] for token in tokens})

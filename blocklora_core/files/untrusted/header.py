@@ -70,7 +70,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def tensors_in(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of the bytes of a safetensors file, called `path` in messages. FileError as in `read_header`."""
+    """(tensors, metadata) of a safetensors file's bytes; `path` is for messages. FileError as in `read_header`."""
     file = io.BytesIO(data)
     header = _header(path, file)
     body = bytearray(file.read())
@@ -150,6 +150,8 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
         raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: {DAMAGED}") from error
+    if isinstance(header, dict) and header.get(METADATA, {}) is None:
+        del header[METADATA]  # Some writers put null where they have nothing to say.
     if not isinstance(header, dict) or not _is_metadata(header.get(METADATA, {})):
         raise FileError(f"{path}: {DAMAGED}")
     for name, entry in header.items():

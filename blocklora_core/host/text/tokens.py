@@ -130,7 +130,7 @@ def with_concepts(clip: ComfyClip, table: TokenTable) -> ComfyClip:
 
 
 def first_vector(tokens: Mapping[str, Sequence[Section]], layers: int) -> int | None:
-    """Place, among the tokens that one layer reads, of the first vector in a tokenized prompt; None without any.
+    """Block, among the tokens that one layer reads, of the first vector in a tokenized prompt; None without any.
 
     layers: for how many layers every part of the prompt is there.
     """

@@ -137,9 +137,15 @@ class _Collector:
         shape = latent_shape(self.port.model, self.job.size)
         with sides[0].attached(), sides[1].attached():
             return collect_grams(
-                self.port, self._watched(lora), lambda: self._encode(lora), shape, self.job.steps, generator, on_step,
-                self.job.eigenpairs,
-            )  # fmt: skip
+                self.port,
+                self._watched(lora),
+                encode=lambda: self._encode(lora),
+                latent_shape=shape,
+                steps=self.job.steps,
+                generator=generator,
+                on_step=on_step,
+                eigenpairs=self.job.eigenpairs,
+            )
 
     def _check_token(self, lora: BlockLoRA) -> None:
         layers, known = layers_of(lora.embeddings.values()), len(cross_attention_layers(self._network))

@@ -21,7 +21,7 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
-from ..weights.autograd import leave_inference_mode, norms_keep_inputs
+from ..weights.autograd import leave_inference_mode, norms_keep_inputs, with_own_weights
 from ..weights.names import clip_stems, model_stems, preferred_stems
 from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
 
@@ -73,8 +73,9 @@ class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
     def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
-        self.model, self.clip = model, clip
-        comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+        self.model = model = with_own_weights(model, whole=True)
+        self.clip, self._text = clip, with_own_weights(clip.patcher, whole=True)
+        comfy.model_management.load_models_gpu([model, self._text], force_full_load=True)
         leave_inference_mode(model.model)
         leave_inference_mode(clip.cond_stage_model)
         model.model.requires_grad_(False)
@@ -102,8 +103,10 @@ class ComfyPort:
         if left:
             logging.warning(
                 "BlockLoRA: %d convolutions that are grouped, transposed or padded with other than zeros cannot be "
-                "adapted and stay as they are, such as %s", len(left), left[0],
-            )  # fmt: skip
+                "adapted and stay as they are, such as %s",
+                len(left),
+                left[0],
+            )
         if not found:
             raise nothing_chosen(choice, owner, known)
         return found
@@ -155,9 +158,14 @@ class ComfyPort:
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         batch, height, width = noisy.shape[0], noisy.shape[-2] * 8, noisy.shape[-1] * 8
         conds = self.model.model.extra_conds(
-            noise=noisy, device=self.device, cross_attn=conditioning.cross, pooled_output=conditioning.pooled,
-            width=width, height=height, prompt_type="positive",
-        )  # fmt: skip
+            noise=noisy,
+            device=self.device,
+            cross_attn=conditioning.cross,
+            pooled_output=conditioning.pooled,
+            width=width,
+            height=height,
+            prompt_type="positive",
+        )
         patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
         ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
         with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():

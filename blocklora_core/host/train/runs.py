@@ -16,7 +16,9 @@ from ...files.io import encode, load
 from ...files.untrusted.header import FileError, read_whole
 from ...files.writing import write_atomic
 from ...training import Trainer
-from ...training.state import Inputs, checked, encode_state, fingerprint, hash_weights, load_state, with_checksum
+from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
+from ..comfy import ComfyModel
+from ..compat import loaded_weights
 from ..disk import runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
 
@@ -40,17 +42,18 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     """
     sampling = port.sampling
     return {
-        **fingerprint(trainer),
-        "weights of the model": hash_weights(_ordinary(port.model.model)),
-        "weights of the text encoder": hash_weights(_ordinary(port.clip.cond_stage_model)),
+        **run_inputs(trainer),
+        "weights of the model": hash_weights(_of_loaded(port.model)),
+        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher)),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
         "device": port.device.type,
     }
 
 
-def _ordinary(module: torch.nn.Module) -> Iterator[Tensor]:
-    return (parameter for _, parameter in sorted(module.named_parameters()) if parameter.numel())
+def _of_loaded(patcher: ComfyModel) -> Iterator[Tensor]:
+    weights = dict(loaded_weights(patcher))
+    return (weights[name] for name in sorted(weights) if weights[name].numel())
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,14 @@ class RunFiles:
 
 def _as_trained(lora: BlockLoRA) -> BlockLoRA:
     return BlockLoRA(
-        lora.concept, lora.layers, lora.scheme, lora.slot, lora.base, lora.embeddings, lora.grams, lora.training
+        lora.concept,
+        lora.layers,
+        scheme=lora.scheme,
+        slot=lora.slot,
+        base=lora.base,
+        embeddings=lora.embeddings,
+        grams=lora.grams,
+        training=lora.training,
     )
 
 

@@ -21,7 +21,7 @@ from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..ledger import choose_slot, given_slots, hold_slot, release_slot
 from ..weights.autograd import training_mode
 from .layers import layer_choice
-from .memory import Levers, MemoryMeter, MemoryUse, naming_levers
+from .memory import MemoryMeter, MemorySettings, MemoryUse, memory_advice
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
 from .precision import AUTO, compute_dtype, computing_in, held_in
@@ -161,9 +161,19 @@ class _Run:
     def _result(self, seconds: float, gram_seconds: float) -> TrainResult:
         trainer, samples = self.trainer, self.progress.samples
         result = TrainResult(
-            trainer.result(), trainer.losses, trainer.niche_losses, samples, len(trainer.dataset),
-            len(trainer.adapters.adapters), seconds, gram_seconds, self.resumed, False, self.meter.use, self.snapshots,
-        )  # fmt: skip
+            lora=trainer.result(),
+            losses=trainer.losses,
+            niche_losses=trainer.niche_losses,
+            samples=samples,
+            pictures=len(trainer.dataset),
+            layers=len(trainer.adapters.adapters),
+            seconds=seconds,
+            gram_seconds=gram_seconds,
+            resumed=self.resumed,
+            kept=False,
+            memory=self.meter.use,
+            snapshots=self.snapshots,
+        )
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
         _attempt("the finished training", lambda: self.files.finish(done))
@@ -172,7 +182,15 @@ class _Run:
 
 def _kept_result(run: Finished, pictures: int) -> TrainResult:
     samples = [] if run.sample is None else [to_picture(run.sample[None].float() / 255)]
-    return TrainResult(run.lora, run.losses, run.niche_losses, samples, pictures, len(run.lora.layers), kept=True)
+    return TrainResult(
+        lora=run.lora,
+        losses=run.losses,
+        niche_losses=run.niche_losses,
+        samples=samples,
+        pictures=pictures,
+        layers=len(run.lora.layers),
+        kept=True,
+    )
 
 
 def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tuple[Trainer, int]:
@@ -235,9 +253,17 @@ def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:
     )
     concept, config = job.concept, job.config
     return make_dataset(
-        vae, model, images, job.captions, masks, concept.name, concept.class_word, job.resolution, config.batch_size,
-        config.captions,
-    )  # fmt: skip
+        vae,
+        model,
+        images=images,
+        captions=job.captions,
+        masks=masks,
+        concept=concept.name,
+        class_word=concept.class_word,
+        resolution=job.resolution,
+        batch_size=config.batch_size,
+        rules=config.captions,
+    )
 
 
 def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
@@ -252,13 +278,20 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
 
 def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     dtype = compute_dtype(model.load_device, job.precision)
-    levers = Levers(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
-    with naming_levers(levers), training_mode():
+    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
+    with memory_advice(settings), training_mode():
         dataset = _dataset(vae, model, job)
         progress = NodeProgress(
             job.node_id, job.config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        with training_port(model, clip, job.layers, job.precision, job.checkpointing, job.layer_pattern) as port:
+        with training_port(
+            model,
+            clip,
+            layers=job.layers,
+            precision=job.precision,
+            checkpointing=job.checkpointing,
+            layer_pattern=job.layer_pattern,
+        ) as port:
             return _train(port, dataset, job, dtype, progress)
 
 
@@ -272,5 +305,5 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     if done is not None:
         return _kept_result(done, len(dataset))
     trainer, resumed = _started(make, files, job.resume)
-    meter = MemoryMeter(port.device, [port.model.model, port.clip.cond_stage_model])
+    meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
     return _Run(trainer, files, progress, meter, resumed).go()

@@ -31,7 +31,7 @@ RECORD = "blocklora.export"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportJob:
     """How to export. name: the file's, in or below the loras folder. dtype: of DTYPES, or AUTO for the smallest that
     loses nothing. max_rank: 0 for an exact file, whatever rank that takes."""
 
@@ -46,7 +46,7 @@ class Exported:
     """What was written.
 
     ranks: lowest and highest of a layer; full_ranks: those of the exact merge. error: of the file against the merge,
-    relative, in Frobenius norm. embeddings: concept name -> what stock prompts call it. silent: concepts whose token
+    relative, in Frobenius norm. embeddings: concept name -> what stock prompts call it. layerwise: concepts whose token
     is layer-wise, which no embedding file can hold.
     """
 
@@ -57,34 +57,43 @@ class Exported:
     dtype: torch.dtype
     error: float
     embeddings: Mapping[str, str]
-    silent: tuple[str, ...]
+    layerwise: tuple[str, ...]
 
 
-def export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
+def export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
     """Writes the merge `applied` of `stack`. ValueError when there is nothing to write or the name is no good."""
     with cancellable():
-        return _export(applied, stack, wish)
+        return _export(applied, stack, job)
 
 
-def _export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
+def _export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
     exact = flat(applied.merged.members)
     if not exact:
         raise ValueError("Export: expected layers to write, got none. All concepts have strength 0 or no layers.")
-    kept = {name: truncated(layer, wish.max_rank) if wish.max_rank else layer for name, layer in exact.items()}
-    dtype = _dtype(wish.dtype, kept.values())
-    concept, prefix = _name(wish.name)
+    kept = {name: truncated(layer, job.max_rank) if job.max_rank else layer for name, layer in exact.items()}
+    dtype = _dtype(job.dtype, kept.values())
+    concept, prefix = _name(job.name)
     target = target_file(prefix, concept)
-    owned = _is_export if wish.overwrite else None
+    owned = _is_export if job.overwrite else None
     if owned is None or not is_owned(target, owned):
         target = free_file(target)
     members = applied.merged.members
-    embeddings = _write_embeddings(members, f"{prefix}{target.stem}", wish.overwrite)
+    embeddings = _write_embeddings(members, f"{prefix}{target.stem}", job.overwrite)
     lora = _as_lora(concept, kept, applied, stack, embeddings)
     path = write_lora(target, lora, owned, dtype)
     stored = {name: in_dtype(layer, dtype) for name, layer in kept.items()}
-    silent = tuple(member.concept.name for member in members if _is_layerwise(member))
+    layerwise = tuple(member.concept.name for member in members if _is_layerwise(member))
     error = relative_error(stored, exact)
-    return Exported(path, len(kept), _ranks(kept), _ranks(exact), dtype, error, embeddings, silent)
+    return Exported(
+        path=path,
+        layers=len(kept),
+        ranks=_ranks(kept),
+        full_ranks=_ranks(exact),
+        dtype=dtype,
+        error=error,
+        embeddings=embeddings,
+        layerwise=layerwise,
+    )
 
 
 def _ranks(layers: Mapping[str, Layer]) -> tuple[int, int]:

@@ -30,14 +30,14 @@ from .sums import per_row
 DAMPING = 0.01
 """delta as a share of the mean energy per input feature, tr(sum G) / n. docs/evidence.md has the measurement."""
 
-QUIET_WEIGHT, LOUD_WEIGHT = 10.0, 3.0
+NICHE_WEIGHT, PLAIN_WEIGHT = 10.0, 3.0
 """w, how much a concept's own inputs count against each other concept's: where it was trained with niche
 regularisation, and where it was not and has to be made deafer. docs/evidence.md has the measurement."""
 
 
 def own_weight_of(training: Mapping[str, Any]) -> float:
     """The w of a concept with that configuration of its training."""
-    return QUIET_WEIGHT if training.get("niche_weight") else LOUD_WEIGHT
+    return NICHE_WEIGHT if training.get("niche_weight") else PLAIN_WEIGHT
 
 
 def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = 0.0) -> Stack:

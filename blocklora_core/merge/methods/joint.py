@@ -21,7 +21,7 @@ def by_weight(stack: Stack) -> Iterator[tuple[str, list[Layer]]]:
         yield name, [lora.layers[name] for lora in ordered if name in lora.layers]
 
 
-def joined(stack: Stack, title: str, layers: Mapping[str, Layer]) -> Stack:
+def joint_stack(stack: Stack, title: str, layers: Mapping[str, Layer]) -> Stack:
     """The concepts, which keep what prompts need but no layers, and a plain member `title` that holds `layers`."""
     if not layers:
         return per_row(stack)

@@ -17,7 +17,7 @@ from ...cancel import patiently
 from ...concept.concept import Stack
 from ...concept.layer import Layer
 from ...concept.rows import all_rows
-from .joint import by_weight, joined
+from .joint import by_weight, joint_stack
 from .ties import elected, trimmed
 
 # Components, and entries, below this share of the largest component are rounding. They must have no vote: a row block
@@ -34,7 +34,7 @@ def knots(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
     layers = {
         name: patiently(partial(_merged, held, density), _cost(held)).scaled(scale) for name, held in by_weight(stack)
     }
-    return joined(stack, "knots", layers)
+    return joint_stack(stack, "knots", layers)
 
 
 def _cost(held: Sequence[Layer]) -> float:

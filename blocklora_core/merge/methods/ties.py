@@ -15,7 +15,7 @@ from torch import Tensor
 from ...cancel import check
 from ...concept.concept import Stack
 from ...concept.layer import Layer
-from .joint import by_weight, joined
+from .joint import by_weight, joint_stack
 
 _SAMPLE = 2**13
 """Values that guess where to trim."""
@@ -31,7 +31,7 @@ def ties(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
     result, the paper's lambda. One weight at a time, as large as in the model for each concept.
     """
     layers = {name: Layer.of_dense(_merged(held, density)).scaled(scale) for name, held in by_weight(stack)}
-    return joined(stack, "ties", layers)
+    return joint_stack(stack, "ties", layers)
 
 
 def _merged(held: Sequence[Layer], density: float) -> Tensor:
