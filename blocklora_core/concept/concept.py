@@ -21,7 +21,7 @@ from .rows import Scheme
 _PROMPT_SYNTAX = frozenset("():,\\{}|")
 
 # Names and class words come from files too: what pages, attributes and paths are made of stays out of both.
-_MARKUP = frozenset('<>&"`=/\\')
+_MARKUP = frozenset('&"`=/\\')
 
 MOST_LETTERS = 512
 """Of a name, or of a class word; a file's name holds fewer."""
