@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
+from ...concept.names import Names
 from ..comfy import ComfyClip
 from ..compat import embedding_found
 
@@ -30,6 +30,7 @@ class _ConceptReader:
 
     def __init__(self, tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]):
         self.vectors = dict(vectors)
+        self.names = Names(vectors)
         self.plain = tokenizer
         self.tokenizer = copy.copy(tokenizer)
         # On this copy alone: its own methods call these, which shadow those of its class.
@@ -42,10 +43,8 @@ class _ConceptReader:
 
     def _tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[Section]:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
-        names = sorted(self.vectors, key=len, reverse=True)
         identifier = self.tokenizer.embedding_identifier
-        pattern = f"(?:{re.escape(identifier)})?({'|'.join(map(re.escape, names))})"
-        text = re.sub(pattern, lambda found: f" {identifier}{found[1]} ", text)
+        text = self.names.replaced(text, lambda name: f" {identifier}{name} ", identifier)
         sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
         layers = layers_of(self.vectors.values())
         return [_of_layer(section, layer) for section in sections for layer in range(layers)]
@@ -86,7 +85,9 @@ def concept_vectors(tokenizer: SDTokenizer) -> Mapping[str, Tensor]:
 
 def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokenizer:
     reader = _reader_of(tokenizer)
-    known = {**concept_vectors(tokenizer), **vectors}
+    own = Names(vectors)
+    known = {name: vector for name, vector in concept_vectors(tokenizer).items() if name not in own}
+    known.update(vectors)
     _check_layers(known)
     return _ConceptReader(reader.plain if reader else tokenizer, known).tokenizer
 
