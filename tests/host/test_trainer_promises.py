@@ -109,7 +109,7 @@ def test_a_file_says_itself_how_it_was_trained_whatever_its_name(plain: TrainRes
     lora = load(save(tmp_path / name, plain.lora))
     assert lora.training["steps_done"] == 3
     for key in ("rank", "seed", "learning_rate", "batch_size"):
-        assert lora.training[key] == getattr(CONFIG, key)
+        assert lora.training[key] == CONFIG.flat()[key]
     assert (lora.concept, lora.base, lora.slot) == (plain.lora.concept, plain.lora.base, SLOT)
 
 
