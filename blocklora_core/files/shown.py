@@ -14,6 +14,11 @@ from ..concept.concept import BlockLoRA, Concept
 NOTE = "blocklora.import_note"
 """Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
 
+FROM_FILE, FROM_USER, FROM_FILE_NAME = "the file", "your list", "the file's name"
+"""Who may tell what calls a concept."""
+
+_USER_WORDS = "blocklora.words"
+
 _MOST_TAGS = 5
 
 # What PEFT and diffusers call every file that they save.
@@ -50,12 +55,26 @@ def foreign_concept(metadata: Mapping[str, str], path: PurePath) -> Concept:
 
 def trigger_words(lora: BlockLoRA) -> str:
     """What a prompt needs to call the concept: its name when it was taught one, else the words that its trainer
-    recorded, separated by commas. Empty when the file does not tell.
+    recorded, separated by commas, else those that the user gave. Empty when nobody tells.
     """
+    return next((words for source, words in called_by(lora).items() if source != FROM_FILE_NAME), "")
+
+
+def called_by(lora: BlockLoRA) -> dict[str, str]:
+    """Who tells what calls the concept -> the words: the file, the user, and the file's name where neither does."""
     if _answers_to_name(lora):
-        return lora.concept.name
+        return {FROM_FILE: lora.concept.name}
     phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
-    return phrase or ", ".join(_common_tags(lora.metadata))
+    told = {
+        FROM_FILE: phrase or ", ".join(_common_tags(lora.metadata)),
+        FROM_USER: lora.metadata.get(_USER_WORDS, ""),
+    }
+    return {source: words for source, words in told.items() if words} or {FROM_FILE_NAME: lora.concept.name}
+
+
+def with_words(lora: BlockLoRA, words: str) -> BlockLoRA:
+    """`lora` with what the user says calls it."""
+    return lora.with_metadata({**lora.metadata, _USER_WORDS: words})
 
 
 def _answers_to_name(lora: BlockLoRA) -> bool:

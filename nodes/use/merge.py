@@ -9,9 +9,11 @@ from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.concept.rows import describe
+from ...blocklora_core.host.train.collect import CollectJob
+from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
-from ...blocklora_core.merge import DEFAULTS, METHODS, Options, Overlap
-from ..schema import StackType, advanced, schema
+from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap
+from ..schema import StackType, advanced, node_id, schema
 
 
 def _line(lora: Any) -> str:
@@ -25,7 +27,17 @@ def _line(lora: Any) -> str:
     return f"  {lora.concept.name}: {held}{rows}, {', '.join(parts) or 'no layers of its own'}"
 
 
-def _report(applied: Applied, seconds: float) -> str:
+KEEP_APART = ("on", "off (plain sum, as chained loaders)")
+
+
+def keep_apart_input() -> Any:
+    return io.Combo.Input(
+        "keep_apart", options=list(KEEP_APART), default=KEEP_APART[0], optional=True,
+        tooltip="Plain LoRAs do not mix: each is sampled once for what it sees, and that is kept for all later runs. Off adds them as chained loaders do.",
+    )  # fmt: skip
+
+
+def report_of(applied: Applied, seconds: float) -> str:
     merged = applied.merged
     lines = [
         f"{merged.concepts} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
@@ -85,24 +97,33 @@ class BlockLoRAMerge(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "overlap", options=list(get_args(Overlap)), default="error",
-                    tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
+                    tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one. Plain LoRAs under auto never stop.",
                 ),
                 *option_inputs(),
+                keep_apart_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The merged model."),
                 io.Clip.Output(display_name="CLIP", tooltip="The text encoder that understands the names."),
                 io.String.Output(display_name="report", tooltip="What was merged, and how."),
             ],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: Any
-    ) -> io.NodeOutput:
+        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, keep_apart: str = KEEP_APART[0],
+        **options: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        told: tuple[str, ...] = ()
+        if method == AUTO and overlap == "error":
+            stack, method, told = apart_or_summed(
+                stack, model, clip, keep_apart, CollectJob(size=0, node_id=node_id(cls))
+            )
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
-        report = _report(applied, time.perf_counter() - started)
+        report = report_of(applied, time.perf_counter() - started)
+        report = "\n".join([report, *told])
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 
 

@@ -317,7 +317,7 @@ def test_plain_loras_hold_every_row() -> None:
     plain = Recipe(scheme=None).make("<plain>", seed=5)
     a = stack_of(1)[0]
     with pytest.raises(ValueError, match=r"<plain>: a plain LoRA holds every row"):
-        merge((a, plain))
+        merge((a, plain), "per_row")
     merged = merge((a, plain), overlap="share")
     layer = a.layers[QUERY]
     owned = total(merged.members, QUERY)[index(layer.rows)]
