@@ -77,6 +77,33 @@ def option_inputs() -> list[Any]:
     ]  # fmt: skip
 
 
+def merge_inputs() -> list[Any]:
+    """What every node that merges a stack takes, but for `keep_apart_input`."""
+    return [
+        io.Model.Input("model", tooltip="The base model the concepts were trained on."),
+        io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
+        StackType.Input("stack", tooltip="The concepts to merge."),
+        io.Combo.Input(
+            "method", options=["auto", *METHODS], default="auto",
+            tooltip="auto takes fused when every file carries its Grams (gradient_fusion when they share rows), else per_row. See the help page.",
+        ),
+        io.Combo.Input(
+            "overlap", options=list(get_args(Overlap)), default="error",
+            tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one. Plain LoRAs under auto never stop.",
+        ),
+        *option_inputs(),
+    ]  # fmt: skip
+
+
+def prepared(
+    stack: Stack, model: Any, clip: Any, method: str, overlap: Overlap, keep_apart: str, node: str | None
+) -> tuple[Stack, str, tuple[str, ...]]:
+    """The stack and the method that `method` comes to, and what to tell; under auto plain LoRAs get their Grams."""
+    if method != AUTO or overlap != "error":
+        return stack, method, ()
+    return apart_or_summed(stack, model, clip, keep_apart, CollectJob(size=0, node_id=node))
+
+
 class BlockLoRAMerge(io.ComfyNode):
     """Merges any number of concepts into MODEL and CLIP."""
 
@@ -87,21 +114,7 @@ class BlockLoRAMerge(io.ComfyNode):
             "BlockLoRA Merge",
             description="Merges any number of concepts in an instant. Stock nodes work with what comes out; prompts understand each name.",
             search_aliases=["apply lora", "load lora", "combine"],
-            inputs=[
-                io.Model.Input("model", tooltip="The base model the concepts were trained on."),
-                io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
-                StackType.Input("stack", tooltip="The concepts to merge."),
-                io.Combo.Input(
-                    "method", options=["auto", *METHODS], default="auto",
-                    tooltip="auto takes fused when every file carries its Grams (gradient_fusion when they share rows), else per_row. See the help page.",
-                ),
-                io.Combo.Input(
-                    "overlap", options=list(get_args(Overlap)), default="error",
-                    tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one. Plain LoRAs under auto never stop.",
-                ),
-                *option_inputs(),
-                keep_apart_input(),
-            ],
+            inputs=[*merge_inputs(), keep_apart_input()],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The merged model."),
                 io.Clip.Output(display_name="CLIP", tooltip="The text encoder that understands the names."),
@@ -115,15 +128,10 @@ class BlockLoRAMerge(io.ComfyNode):
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, keep_apart: str = KEEP_APART[0],
         **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        told: tuple[str, ...] = ()
-        if method == AUTO and overlap == "error":
-            stack, method, told = apart_or_summed(
-                stack, model, clip, keep_apart, CollectJob(size=0, node_id=node_id(cls))
-            )
+        stack, method, told = prepared(stack, model, clip, method, overlap, keep_apart, node_id(cls))
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
-        report = report_of(applied, time.perf_counter() - started)
-        report = "\n".join([report, *told])
+        report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 
 
