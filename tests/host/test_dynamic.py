@@ -27,6 +27,7 @@ from blocklora.blocklora_core.host.composer.composer import apply_composer
 from blocklora.blocklora_core.host.composer.prompt import concept_prompt
 from blocklora.blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from blocklora.blocklora_core.host.train.collect import CollectJob, collect
+from blocklora.blocklora_core.host.weights.autograd import with_own_weights
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 from blocklora.blocklora_core.regions import Box, Region
 
@@ -50,6 +51,22 @@ def test_on_the_dynamic_patcher(repository: Path) -> None:
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(line, cwd=repository, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.skipif(not hasattr(comfy.model_management, "get_cast_buffer"), reason="this ComfyUI shares no buffers")
+def test_the_plain_patcher_lends_what_it_casts_through_shared_buffers(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert with_own_weights(base.model) is base.model
+    monkeypatch.setattr(comfy.model_management, "NUM_STREAMS", 2)
+    assert with_own_weights(base.model, whole=True) is base.model
+    owning = with_own_weights(base.model)
+    (name,) = {name for name in owning.weight_wrapper_patches if name.endswith("time_embed.0.weight")}
+    (own,), weight = owning.weight_wrapper_patches[name], torch.ones(2)
+    with torch.enable_grad():
+        assert own(weight) is not weight and torch.equal(own(weight), weight)
+    with torch.no_grad():
+        assert own(weight) is weight
 
 
 class Stream:
