@@ -30,7 +30,7 @@ def expected_sum(base: Base, stack: list[BlockLoRA], weights: dict[str, torch.Te
     """The adapted ones of `weights` plus every concept's dense change, in float64."""
     total: dict[str, torch.Tensor] = {}
     for lora in stack:
-        fitting, _ = on_weights(lora, weights_of(base.model, base.clip))
+        fitting = on_weights(lora, weights_of(base.model, base.clip)).lora
         for name, layer in fitting.layers.items():
             if name in weights:
                 total[name] = total.get(name, weights[name].double()) + layer.dense().double()

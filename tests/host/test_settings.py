@@ -42,7 +42,7 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
         "prior_weight": 2.0, "attention_weight": 0.01,
     }  # fmt: skip
     others = {"niche_captions": "a cat\n\n a dog ", "slots": 64}
-    captions = {"caption_dropout": 0.1, "caption_shuffle": True, "caption_template": "object"}
+    captions = {"caption_dropout": 0.1, "caption_shuffle": True, "caption_template": "object", "caption_emphasis": True}
     erasure = {"erasure_per_sample": True, "erasure_rescale": True}
     assert {*fields, *captions, *erasure, *others} == set(defaults(pack.nodes.train.settings.BlockLoRATrainSettings))
     settings = made(pack, **fields, **captions, **erasure, **others)
@@ -51,7 +51,7 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
     assert {name: flat[name] for name in fields} == fields
     assert config.niche.captions == ("a cat", "a dog") and config.adapter.scheme == Scheme(slots=64)
     assert settings.apply(TrainConfig.of(steps=100, scheme=None, slot=None)).adapter.scheme is None
-    assert config.captions == CaptionRules(0.1, True, "object")
+    assert config.captions == CaptionRules(0.1, True, "object", True)
     assert (config.erasure.per_sample, config.erasure.rescale) == (True, True)
 
 
