@@ -9,6 +9,7 @@ from ..concept import keys
 from ..concept.bases import family
 from ..concept.concept import BlockLoRA, Stack
 from .densify import Convert, densified
+from .finite import check_inputs, check_result
 from .methods.fused import lacks_grams
 from .methods.sums import strength_of
 from .naming import distinct
@@ -61,7 +62,9 @@ def merge(
     chosen = _resolve(active, method, overlap, lacking)
     active = densified(active, METHODS[chosen], convert)
     resolved = apply_overlap(active, overlap) if METHODS[chosen].needs_own_rows else count_shared(active)
+    check_inputs(resolved.members)
     members = METHODS[chosen].apply(resolved.members, options)
+    check_result(members, active)
     notes = tuple(_notes(stack, method=method, chosen=chosen, resolved=resolved, overlap=overlap, lacking=lacking))
     return Merged(chosen, len(active), members, resolved.shared_rows, (*renamed, *notes))
 

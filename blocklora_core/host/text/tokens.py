@@ -21,7 +21,8 @@ Section = list[tuple[Any, ...]]
 
 
 class _ConceptReader:
-    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands.
+    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands as a
+    word.
 
     Where a concept is layer-wise (ED-LoRA), every 77 tokens come once for each cross-attention layer, one after the
     other, each with that layer's vectors. The host encodes them like the parts of a long prompt, and
@@ -30,6 +31,8 @@ class _ConceptReader:
 
     def __init__(self, tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]):
         self.vectors = dict(vectors)
+        self.folded = {name.casefold(): name for name in vectors}
+        self.pattern = _names_pattern(vectors, tokenizer.embedding_identifier)
         self.plain = tokenizer
         self.tokenizer = copy.copy(tokenizer)
         # On this copy alone: its own methods call these, which shadow those of its class.
@@ -42,13 +45,14 @@ class _ConceptReader:
 
     def _tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[Section]:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
-        names = sorted(self.vectors, key=len, reverse=True)
         identifier = self.tokenizer.embedding_identifier
-        pattern = f"(?:{re.escape(identifier)})?({'|'.join(map(re.escape, names))})"
-        text = re.sub(pattern, lambda found: f" {identifier}{found[1]} ", text)
+        text = self.pattern.sub(lambda found: f" {identifier}{self._name(found[1])} ", text)
         sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
         layers = layers_of(self.vectors.values())
         return [_of_layer(section, layer) for section in sections for layer in range(layers)]
+
+    def _name(self, written: str) -> str:
+        return written if written in self.vectors else self.folded.get(written.casefold(), written)
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
         first, *others = embedding_name.split(maxsplit=1) or [""]
@@ -59,6 +63,18 @@ class _ConceptReader:
         if self.plain.embedding_directory is None or not first:
             return embedding_found(None, first, " ".join(others))
         return type(self.plain)._try_get_embedding(self.plain, embedding_name)
+
+
+def _names_pattern(names: Iterable[str], identifier: str) -> re.Pattern[str]:
+    """Any of `names` in a prompt, in upper or lower case, but a bare word not within a longer one."""
+    longest_first = sorted(names, key=len, reverse=True)
+    words = "|".join(map(_word_pattern, longest_first))
+    return re.compile(f"(?:{re.escape(identifier)})?({words})", re.IGNORECASE)
+
+
+def _word_pattern(name: str) -> str:
+    before, after = (r"(?<![\w-])" if name[0].isalnum() else ""), (r"(?![\w-])" if name[-1].isalnum() else "")
+    return f"{before}{re.escape(name)}{after}"
 
 
 def layers_of(vectors: Iterable[Tensor]) -> int:

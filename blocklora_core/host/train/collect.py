@@ -20,6 +20,7 @@ from ...merge.methods.sums import per_row
 from ...training.grams import collect_grams
 from ...training.port import AdaptedLayer, Conditioning
 from ..comfy import ComfyClip, ComfyModel
+from ..page import tell
 from ..text.layerwise import cross_attention_layers
 from ..text.tokens import layers_of
 from ..weights.autograd import training_mode
@@ -27,7 +28,6 @@ from ..weights.fixed import fixed_layers, modules_of
 from ..weights.names import weights_of
 from ..weights.patching import resolve
 from .port import ComfyPort
-from .progress import tell
 from .train import training_port
 
 
