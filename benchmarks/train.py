@@ -3,8 +3,9 @@
 Run as `python run.py bench train [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random weights; pictures
 are 128 px, so latents 16 x 16; rank 4, AdamW. Eight settings: fp32 and bf16, batch 1 and 4, gradient checkpointing of
 every side off and on. The base is held in the setting's precision (for bf16 that is ComfyUI's --bf16-unet), and every
-side computes in it. The sides are described in _trainers.py; they take turns of one step, and the quickest step of each
-counts, as other work on the machine only ever adds to it.
+side computes in it. The sides are described in sides/trainers.py; they take turns of one step, and the quickest step of
+each counts, as other work on the machine only ever adds to it. The built-in trainer of newer hosts makes a model of its
+own for each training, which its peak then counts.
 
 The last line is one JSON object with `settings`, for each of them:
     stock_step_seconds              a step of TrainLoraNode as it ships: every Linear, conv, norm and bias is adapted
@@ -56,7 +57,7 @@ GB = 1e9
 def make_sides(quick: bool, precision: str) -> Sides:
     # As wide a context as the text encoder's, which is the same in both.
     config = TINY | {"context_dim": SD15["context_dim"]} if quick else SD15
-    return Sides(build_model(config, PRECISIONS[precision]), config["context_dim"])
+    return Sides(lambda: build_model(config, PRECISIONS[precision]), config["context_dim"])
 
 
 def time_setting(sides: Sides, setting: Setting, keys: set[str], repeats: int) -> dict[str, float]:

@@ -139,15 +139,20 @@ class BlockLoRA:
         return replace(self, metadata=metadata)
 
     def renamed_layers(self, names: Mapping[str, str]) -> BlockLoRA:
-        """The same concept with layers, and the Grams that belong to them, renamed old -> new.
+        """The same concept with layers and adapters, and the Grams that belong to them, renamed old -> new.
 
         Names that `names` leaves out stay. ValueError when two layers would get one name.
         """
-        layers = {names.get(name, name): layer for name, layer in self.layers.items()}
-        if len(layers) != len(self.layers):
-            ((twice, _),) = Counter(names.get(name, name) for name in self.layers).most_common(1)
+        renamed = Counter(names.get(name, name) for name in [*self.layers, *self.adapters])
+        if renamed and max(renamed.values()) > 1:
+            ((twice, _),) = renamed.most_common(1)
             raise ValueError(f"{self.label}: expected one layer for each weight, got several for {twice}.")
-        return replace(self, layers=layers, grams=self.grams.renamed(names) if self.grams else None)
+        return replace(
+            self,
+            layers={names.get(name, name): layer for name, layer in self.layers.items()},
+            adapters={names.get(name, name): adapter for name, adapter in self.adapters.items()},
+            grams=self.grams.renamed(names) if self.grams else None,
+        )
 
 
 Stack = tuple[BlockLoRA, ...]

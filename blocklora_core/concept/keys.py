@@ -11,6 +11,9 @@ from functools import lru_cache
 
 _TEXT_PREFIXES = ("lora_te", "lora_prior_te", "text_encoder", "text_model.", "clip_", "t5xxl.", "hydit_clip.")
 
+# A text encoder's weight, as the host names it: the encoder's name comes first.
+_ENCODER_WEIGHT = re.compile(r"(?!diffusion_model\.|model\.)\w+\.transformer\.")
+
 # Which of the stems that a host accepts for one weight is written to a file: the first pattern that matches.
 _PREFERENCE = tuple(
     re.compile(pattern)
@@ -49,7 +52,7 @@ def preferred(candidates: Iterable[str]) -> str:
 @lru_cache(maxsize=2**14)
 def is_text(name: str) -> bool:
     """Whether a stem or a ComfyUI weight name belongs to a text encoder."""
-    return name.startswith(_TEXT_PREFIXES)
+    return name.startswith(_TEXT_PREFIXES) or _ENCODER_WEIGHT.match(name) is not None
 
 
 def is_geglu(name: str) -> bool:

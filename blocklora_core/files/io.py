@@ -92,7 +92,7 @@ def _load_pickle(path: Path) -> BlockLoRA:
 
 def _load_safetensors(path: Path) -> BlockLoRA:
     header = read_header(path)
-    entries = header.pop(_METADATA, {})
+    entries = header.pop(_METADATA, None) or {}
     record = read_record(entries)
     if record is None:
         sort_foreign(header)  # The wrong file is refused before its tensors are read.
@@ -236,7 +236,8 @@ def _is_entry(entry: object) -> bool:
 
 
 def _is_metadata(entries: object) -> bool:
-    return isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
+    # Some writers put null where they have nothing to say.
+    return entries is None or (isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values()))
 
 
 def _block(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ..concept import bases
 from ..concept.concept import BlockLoRA, Concept
 
 NOTE = "blocklora.import_note"
@@ -18,14 +19,8 @@ _MOST_TAGS = 5
 # What PEFT and diffusers call every file that they save.
 _TOOL_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
 
-# Base architecture -> (kohya's ss_base_model_version, modelspec.architecture).
-_BASES: Mapping[str, tuple[str, str]] = {
-    "sd15": ("sd_v1", "stable-diffusion-v1"),
-    "sd20": ("sd_v2", "stable-diffusion-v2-512"),
-    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
-    "sd3": ("sd3m", "stable-diffusion-3-medium"),
-    "flux": ("flux1", "flux-1-dev"),
-}
+# Where trainers name the base, the most telling first.
+_BASE_FIELDS = ("ss_base_model_version", "modelspec.architecture", "base_model")
 
 # Field that LoRA managers show -> key in BlockLoRA.training.
 _TRAINING_FIELDS: Mapping[str, str] = {
@@ -91,21 +86,14 @@ def _tag_counts(text: str) -> list[dict[str, Any]]:
 
 def foreign_base(metadata: Mapping[str, str]) -> str:
     """The base architecture that other trainers' metadata names; empty when unknown."""
-    version = metadata.get("ss_base_model_version", "")
-    architecture = metadata.get("modelspec.architecture", "").partition("/")[0]
-    found = (base for base, names in _BASES.items() if version == names[0] or architecture == names[1])
-    return next(found, "")
+    found = (bases.known_as(metadata[field].partition("/")[0]) for field in _BASE_FIELDS if field in metadata)
+    return next(filter(None, found), "")
 
 
 def shown_fields(lora: BlockLoRA) -> dict[str, str]:
     """The ss_* and modelspec.* fields of `lora`. No dates: the same value gives the same file."""
     fields = dict(_training_fields(lora.training))
     return {**fields, **_kohya_fields(lora), **_modelspec_fields(lora)}
-
-
-def _family(base: str) -> str:
-    """ "sd15" of "sd15-26M": the architecture without the size of an unusual one."""
-    return base.partition("-")[0]
 
 
 def trigger(concept: Concept) -> str:
@@ -132,7 +120,7 @@ def _kohya_fields(lora: BlockLoRA) -> dict[str, str]:
     if _answers_to_name(lora):
         fields["ss_tag_frequency"] = _json({lora.concept.bare: {trigger(lora.concept): _images(lora)}})
     if lora.base:
-        fields["ss_base_model_version"] = _BASES.get(_family(lora.base), (lora.base, ""))[0]
+        fields["ss_base_model_version"] = bases.fields(lora.base)[0]
     return fields
 
 
@@ -145,7 +133,7 @@ def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
     if _answers_to_name(lora):
         fields["modelspec.trigger_phrase"] = trigger(lora.concept)
     if lora.base:
-        fields["modelspec.architecture"] = f"{_BASES.get(_family(lora.base), ('', lora.base))[1]}/lora"
+        fields["modelspec.architecture"] = f"{bases.fields(lora.base)[1]}/lora"
     resolution = lora.training.get("resolution")
     if resolution is not None:
         square = isinstance(resolution, int)
@@ -171,5 +159,17 @@ def _json(value: object) -> str:
 def file_word(path: PurePath) -> str:
     """A file's name as one word; its folder's where a tool calls all its files the same."""
     text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
-    word = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text).strip("-")
-    return word or "lora"
+    return _joined(text, "-_.+")
+
+
+def word(text: str) -> str:
+    """`text` where a prompt can hold it as a name, else as much of it as can be one word."""
+    try:
+        return Concept(text).name
+    except ValueError:
+        return _joined(text, "-_.+<>")
+
+
+def _joined(text: str, kept: str) -> str:
+    found = "".join(c if c.isalnum() or c in kept else "-" for c in text).strip("-")
+    return found if found.strip("<>") else "lora"

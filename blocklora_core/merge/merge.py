@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from ..concept import keys
+from ..concept.bases import family
 from ..concept.concept import BlockLoRA, Stack
 from .densify import Convert, densified
 from .methods.fused import lacks_grams
@@ -51,7 +51,8 @@ def merge(
     options: see Options.
     convert: makes adapters of other kinds layers, where the method needs that (see densify.densified).
     A layer at strength 0 takes no part at all: it holds no rows and weighs in no sum. Concepts that share a name get
-    names of their own. Raises ValueError for an empty stack, different base models, and what the method needs.
+    names of their own. Bases' names that differ are a note: the weights decide. Raises ValueError for an empty stack
+    and what the method needs.
     """
     stack = tuple(stack)
     _check(stack)
@@ -80,18 +81,18 @@ def _is_off(lora: BlockLoRA) -> bool:
 def _check(stack: Stack) -> None:
     if not stack:
         raise ValueError("Merge: expected at least one concept, got an empty stack. Connect a Load or Train node.")
-    _check_bases(stack)
     check_shapes(stack, "Merge")
 
 
-def _check_bases(stack: Stack) -> None:
-    known = [lora for lora in stack if lora.base]
-    for a, b in combinations(known, 2):
-        if a.base != b.base:
-            raise ValueError(
-                f"Merge: expected concepts of one base architecture, got {a.label} for {a.base} and "
-                f"{b.label} for {b.base}. Merge them separately."
-            )
+def _bases_note(stack: Stack) -> Iterable[str]:
+    """A note where files name different bases: their weights fit, so the names are wrong."""
+    of: dict[str, list[str]] = {}
+    for lora in stack:
+        if lora.base:
+            of.setdefault(family(lora.base), []).append(lora.label)
+    if len(of) > 1:
+        told = "; ".join(f"{', '.join(labels)}: {base}" for base, labels in of.items())
+        yield f"The files name different bases ({told}). Their layers fit, so the names are taken for wrong."
 
 
 def _resolve(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[str]) -> str:
@@ -113,6 +114,7 @@ def _resolve(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[str]
 def _notes(
     stack: Stack, method: str, chosen: str, resolved: OverlapResult, overlap: Overlap, lacking: Sequence[str]
 ) -> Iterable[str]:
+    yield from _bases_note(stack)
     off = [lora.label for lora in stack if _is_off(lora)]
     yield from (f"{label} has strength 0 and takes no part." for label in off)
     if method == AUTO and lacking and len(stack) - len(off) > 1:

@@ -99,6 +99,7 @@ def _caption_inputs() -> list[Any]:
         io.Float.Input("caption_dropout", default=RULES.dropout, min=0.0, max=1.0, step=0.05, tooltip="Share of uses in which a picture has no caption."),
         io.Boolean.Input("caption_shuffle", default=RULES.shuffle, tooltip="Parts between commas come in another order each time; the first stays in front."),
         io.Combo.Input("caption_template", options=list(TEMPLATES), default=RULES.template, tooltip="Wraps each caption in a phrase such as 'a photo of': choose what the concept is."),
+        io.Boolean.Input("caption_emphasis", default=RULES.emphasis, optional=True, tooltip="Brackets in captions weigh words, as (red:1.2) does in prompts. Off: they are just brackets."),
     ]  # fmt: skip
 
 
@@ -139,9 +140,10 @@ class BlockLoRATrainSettings(io.ComfyNode):
         sample_prompt: str,
         niche_captions: str,
         slots: int,
+        caption_emphasis: bool = False,
         **fields: Any,
     ) -> io.NodeOutput:
-        rules = CaptionRules(caption_dropout, caption_shuffle, caption_template)
+        rules = CaptionRules(caption_dropout, caption_shuffle, caption_template, caption_emphasis)
         prompts = tuple(line.strip() for line in niche_captions.splitlines() if line.strip())
         fields = {**fields, "captions": rules, "sample_prompt": sample_prompt.strip(), "niche_captions": prompts}
         fields["scheme"] = Scheme(slots=slots)

@@ -49,7 +49,7 @@ def _report(applied: Applied, exported: Exported) -> str:
         lines.append(f"An exact file would have rank {_span(exported.full_ranks)}: the concepts' ranks add up.")
     lines += [*_prompts(exported), *applied.merged.notes]
     for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 

@@ -35,7 +35,7 @@ def _report(applied: Applied, seconds: float) -> str:
         *merged.notes,
     ]
     for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 

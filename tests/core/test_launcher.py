@@ -270,9 +270,9 @@ def test_a_failure_of_pip_is_explained(output: str, expected: str) -> None:
 
 
 def test_can_import_needs_the_module_and_an_interpreter_that_runs(tmp_path: Path) -> None:
-    assert can_import(HERE, ("pytest",))
-    assert not can_import(HERE, ("pytest", "no_such_module"))
-    assert not can_import(tmp_path / "gone", ("pytest",))
+    assert can_import(HERE, ("torch",))
+    assert not can_import(HERE, ("torch", "no_such_module"))
+    assert not can_import(tmp_path / "gone", ("torch",))
 
 
 def test_every_path_lies_in_the_ignored_folder(tmp_path: Path) -> None:

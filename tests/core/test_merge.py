@@ -338,16 +338,23 @@ def rebased(lora: BlockLoRA, base: str) -> BlockLoRA:
 
 
 def test_impossible_stacks_are_refused() -> None:
-    a, b = stack_of(2)
+    a, _ = stack_of(2)
     other_shape = Recipe(shapes={QUERY: (40, 13)}).make("<b>", 3)
     for stack, message in [
         ((), "empty stack"),
-        ((a, rebased(b, "sdxl")), "for sd15 and .* for sdxl"),
         ((a, other_shape), "different base models"),
     ]:
         with pytest.raises(ValueError, match=message):
             merge(stack)
-    merge((a, rebased(b, "")))
+
+
+@pytest.mark.parametrize(("base", "notes"), [("sdxl", 1), ("", 0), ("sd15-26M", 0), ("sd15", 0)])
+def test_a_base_s_name_that_contradicts_weights_that_fit_is_a_note(base: str, notes: int) -> None:
+    a, b = stack_of(2)
+    merged = merge((a, rebased(b, base)), "per_row")
+    found = [note for note in merged.notes if "name different bases" in note]
+    assert len(found) == notes and merged.concepts == 2
+    assert all(b.label in note and base in note for note in found)
 
 
 def test_unknown_methods_and_policies_are_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
@@ -82,7 +83,7 @@ def test_other_errors_pass_as_they_are() -> None:
 def test_the_report_adds_up_models_learnt_and_activations(base: Base) -> None:
     use = train(base).memory
     assert use is not None and use.device == "cpu" and not use.measured
-    assert use.model == model_bytes([base.model.model, base.clip.cond_stage_model], CPU)
+    assert use.model == model_bytes([base.model, base.clip.patcher], CPU)
     assert use.activations > 0 and use.learnt > 0
     assert use.total == use.model + use.learnt + use.activations
     assert f"{use.total / 1024**3:.2f} GiB" in str(use)
@@ -92,7 +93,7 @@ def test_bytes_are_counted_exactly() -> None:
     frozen, weight = nn.Linear(16, 16, bias=False), nn.Parameter(torch.randn(16, 16))
     learner = Learner([Group([weight], 1e-3)], TrainConfig.of(ema_decay=0.9))
     x = torch.randn(4, 16)
-    meter = MemoryMeter(CPU, [frozen])
+    meter = MemoryMeter(CPU, [SimpleNamespace(model=frozen)])
     with meter:
         for _ in range(2):
             hidden = x @ weight

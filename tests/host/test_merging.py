@@ -30,7 +30,7 @@ def expected_sum(base: Base, stack: list[BlockLoRA], weights: dict[str, torch.Te
     """The adapted ones of `weights` plus every concept's dense change, in float64."""
     total: dict[str, torch.Tensor] = {}
     for lora in stack:
-        fitting, _ = on_weights(lora, weights_of(base.model, base.clip))
+        fitting = on_weights(lora, weights_of(base.model, base.clip)).lora
         for name, layer in fitting.layers.items():
             if name in weights:
                 total[name] = total.get(name, weights[name].double()) + layer.dense().double()
@@ -40,8 +40,10 @@ def expected_sum(base: Base, stack: list[BlockLoRA], weights: dict[str, torch.Te
 def in_dtype(model: Any, dtype: torch.dtype) -> Any:
     """A MODEL of its own whose UNet has weights of `dtype`."""
     cpu = torch.device("cpu")
+    config = model.model.model_config
     with torch.inference_mode(False):
-        module = copy.deepcopy(model.model).to(dtype)
+        # Newer hosts' settings answer None to every name that they do not know, to copy's own, too.
+        module = copy.deepcopy(model.model, {id(config): config}).to(dtype)
     return comfy.model_patcher.ModelPatcher(module, cpu, cpu)
 
 

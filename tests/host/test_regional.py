@@ -255,7 +255,7 @@ def test_a_control_s_residuals_do_not_disturb(models: dict[str, Any]) -> None:
         seen: list[int]
 
         def __init__(self) -> None:
-            self.seen = []
+            self.seen, self.multigpu_clones = [], {}  # the second for newer hosts
 
         def get_control(self, x: torch.Tensor, _t: Any, cond: Any, *_: Any) -> dict[str, list[torch.Tensor]]:
             self.seen.append(cond["c_crossattn"].shape[1])

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..contents import STOCK
-
 # Settings that change what the tensors mean -> what to call the adapter.
 _REFUSED: Mapping[str, str] = {"use_dora": "DoRA", "fan_in_fan_out": "transposed LoRA"}
+
+_CONVERT = "No loader of ComfyUI reads it under PEFT's names: export it with kohya's."
 
 # Ways to start a training that also change the base weights: without that change the LoRA is of no use.
 _BASE_CHANGING = ("pissa", "olora", "corda")
@@ -39,10 +39,10 @@ def scaling_of(config: Mapping[str, Any]) -> Scaling:
     """The rule in a PEFT LoRA configuration; ValueError when it describes something else."""
     kind = config.get("peft_type") or "LORA"
     if kind != "LORA":
-        raise ValueError(f"Expected the configuration of a LoRA, got peft_type {kind!r}. {STOCK}")
+        raise ValueError(f"Expected the configuration of a LoRA, got peft_type {kind!r}. {_CONVERT}")
     found = [name for setting, name in _REFUSED.items() if config.get(setting)]
     if found:
-        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(found)}. {STOCK}")
+        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(found)}. {_CONVERT}")
     start = str(config.get("init_lora_weights", "")).lower()
     if start.startswith(_BASE_CHANGING):
         raise ValueError(

@@ -25,6 +25,7 @@ from ..comfy import ComfyModel
 from ..regions.cross import project
 from ..regions.regional import RegionalSampling, apply_regions
 from ..text.layerwise import Block, cross_attention_layers
+from ..weights.autograd import with_own_weights
 from .attention import AttentionPatches, Boxes, OnAttention
 from .blocks import watched_blocks
 from .context import KEY, Context, context_of
@@ -138,6 +139,8 @@ def apply_composer(
         regions, rule, project=injected.project if injected else project, on_attention=on_attention
     )
     composed = apply_regions(model, sampling)
+    if options.guides:
+        composed = with_own_weights(composed)
     composer = Composer(
         options=options,
         boxes=Boxes(regions, rule),

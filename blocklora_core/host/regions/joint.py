@@ -12,6 +12,7 @@ from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from torch import Tensor
 
 from ...regions import Size, Texts, joint_bias, longest
+from ..compat import axes_of_words
 from .prompts import SIDES, Side
 from .session import Call, Session
 
@@ -88,9 +89,4 @@ def takes_longer_prompts(network: Any) -> bool:
     """
     if isinstance(network, MMDiT):
         return network.register_length == 0 and network.context_processor is None
-    # Newer hosts list the axes on which words have places.
-    return isinstance(network, Flux) and len(network.params.axes_dim) == 3 and not _axes_of_words(network)
-
-
-def _axes_of_words(network: Any) -> Any:
-    return getattr(network.params, "txt_ids_dims", None)
+    return isinstance(network, Flux) and len(network.params.axes_dim) == 3 and not axes_of_words(network)

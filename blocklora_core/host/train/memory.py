@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...training.optimisation.learner import Learner
+from ..comfy import ComfyModel
+from ..compat import is_dynamic
 
 _GIB = 1024**3
 
@@ -48,10 +50,12 @@ def _bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def model_bytes(modules: Sequence[nn.Module], device: torch.device) -> int:
-    """Of the weights that lie on `device`, tied ones once."""
-    weights = {id(weight): weight for module in modules for weight in module.parameters()}
-    return sum(_bytes(weight) for weight in weights.values() if weight.device.type == device.type)
+def model_bytes(patchers: Sequence[ComfyModel], device: torch.device) -> int:
+    """Of the weights that lie on `device`, tied ones once; of pages, those that are there now."""
+    plain = [patcher for patcher in patchers if not is_dynamic(patcher)]
+    weights = {id(weight): weight for patcher in plain for weight in patcher.model.parameters()}
+    paged = sum(patcher.loaded_size() for patcher in patchers if is_dynamic(patcher))
+    return paged + sum(_bytes(weight) for weight in weights.values() if weight.device.type == device.type)
 
 
 def learnt_bytes(learner: Learner) -> int:
@@ -70,15 +74,15 @@ def learnt_bytes(learner: Learner) -> int:
 class MemoryMeter:
     """Measures one step: entered before it, `read` after it. Reads once; later calls give the same."""
 
-    def __init__(self, device: torch.device, modules: Sequence[nn.Module]):
-        self.device, self.modules = device, modules
+    def __init__(self, device: torch.device, patchers: Sequence[ComfyModel]):
+        self.device, self.patchers = device, patchers
         self.use: MemoryUse | None = None
         self._stack = ExitStack()
         self._activations: Callable[[], int] = lambda: 0
 
     def __enter__(self) -> MemoryMeter:
         meter = _cuda_peak if self.device.type == "cuda" else _kept_for_backward
-        self._activations = self._stack.enter_context(meter(self.device, self.modules))
+        self._activations = self._stack.enter_context(meter(self.device, [patcher.model for patcher in self.patchers]))
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -90,7 +94,7 @@ class MemoryMeter:
             self._stack.close()
             self.use = MemoryUse(
                 str(self.device),
-                model_bytes(self.modules, self.device),
+                model_bytes(self.patchers, self.device),
                 learnt_bytes(learner),
                 self._activations(),
                 self.device.type == "cuda",

@@ -21,7 +21,7 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
-from ..weights.autograd import leave_inference_mode, norms_keep_inputs
+from ..weights.autograd import leave_inference_mode, norms_keep_inputs, with_own_weights
 from ..weights.names import clip_stems, model_stems, preferred_stems
 from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
 
@@ -73,8 +73,9 @@ class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
     def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
-        self.model, self.clip = model, clip
-        comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+        self.model = model = with_own_weights(model, whole=True)
+        self.clip, self._text = clip, with_own_weights(clip.patcher, whole=True)
+        comfy.model_management.load_models_gpu([model, self._text], force_full_load=True)
         leave_inference_mode(model.model)
         leave_inference_mode(clip.cond_stage_model)
         model.model.requires_grad_(False)

@@ -17,6 +17,8 @@ from ...concept.concept import BlockLoRA, Concept
 from ...files.io import load, read_header, save, serialise, write_atomic
 from ...training import Trainer
 from ...training.state import Inputs, hash_weights, load_state, run_inputs, save_state
+from ..comfy import ComfyModel
+from ..compat import loaded_weights
 from ..disk import loras_folder, safe_name
 from .port import ComfyPort
 
@@ -41,16 +43,17 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     sampling = port.sampling
     return {
         **run_inputs(trainer),
-        "weights of the model": hash_weights(_ordinary(port.model.model)),
-        "weights of the text encoder": hash_weights(_ordinary(port.clip.cond_stage_model)),
+        "weights of the model": hash_weights(_of_loaded(port.model)),
+        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher)),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
         "device": port.device.type,
     }
 
 
-def _ordinary(module: torch.nn.Module) -> Iterator[Tensor]:
-    return (parameter for _, parameter in sorted(module.named_parameters()) if parameter.numel())
+def _of_loaded(patcher: ComfyModel) -> Iterator[Tensor]:
+    weights = dict(loaded_weights(patcher))
+    return (weights[name] for name in sorted(weights) if weights[name].numel())
 
 
 @dataclass(frozen=True)

@@ -258,5 +258,5 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     if done is not None:
         return _kept_result(done, len(dataset))
     trainer, resumed = _started(make, files, job.resume)
-    meter = MemoryMeter(port.device, [port.model.model, port.clip.cond_stage_model])
+    meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
     return _Run(trainer, files, progress, meter, resumed).go()

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from ...concept import keys
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Stack
-from ...concept.layer import Layer, ShapeError
+from ...concept.layer import Layer
 from ...merge import DEFAULTS, Merged, Options, Overlap, merge
 from ..comfy import ComfyClip, ComfyModel
 from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
-from .names import Weights, on_weights, weights_of
+from .names import Fit, Weights, known_stem, on_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -51,37 +51,44 @@ def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
     return sum(map(len, by_weight.values()))
 
 
-def _on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]:
-    try:
-        fitting, unknown = on_weights(lora, weights)
-        adapters, others = on_model(lora, weights)
-        return fitting.with_adapters(adapters), [*unknown, *others]
-    except ShapeError as error:
+def fit(lora: BlockLoRA, weights: Weights) -> Fit:
+    """`lora` on the model's weights. What the stock loader leaves out, with a line in its log, is left out and told.
+
+    NothingFitsError when it has no layer in common with the model, when most do not fit, and when one of a row block
+    does not: its rows were dealt out for a weight of another size.
+    """
+    named = lora.renamed_layers({stem: known_stem(stem, weights) for stem in [*lora.layers, *lora.adapters]})
+    layers, others = on_weights(named, weights), on_model(named, weights)
+    found = Fit(
+        layers.lora.with_adapters(others.lora.adapters),
+        [*layers.unknown, *others.unknown],
+        [*layers.misfits, *others.misfits],
+    )
+    fitting = len(found.lora.layers) + len(found.lora.adapters)
+    stems = [*lora.layers, *lora.adapters]
+    if found.misfits and (lora.slot is not None or fitting < len(found.misfits)):
         base = f" ({lora.base})" if lora.base else ""
         raise NothingFitsError(
-            f"{lora.label}: {error} It was trained for another base{base}: load that checkpoint."
-        ) from error
+            f"{lora.label}: {found.misfits[0]} It was trained for another base{base}: load that checkpoint."
+        )
+    if stems and not fitting:
+        raise NothingFitsError(
+            f"{lora.label}: none of its {len(stems)} layers is in this model ({stems[0]}). "
+            f"It was trained for {lora.base or 'another base'}: load that checkpoint."
+        )
+    return found
 
 
 def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[Stack, dict[str, list[str]]]:
-    """The stack with layers named by the model's weights, and each file's layers that found no weight.
+    """The stack with layers named by the model's weights, and of each file what was left out: stems that found no
+    weight, and why others do not fit.
 
-    Raises NothingFitsError when a file has not one layer in common with MODEL and CLIP, or one of another shape.
+    Raises NothingFitsError when a file is of another base (see `fit`).
     """
     weights = weights_of(model, clip)
-    resolved, unused = [], {}
-    for lora in stack:
-        fitting, unknown = _on_weights(lora, weights)
-        stems = [*lora.layers, *lora.adapters]
-        if stems and not fitting.layers and not fitting.adapters:
-            raise NothingFitsError(
-                f"{lora.label}: none of its {len(stems)} layers is in this model ({stems[0]}). "
-                f"It was trained for {lora.base or 'another base'}: load that checkpoint."
-            )
-        resolved.append(fitting)
-        if unknown:
-            unused[lora.label] = unknown
-    return tuple(resolved), unused
+    fits = [fit(lora, weights) for lora in stack]
+    unused = {found.lora.label: [*found.unknown, *found.misfits] for found in fits}
+    return tuple(found.lora for found in fits), {label: left for label, left in unused.items() if left}
 
 
 def apply_merge(
