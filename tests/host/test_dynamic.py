@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
@@ -34,6 +33,8 @@ from blocklora.blocklora_core.regions import Box, Region
 from demo.base import UNET
 from tests.host.test_training import train
 from tests.host.tiny import Base, make_lora, write_base
+
+memory_management = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no Dynamic VRAM")
 
 KNOWN = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
 DYNAMIC = hasattr(sys.modules.get("comfy_aimdo.model_vbar"), "ROOM")
@@ -169,7 +170,7 @@ def got(checkpoint: Path, request: pytest.FixtureRequest) -> Iterator[Found]:
         patch.setattr(comfy.model_management, "NUM_STREAMS", 2)
         patch.setitem(comfy.model_management.STREAMS, cpu, [Stream(), Stream()])
         # As main.py does it for --enable-dynamic-vram.
-        patch.setattr(comfy.memory_management, "aimdo_enabled", True)
+        patch.setattr(memory_management, "aimdo_enabled", True)
         patch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
         base = loaded(checkpoint)
         assert is_dynamic(base.model) and is_dynamic(base.clip.patcher)
