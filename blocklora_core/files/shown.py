@@ -10,6 +10,7 @@ from typing import Any
 
 from ..concept import bases
 from ..concept.concept import BlockLoRA, Concept
+from .untrusted.json_text import parse_json
 
 NOTE = "blocklora.import_note"
 """Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
@@ -20,6 +21,7 @@ FROM_FILE, FROM_USER, FROM_FILE_NAME = "the file", "your list", "the file's name
 _USER_WORDS = "blocklora.words"
 
 _MOST_TAGS = 5
+_MOST_LETTERS = 100
 
 # What PEFT and diffusers call every file that they save.
 _TOOL_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
@@ -96,7 +98,7 @@ def _common_tags(metadata: Mapping[str, str]) -> list[str]:
 def _tag_counts(text: str) -> list[dict[str, Any]]:
     # Another tool's record, of use only for hints: one that is not sound tells nothing.
     try:
-        folders = json.loads(text)
+        folders = parse_json(text)
     except ValueError:
         return []
     found = folders.values() if isinstance(folders, dict) else ()
@@ -190,5 +192,5 @@ def word(text: str) -> str:
 
 
 def _joined(text: str, kept: str) -> str:
-    found = "".join(c if c.isalnum() or c in kept else "-" for c in text).strip("-")
+    found = "".join(c if c.isalnum() or c in kept else "-" for c in text[:_MOST_LETTERS]).strip("-.")
     return found if found.strip("<>") else "lora"

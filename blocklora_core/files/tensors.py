@@ -16,6 +16,9 @@ from . import dialects
 from .contents import STOCK, changes_of, kind_of
 from .record import rows_of
 
+MOST_KERNEL, MOST_NUMBERS = 16, 2**26
+"""Of a side of a convolution, and of what a decomposed layer may become: above those of any model."""
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 # Their numbers are float16's as well.
@@ -40,8 +43,11 @@ def layer_of(
     up, down = floats(roles["up"], tensors), floats(roles["down"], tensors)
     if "mid" in roles:
         down = _with_kernel(stem, down, floats(roles["mid"], tensors))
+    shapes = f"got up {tuple(up.shape)} and down {tuple(down.shape)}"
     if up.ndim < 2 or down.ndim < 2:
-        raise OddLayerError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
+        raise OddLayerError(f"{stem}: expected matrices, {shapes}.")
+    if not up.numel() or not down.numel():
+        raise ValueError(f"{stem}: expected a rank of at least 1 and some rows, {shapes}.")
     out, rows = block or (up.shape[0], rows_of(stem, up.shape[0], None, None))
     if up.shape[0] != out:
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
@@ -85,6 +91,11 @@ def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
         raise ValueError(
             f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
             f"{tuple(mid.shape)}. The file is damaged."
+        )
+    if max(mid.shape[2:]) > MOST_KERNEL or (rank and down.numel() // rank * mid.numel() // rank > MOST_NUMBERS):
+        raise ValueError(
+            f"{stem}: expected a kernel of at most {MOST_KERNEL} a side and {MOST_NUMBERS} numbers, got down "
+            f"{tuple(down.shape)} and mid {tuple(mid.shape)}. The file is damaged."
         )
     dtype = torch.promote_types(torch.promote_types(down.dtype, mid.dtype), torch.float32)
     return torch.einsum("ij...,jn->in...", mid.to(dtype), down.flatten(1).to(dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from ..cancel import check
 from ..concept.adapters import Adapter
 from ..concept.concept import BlockLoRA, Stack
 from ..concept.layer import Layer
@@ -49,6 +50,7 @@ def _densified(lora: BlockLoRA, names: set[str], why: str, convert: Convert | No
         return lora
     layers = dict(lora.layers)
     for name in sorted(names):
+        check()
         if name in layers:
             raise ValueError(f"{lora.label}: expected one change of {name}, got a LoRA and an adapter. {ELSEWHERE}")
         layers[name] = _layer(lora, name, why, convert)

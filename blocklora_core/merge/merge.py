@@ -10,6 +10,7 @@ from ..concept import keys
 from ..concept.bases import family
 from ..concept.concept import BlockLoRA, Stack
 from .densify import Convert, densified
+from .finite import check_inputs, check_result
 from .methods.fused import lacks_grams
 from .methods.sums import strength_of
 from .naming import distinct
@@ -64,13 +65,16 @@ def merge(
     active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
     lacking = [lora.label for lora in active if lora.adapters or lacks_grams(lora)]
     if method == AUTO and overlap == "error" and lacking and _must_share(active):
-        members, chosen = _fused_and_added(active, options)
         resolved = count_shared(active)
+        check_inputs(active)
+        members, chosen = _fused_and_added(active, options)
     else:
         chosen = _resolve(active, method, overlap, lacking)
         active = densified(active, METHODS[chosen], convert)
         resolved = apply_overlap(active, overlap) if METHODS[chosen].needs_own_rows else count_shared(active)
+        check_inputs(resolved.members)
         members = METHODS[chosen].apply(resolved.members, options)
+    check_result(members, active)
     notes = tuple(_notes(stack, method=method, chosen=chosen, resolved=resolved, overlap=overlap, lacking=lacking))
     return Merged(chosen, len(active), members, resolved.shared_rows, (*renamed, *notes))
 

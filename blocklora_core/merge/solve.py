@@ -49,6 +49,12 @@ class PackedSum:
         energy = torch.stack([root.square().sum() for root in self.roots]).sum() + self.diagonals.sum()
         return float(energy) / self.diagonals.shape[1]
 
+    @property
+    def cost(self) -> float:
+        """Multiplications of a factorisation."""
+        n, k = self.diagonals.shape[1], sum(root.shape[1] for root in self.roots)
+        return float(min(n * n * k + n**3, n * k * k + k**3))
+
     def product(self, number: int, x: Tensor, weight: float = 1.0) -> Tensor:
         """x @ G for x (r, n) and the Gram of that number, its eigenpairs counted `weight` times."""
         root = self.roots[number]

@@ -40,7 +40,7 @@ def _draw_table(draw: ImageDraw.ImageDraw, table: Table, top: int) -> None:
         y = top + LINE + 6 + slot // COLUMNS * (HEIGHT + 4)
         files = table.held.get(slot, [])
         box = (left, y, left + CELL - 4, y + HEIGHT)
-        clash = len(files) > 1
+        clash = slot in table.clashes
         draw.rectangle(
             box,
             fill=colour(owners.index(files[0])) if files else FREE,

@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ...blocklora_core.host.base import usual_size
 from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.use.lora_list import list_state, load_list
@@ -63,7 +64,8 @@ class BlockLoRALoader(io.ComfyNode):
         if not stack:
             report = "No file is on: MODEL and CLIP are as they came."
             return io.NodeOutput(model, clip, (), report, ui=ui.PreviewText(report))
-        job = CollectJob(prompts.splitlines(), node_id=node_id(cls), **{"size": 0, **numbers})
+        numbers["size"] = numbers.get("size") or usual_size(model)
+        job = CollectJob(prompts.splitlines(), node_id=node_id(cls), **numbers)
         stack, method, told = apart_or_summed(stack, model, clip, keep_apart, job)
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method)

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.concept.rows import describe
+from ...blocklora_core.host.base import usual_size
 from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
@@ -101,7 +102,7 @@ def prepared(
     """The stack and the method that `method` comes to, and what to tell; under auto plain LoRAs get their Grams."""
     if method != AUTO or overlap != "error":
         return stack, method, ()
-    return apart_or_summed(stack, model, clip, keep_apart, CollectJob(size=0, node_id=node))
+    return apart_or_summed(stack, model, clip, keep_apart, CollectJob(size=usual_size(model), node_id=node))
 
 
 class BlockLoRAMerge(io.ComfyNode):

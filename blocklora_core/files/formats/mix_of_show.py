@@ -19,6 +19,7 @@ _TOKENS = "new_concept_embedding/"
 _SIDES = ("unet/", "text_encoder/")
 _ENCODER = "clip_l"  # Mix-of-Show trains Stable Diffusion 1.5, whose text encoder ComfyUI calls so
 _BASE = "sd15"
+MOST_LAYERS = 256
 
 
 def owns(source: Source) -> bool:
@@ -73,5 +74,9 @@ def _concat(tokens: list[Tensor]) -> Tensor:
     if len(counts) > 1:
         raise ValueError(f"Expected concept tokens for one number of layers, got {' and '.join(map(str, counts))}.")
     layers = counts[0] if counts else 1
+    if layers > MOST_LAYERS:
+        raise ValueError(
+            f"Expected concept tokens for at most {MOST_LAYERS} layers, got {layers}. The file is damaged."
+        )
     stacked = torch.stack([token.expand(layers, -1) for token in tokens], dim=1)
     return stacked if counts else stacked[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...concept.concept import BlockLoRA
 from .. import dialects
+from ..untrusted.json_text import MOST_LETTERS
 from .scaling import parse_config, scaling_of
 from .source import Source, noted, plain, scaled
 
@@ -31,7 +32,9 @@ def read(source: Source) -> BlockLoRA:
     lora = plain(source)
     config = config_file(source.path)
     if config.is_file():
-        rule = scaling_of(parse_config(config.read_text("utf-8")))
+        with config.open("rb") as file:
+            text = file.read(MOST_LETTERS + 1).decode("utf-8")
+        rule = scaling_of(parse_config(text))
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
     elif not all("alpha" in roles for roles in source.tensor_names.values()):
         lora = noted(lora, NO_CONFIG)

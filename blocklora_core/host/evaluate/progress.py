@@ -6,7 +6,7 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
-from ..train.progress import tell
+from ..page import tell
 
 SHOWN, PREVIEW = 4, 512
 

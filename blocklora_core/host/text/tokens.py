@@ -21,7 +21,8 @@ Section = list[tuple[Any, ...]]
 
 
 class _ConceptReader:
-    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands.
+    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands as a
+    word.
 
     Where a concept is layer-wise (ED-LoRA), every 77 tokens come once for each cross-attention layer, one after the
     other, each with that layer's vectors. The host encodes them like the parts of a long prompt, and

@@ -19,8 +19,8 @@ from ...merge.methods.fused import lacks_grams, needs_grams
 from ...merge.methods.sums import per_row
 from ...training.grams import collect_grams
 from ...training.port import AdaptedLayer, Conditioning
-from ..base import usual_size
 from ..comfy import ComfyClip, ComfyModel
+from ..page import tell
 from ..text.layerwise import cross_attention_layers
 from ..text.tokens import layers_of
 from ..weights.autograd import training_mode
@@ -28,7 +28,6 @@ from ..weights.fixed import fixed_layers, modules_of
 from ..weights.names import known_stem, weights_of
 from ..weights.patching import resolve
 from .port import ComfyPort
-from .progress import tell
 from .train import training_port
 
 
@@ -37,7 +36,7 @@ class CollectJob:
     """What the node was given. Raises ValueError for numbers out of range.
 
     prompts: `{concept}` stands for what calls the concept; empty for PLAIN. pictures: sampled for each concept, prompts
-    taken in turn. size: of a picture, in pixels; 0 for the model's usual one. again: also where a concept has Grams.
+    taken in turn. size: of a picture, in pixels. again: also where a concept has Grams.
     eigenpairs: kept of each Gram.
     """
 
@@ -51,13 +50,9 @@ class CollectJob:
     node_id: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("pictures", 1), ("steps", 1), ("size", 0), ("eigenpairs", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"Collect Grams: expected {name} of at least {least}, got {getattr(self, name)}.")
-
-    def sized_for(self, model: ComfyModel) -> CollectJob:
-        """The same with a size."""
-        return self if self.size else replace(self, size=usual_size(model))
+        for name in ("pictures", "steps", "size", "eigenpairs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Collect Grams: expected {name} of at least 1, got {getattr(self, name)}.")
 
     def prompts_of(self, lora: BlockLoRA) -> list[str]:
         """One prompt for each picture."""
@@ -90,7 +85,6 @@ def collect(
     due = [at for at, lora in enumerate(stack) if needs_grams(lora) and (job.again or lacks_grams(lora))]
     if not due:
         return Collected(stack, {}, ("Nothing to collect: every concept has its Grams.",))
-    job = job.sized_for(model)
     # All files are looked at before the first is sampled.
     resolved, unused = resolve(tuple(stack[at].with_strength(1.0) for at in due), model, clip)
     progress = _Progress(job, len(due))

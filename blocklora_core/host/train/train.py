@@ -18,7 +18,7 @@ from ...training import Dataset, Progress, TrainConfig, Trainer
 from ...training.state import run_key
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..ledger import choose_slot, hold_slot
+from ..ledger import choose_slot, given_slots, hold_slot, release_slot
 from ..weights.autograd import training_mode
 from .layers import layer_choice
 from .memory import MemoryMeter, MemorySettings, MemoryUse, memory_advice
@@ -27,8 +27,12 @@ from .port import ComfyPort, decode_latents
 from .precision import AUTO, compute_dtype, computing_in, held_in
 from .progress import NodeProgress, to_picture, to_pixels
 from .runs import Finished, RunFiles, inputs_of, save_interrupted, save_snapshot
+from .stopping import stopping
 
 AUTO_SLOT = -1
+
+KEPT_EVERY = 120.0
+"""Seconds between two states on the disk."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,19 @@ class TrainResult:
     snapshots: list[Path] = field(default_factory=list)
 
 
-def _attempt(what: str, action: Callable[[], object]) -> None:
-    """Save something beside the training, which goes on, or ends as it does, when that fails."""
+def _attempt(what: str, action: Callable[[], object]) -> str:
+    """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
     try:
         action()
-    except (ValueError, OSError, RuntimeError) as error:
-        logging.error("BlockLoRA: %s could not be saved: %s", what, error)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        said = f"{what} could not be saved: {error}"
+        logging.error("BlockLoRA: %s", said)
+        return said
+    return ""
+
+
+class NotKeptError(ValueError):
+    """A training ended early and the disk did not take what it learnt; says where it is."""
 
 
 class _Run:
@@ -91,19 +102,21 @@ class _Run:
     def __init__(self, trainer: Trainer, files: RunFiles, progress: NodeProgress, meter: MemoryMeter, resumed: int):
         self.trainer, self.files, self.progress, self.meter = trainer, files, progress, meter
         self.resumed, self.snapshots = resumed, list[Path]()
-        self.last = time.perf_counter()
+        self.last = self.kept = time.perf_counter()
+        self.pause = KEPT_EVERY
 
     def go(self) -> TrainResult:
-        """To the end. What was learnt is saved when the user cancels or an error ends the run."""
+        """To the end. What was learnt is saved when the user cancels, the server is told to end or an error ends the
+        run. NotKeptError when that fails."""
         started = self.last
         try:
-            with self.meter:
+            with stopping() as self.stop, self.meter:
                 self.trainer.run(self._after_step)
-        except comfy.model_management.InterruptProcessingException:
-            self._keep("was cancelled")
+        except comfy.model_management.InterruptProcessingException as error:
+            self._keep("was cancelled", error)
             raise
-        except (ValueError, RuntimeError, MemoryError) as error:
-            self._keep(f"stopped ({error})")
+        except (ValueError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
+            self._keep(f"stopped ({error})", error)
             raise
         return self._result(self.last - started, time.perf_counter() - self.last)
 
@@ -113,16 +126,34 @@ class _Run:
         every = self.trainer.config.save_every
         if every and state.step % every == 0 and state.step < state.steps:
             _attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
-            _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+            self._keep_state()
+        elif self.last - self.kept > self.pause or self.stop.signal is not None:
+            self._keep_state()
+        if self.stop.signal is not None:
+            self.stop.kept.set()
+            self.stop.obey()
         self.progress(state)
         self.last = time.perf_counter()
 
-    def _keep(self, why: str) -> None:
+    def _keep_state(self) -> str:
+        started = time.perf_counter()
+        said = _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        self.kept = time.perf_counter()
+        # A slow disk must not take more than a twentieth of the time.
+        self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
+        return said
+
+    def _keep(self, why: str, error: BaseException) -> None:
         name = self.trainer.concept.name
         logging.warning("BlockLoRA: training of %s %s after %d steps", name, why, len(self.trainer.losses))
-        if self.trainer.losses:
-            _attempt("what was learnt", self._keep_lora)
-            _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        if not self.trainer.losses:
+            return
+        said = [_attempt("what was learnt", self._keep_lora), self._keep_state()]
+        if any(said):
+            raise NotKeptError(
+                f"The training of {name} {why} after {len(self.trainer.losses)} steps. {' '.join(filter(None, said))} "
+                "Make room on the disk and run it again before you close ComfyUI: it goes on where it stopped."
+            ) from error
 
     def _keep_lora(self) -> None:
         logging.warning("BlockLoRA: what it learnt is in %s", save_interrupted(self.trainer))
@@ -165,7 +196,7 @@ def _kept_result(run: Finished, pictures: int) -> TrainResult:
 def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tuple[Trainer, int]:
     """A trainer, where the run was broken off if that can be, and the steps it has done."""
     trainer = make()
-    if not resume or not files.state.exists():
+    if not resume or not files.is_broken_off:
         return trainer, 0
     queues = trainer.dataset.queues()
     try:
@@ -178,14 +209,26 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
     return trainer, done
 
 
-def _slot(base: str, job: TrainJob) -> int | None:
-    scheme, given = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
+@contextmanager
+def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
+    """The slot that the training gets. It is free again when the training fails, unless what it learnt waits in it."""
+    scheme, slot = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
     if scheme is None:
-        return given
-    if given is None:
-        return choose_slot(base, scheme, job.concept)
-    hold_slot(base, scheme, job.concept, given)
-    return given
+        yield slot
+        return
+    before = any(given[:2] == (base, scheme) and given[3] == job.concept.name for given in given_slots())
+    if slot is None:
+        slot = choose_slot(base, scheme, job.concept)
+    else:
+        hold_slot(base, scheme, job.concept, slot)
+    try:
+        yield slot
+    except NotKeptError:
+        raise
+    except BaseException:
+        if not before:
+            release_slot(base, scheme, job.concept)
+        raise
 
 
 @contextmanager
@@ -229,7 +272,11 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     What was learnt is saved when the user cancels or an error ends the run, and the state to go on from.
     TrainingMemoryError when memory runs out.
     """
-    job = replace(job, config=job.config.changed(slot=_slot(base_name(model), job)))
+    with _slot(base_name(model), job) as slot:
+        return _train_in_slot(model, clip, vae, replace(job, config=job.config.changed(slot=slot)))
+
+
+def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     dtype = compute_dtype(model.load_device, job.precision)
     settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with memory_advice(settings), training_mode():

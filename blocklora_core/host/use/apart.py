@@ -64,11 +64,11 @@ def keep_apart(stack: Stack, model: ComfyModel, clip: ComfyClip | None, job: Col
 def apart_or_summed(
     stack: Stack, model: ComfyModel, clip: ComfyClip | None, how: str, job: CollectJob
 ) -> tuple[Stack, str, tuple[str, ...]]:
-    """The stack to merge, the method to merge it by, and what to tell. how: "on" keeps plain LoRAs apart, at `job`'s
-    size or, where that is 0, at MODEL's usual one; anything else adds them as chained loaders do."""
+    """The stack to merge, the method to merge it by, and what to tell. how: "on" keeps plain LoRAs apart; anything
+    else adds them as chained loaders do."""
     if how != ON:
         return stack, PLAIN_SUM, tuple(f"{lora.concept.name}: {_called(lora)}" for lora in stack)
-    apart = keep_apart(stack, model, clip, job.sized_for(model))
+    apart = keep_apart(stack, model, clip, job)
     return apart.stack, AUTO, apart.report
 
 

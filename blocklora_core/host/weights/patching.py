@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import comfy.utils
+import torch
+
 from ...concept import keys
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.layer import Layer
 from ...merge import DEFAULTS, Merged, Options, Overlap, merge
+from ...merge.finite import check_weights
 from ..comfy import ComfyClip, ComfyModel
+from ..interrupt import cancellable
 from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
@@ -91,6 +96,18 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
     return tuple(found.lora for found in fits), {label: left for label, left in unused.items() if left}
 
 
+def _check_limits(members: Stack, model: ComfyModel, clip: ComfyClip | None) -> None:
+    sides = [(model.model, False), *([(clip.cond_stage_model, True)] if clip is not None else [])]
+    limits = {}
+    for network, text in sides:
+        for name in {name for lora in members for name in lora.layers if keys.is_text(name) == text}:
+            weight = comfy.utils.get_attr(network, name)
+            # Eight bits are scaled by their layer, and rounded to the largest number.
+            if weight.dtype in (torch.float16, torch.bfloat16, torch.float32):
+                limits[name] = torch.finfo(weight.dtype).max
+    check_weights(members, limits)
+
+
 def apply_merge(
     stack: Stack,
     model: ComfyModel,
@@ -101,7 +118,9 @@ def apply_merge(
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
-    merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
+    with cancellable():
+        merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
+    _check_limits(merged.members, model, clip)
     patched = model.clone()
     model_layers = add_to(patched, merged.members, text=False)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...cancel import patiently
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import Gram, Grams
 from ...concept.layer import Layer
@@ -63,7 +65,8 @@ def solved(
         delta = damping * summed.mean_energy or 1.0
         held = [[changed[reader][name] for name in group.layers] for reader in group.readers]
         inside = [weights[reader] for reader in group.readers]
-        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta, inside)
+        ridge = own(len(group.grams)) * delta
+        solutions = patiently(partial(_solve, summed, held, delta, ridge, inside), summed.cost)
         for reader, downs in zip(group.readers, solutions, strict=True):
             for name, down in zip(group.layers, downs, strict=True):
                 changed[reader][name] = changed[reader][name].with_down(down)
