@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -31,7 +32,7 @@ _NAMES = re.compile(r"torch[\w.]* \w+|collections OrderedDict")
 # What the restricted unpickler raises for bytes that are no sound file of tensors.
 _BROKEN = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError,
-    ArithmeticError,
+    ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

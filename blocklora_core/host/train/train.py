@@ -26,7 +26,7 @@ from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
 from .precision import AUTO, compute_dtype, computing_in, held_in
 from .progress import NodeProgress, to_picture, to_pixels
-from .runs import Finished, RunFiles, inputs_of, save_interrupted, save_snapshot
+from .runs import Finished, NotKeptError, RunFiles, attempt, inputs_of, save_interrupted, save_snapshot
 from .stopping import stopping
 
 AUTO_SLOT = -1
@@ -81,21 +81,6 @@ class TrainResult:
     snapshots: list[Path] = field(default_factory=list)
 
 
-def _attempt(what: str, action: Callable[[], object]) -> str:
-    """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
-    try:
-        action()
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        said = f"{what} could not be saved: {error}"
-        logging.error("BlockLoRA: %s", said)
-        return said
-    return ""
-
-
-class NotKeptError(ValueError):
-    """A training ended early and the disk did not take what it learnt; says where it is."""
-
-
 class _Run:
     """One trainer and what it leaves behind."""
 
@@ -125,7 +110,7 @@ class _Run:
             logging.info("BlockLoRA: %s", self.meter.read(self.trainer.learner))
         every = self.trainer.config.save_every
         if every and state.step % every == 0 and state.step < state.steps:
-            _attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
+            attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
             self._keep_state()
         elif self.last - self.kept > self.pause or self.stop.signal is not None:
             self._keep_state()
@@ -137,7 +122,7 @@ class _Run:
 
     def _keep_state(self) -> str:
         started = time.perf_counter()
-        said = _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        said = attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
         self.kept = time.perf_counter()
         # A slow disk must not take more than a twentieth of the time.
         self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
@@ -148,7 +133,7 @@ class _Run:
         logging.warning("BlockLoRA: training of %s %s after %d steps", name, why, len(self.trainer.losses))
         if not self.trainer.losses:
             return
-        said = [_attempt("what was learnt", self._keep_lora), self._keep_state()]
+        said = [attempt("what was learnt", self._keep_lora), self._keep_state()]
         if any(said):
             raise NotKeptError(
                 f"The training of {name} {why} after {len(self.trainer.losses)} steps. {' '.join(filter(None, said))} "
@@ -176,7 +161,7 @@ class _Run:
         )
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
-        _attempt("the finished training", lambda: self.files.finish(done))
+        attempt("the finished training", lambda: self.files.finish(done))
         return result
 
 
