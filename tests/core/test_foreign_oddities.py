@@ -78,6 +78,8 @@ BUNDLES: list[tuple[list[str], str, str]] = [
     (["red fox"], "red-fox", "'red fox'"),
     (["(fox:1.2)"], "fox-1.2", "'(fox:1.2)'"),
     (["<red fox>"], "<red-fox>", "'<red fox>'"),
+    (["red <fox>"], "red--fox", "'red <fox>'"),
+    (["a&b"], "a-b", "'a&b'"),
     (["hero"], "hero", ""),
     (["a", "b c"], "a", "left out: b c"),
     ([" "], "lora", "' '"),
