@@ -100,6 +100,7 @@ TRAINERS: list[tuple[str, Any]] = [
     ("Lightning", {"state_dict": pair(QUERY), "global_step": 5, "optimizer_states": [{"x": ONES}], "loops": None}),
     ("counters", {**pair(QUERY), "epoch": 3, "name": "hero", "betas": [0.9, 0.99], "done": True}),
     ("state alone", {"state_dict": pair(QUERY)}),
+    ("one dictionary", {"lora": pair(QUERY)}),
 ]
 
 
