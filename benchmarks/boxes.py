@@ -9,6 +9,7 @@ one JSON object: {"right": {setting: {"halves": share of boxes, "2": ..., "3": .
 
 --sweep             instead, how hard LoRA-Composer should guide: a row of step sizes, on noise apart from the table's
                     to choose by, and on the table's to judge by; writes boxes_steps.json, and no pictures
+--leave-out N ...   of a sweep: groups of concepts that take no part
 --seeds N           pictures of each setting and number of concepts
 --settings A,B      these only
 --workers N         processes; by default one for each core, or one where there is a GPU
@@ -20,7 +21,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from benchmarks.identity_study.results import references  # noqa: E402
 from benchmarks.identity_study.train import Training  # noqa: E402
 from benchmarks.identity_study.work import Folders, WorkerPool  # noqa: E402
 from blocklora_core.evaluation import Judge  # noqa: E402
+from blocklora_core.regions.composer.options import PRESETS  # noqa: E402
 from demo.cast import cast  # noqa: E402
 from demo.evaluator.model import DemoEvaluator  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
@@ -49,8 +51,8 @@ NAMES = ("<amelia>", "<zed>", "<felix>", "<nora>", "<omar>", "<rivet>", "<orbit>
 """Six people of one class word, an alien and a car."""
 
 
-SWEPT = ("halves", "3")
-"""Layouts of a sweep: where guidance helps, and where it may harm."""
+SWEPT = "halves"
+"""The layout of a sweep: where guidance is of use."""
 APART = 1000
 """The first seed of the noise that a sweep chooses by."""
 
@@ -58,21 +60,17 @@ Asked = Mapping[tuple[str, str], list[Scene]]
 """Setting and layout -> what is sampled."""
 
 
-def scenes(setting: Setting, layout: Layout, seeds: Sequence[int]) -> list[Scene]:
-    """One for each group of concepts; the seeds are dealt out among them."""
+def scenes(setting: Setting, layout: Layout, seeds: Sequence[int], left_out: Collection[int] = ()) -> list[Scene]:
+    """One for each group of concepts; the seeds are dealt out among them. left_out: numbers of groups."""
     members = cast()
     trainings = {one.name: Training(setting.recipe, layout.member(one), 0, at) for at, one in enumerate(members)}
     found = groups(len(NAMES), layout.count)
     dealt = [tuple(seeds[number :: len(found)]) for number in range(len(found))]
     return [
         Scene(setting, layout, tuple(trainings[NAMES[at]] for at in group), own)
-        for group, own in zip(found, dealt, strict=True)
-        if own
+        for number, (group, own) in enumerate(zip(found, dealt, strict=True))
+        if own and number not in left_out
     ]
-
-
-def asked_of(settings: Mapping[str, Setting], layouts: Sequence[str], seeds: Sequence[int]) -> Asked:
-    return {(name, key): scenes(one, LAYOUTS[key], seeds) for name, one in settings.items() for key in layouts}
 
 
 def sample(asked: Asked, folders: Folders, workers: int) -> None:
@@ -92,7 +90,10 @@ def measured(asked: Asked, settings: Mapping[str, Setting], folders: Folders) ->
 
 def table(settings: Mapping[str, Setting], options: argparse.Namespace, folders: Folders) -> dict[str, Any]:
     """Every setting in every layout, with pictures of them."""
-    asked = asked_of(settings, tuple(LAYOUTS), range(options.seeds))
+    seeds = range(options.seeds)
+    asked = {
+        (name, key): scenes(one, layout, seeds) for name, one in settings.items() for key, layout in LAYOUTS.items()
+    }
     sample(asked, folders, options.workers)
     for key in LAYOUTS:
         picture = sheet({name: asked[name, key] for name in settings}, folders)
@@ -102,12 +103,16 @@ def table(settings: Mapping[str, Setting], options: argparse.Namespace, folders:
 
 
 def sweep(settings: Mapping[str, Setting], options: argparse.Namespace, folders: Folders) -> dict[str, Any]:
-    """Every strength of guidance, on noise to choose by and on noise to judge by."""
+    """Every strength of guidance on noise to choose by, and the presets on noise to judge by."""
+    presets = {name: one for name, one in settings.items() if one.composer in PRESETS.values()}
     found: dict[str, Any] = {}
-    for part, first in {"settings": APART, "judged": 0}.items():
-        asked = asked_of(settings, SWEPT, range(first, first + options.seeds))
+    for part, arms, first in (("settings", settings, APART), ("judged", presets, 0)):
+        seeds = range(first, first + options.seeds)
+        asked = {(name, SWEPT): scenes(one, LAYOUTS[SWEPT], seeds, options.leave_out) for name, one in arms.items()}
+        found["groups"] = [list(scene.names) for scene in next(iter(asked.values()))]
+        found["pictures"] = sum(len(scene.seeds) for scene in next(iter(asked.values())))
         sample(asked, folders, options.workers)
-        found[part] = measured(asked, settings, folders)
+        found[part] = measured(asked, arms, folders)
     return found
 
 
@@ -115,6 +120,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Who stands in which box?")
     checkpoints = Path(os.environ["BLOCKLORA_COMFYUI"], "models", "checkpoints")
     parser.add_argument("--sweep", action="store_true", help="strengths of LoRA-Composer's guidance instead")
+    parser.add_argument(
+        "--leave-out", type=int, nargs="*", default=(), help="of a sweep: numbers of groups of concepts"
+    )
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--settings", default="", help="by default all")
     parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1)

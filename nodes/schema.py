@@ -27,6 +27,18 @@ def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
     return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
 
 
+def node_id(node: Any) -> str | None:
+    """The id of a running node, for its progress; None when it was called by hand."""
+    return getattr(node.hidden, "unique_id", None)
+
+
+def texts_of(node: Any, ours: bool) -> list[str]:
+    """All texts written into nodes of the running graph: into those of this pack, or into the others."""
+    graph = getattr(node.hidden, "prompt", None) or {}
+    inputs = (one["inputs"] for one in graph.values() if one["class_type"].startswith("BlockLoRA") == ours)
+    return [text for values in inputs for text in values.values() if isinstance(text, str)]
+
+
 def advanced(kind: Any, name: str, **fields: Any) -> Any:
     """An input that newer hosts fold away."""
     return kind.Input(name, **known(kind.Input.__init__, **{**fields, "advanced": True}))

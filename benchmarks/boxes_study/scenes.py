@@ -69,16 +69,16 @@ SETTINGS: Mapping[str, Setting] = {
     },
 }
 
-STEPS = (0.0, 20.0, 40.0, 80.0, 160.0)
+STEPS = (10.0, 20.0, 40.0, 80.0)
 SWEEP: Mapping[str, Setting] = {
-    "regional": SETTINGS["regional"],
     **{
         f"step_{size:g}": Setting(f"The paper's weights, step {size:g}", composer=replace(PAPER, step_size=size))
         for size in STEPS
     },
     "strong": Setting("The code's weights, step 20", composer=CODE),
 }
-"""How hard LoRA-Composer guides, from its paper's weights with its code's step to its code's weights: `--sweep`."""
+"""How hard LoRA-Composer guides: half as hard as its paper's weights with its code's step, to its code's weights, eight
+times and more as hard: `--sweep`."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,11 @@ from .untrusted.json_text import parse_json
 NOTE = "blocklora.import_note"
 """Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
 
+FROM_FILE, FROM_USER, FROM_FILE_NAME = "the file", "your list", "the file's name"
+"""Who may tell what calls a concept."""
+
+_USER_WORDS = "blocklora.words"
+
 _MOST_TAGS = 5
 _MOST_LETTERS = 100
 
@@ -52,12 +57,26 @@ def foreign_concept(metadata: Mapping[str, str], path: PurePath) -> Concept:
 
 def trigger_words(lora: BlockLoRA) -> str:
     """What a prompt needs to call the concept: its name when it was taught one, else the words that its trainer
-    recorded, separated by commas. Empty when the file does not tell.
+    recorded, separated by commas, else those that the user gave. Empty when nobody tells.
     """
+    return next((words for source, words in called_by(lora).items() if source != FROM_FILE_NAME), "")
+
+
+def called_by(lora: BlockLoRA) -> dict[str, str]:
+    """Who tells what calls the concept -> the words: the file, the user, and the file's name where neither does."""
     if _answers_to_name(lora):
-        return lora.concept.name
+        return {FROM_FILE: lora.concept.name}
     phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
-    return phrase or ", ".join(_common_tags(lora.metadata))
+    told = {
+        FROM_FILE: phrase or ", ".join(_common_tags(lora.metadata)),
+        FROM_USER: lora.metadata.get(_USER_WORDS, ""),
+    }
+    return {source: words for source, words in told.items() if words} or {FROM_FILE_NAME: lora.concept.name}
+
+
+def with_words(lora: BlockLoRA, words: str) -> BlockLoRA:
+    """`lora` with what the user says calls it."""
+    return lora.with_metadata({**lora.metadata, _USER_WORDS: words})
 
 
 def _answers_to_name(lora: BlockLoRA) -> bool:
@@ -161,7 +180,7 @@ def _json(value: object) -> str:
 def file_word(path: PurePath) -> str:
     """A file's name as one word; its folder's where a tool calls all its files the same."""
     text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
-    return _joined(text, "-_.+")
+    return _joined(text)
 
 
 def word(text: str) -> str:
@@ -169,9 +188,10 @@ def word(text: str) -> str:
     try:
         return Concept(text).name
     except ValueError:
-        return _joined(text, "-_.+<>")
+        found = _joined(text.strip().removeprefix("<").removesuffix(">"))
+        return f"<{found}>" if text.strip().startswith("<") else found
 
 
-def _joined(text: str, kept: str) -> str:
-    found = "".join(c if c.isalnum() or c in kept else "-" for c in text[:_MOST_LETTERS]).strip("-.")
-    return found if found.strip("<>") else "lora"
+def _joined(text: str) -> str:
+    found = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text[:_MOST_LETTERS]).strip("-.")
+    return found or "lora"

@@ -13,6 +13,21 @@ _RELEASED = {
 }  # fmt: skip
 
 
+# Of a picture that a model is usually asked for: height and width in pixels.
+_SIZES = {"sd15": 512, "sd20": 512}
+_SIZE, _TINY_SIZE = 1024, 96
+
+# Parameters: no released model is so small.
+_TINY = 100e6
+
+
+def usual_size(model: ComfyModel) -> int:
+    """Height and width in pixels of the pictures that a ComfyUI MODEL is usually asked for."""
+    if sum(weight.numel() for weight in model.model.diffusion_model.parameters()) < _TINY:
+        return _TINY_SIZE
+    return _SIZES.get(base_name(model).partition("-")[0], _SIZE)
+
+
 def base_name(model: ComfyModel) -> str:
     """The architecture of a ComfyUI MODEL, such as "sd15", or "sd15-26M" for a model of another size.
 

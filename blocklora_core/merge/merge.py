@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ from .overlap import Overlap, OverlapResult, apply_overlap, check_shapes, count_
 from .registry import AUTO, METHODS
 
 DEFAULTS = Options()
+
+PLAIN_SUM = "task_sum"
+"""What chained stock loaders do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,8 @@ def merge(
     """Merges any number of concepts.
 
     method: a key of METHODS, or "auto": `fused` where every member has Grams for its layers, else `per_row`. Where
-    members with Grams share rows and `overlap` is `error`, "auto" is `gradient_fusion`, which is made for that.
+    `overlap` is `error` and members share rows, "auto" is `gradient_fusion`, which is made for that; where plain LoRAs
+    among them have no Grams, those are added as chained loaders add them, and only the others are fused.
     overlap: see overlap.apply_overlap; methods that are made for shared rows leave them as they are.
     options: see Options.
     convert: makes adapters of other kinds layers, where the method needs that (see densify.densified).
@@ -59,14 +64,42 @@ def merge(
     _check(stack)
     active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
     lacking = [lora.label for lora in active if lora.adapters or lacks_grams(lora)]
-    chosen = _resolve(active, method, overlap, lacking)
-    active = densified(active, METHODS[chosen], convert)
-    resolved = apply_overlap(active, overlap) if METHODS[chosen].needs_own_rows else count_shared(active)
-    check_inputs(resolved.members)
-    members = METHODS[chosen].apply(resolved.members, options)
+    if method == AUTO and overlap == "error" and lacking and _must_share(active):
+        resolved = count_shared(active)
+        check_inputs(active)
+        members, chosen = _fused_and_added(active, options)
+    else:
+        chosen = _resolve(active, method, overlap, lacking)
+        active = densified(active, METHODS[chosen], convert)
+        resolved = apply_overlap(active, overlap) if METHODS[chosen].needs_own_rows else count_shared(active)
+        check_inputs(resolved.members)
+        members = METHODS[chosen].apply(resolved.members, options)
     check_result(members, active)
     notes = tuple(_notes(stack, method=method, chosen=chosen, resolved=resolved, overlap=overlap, lacking=lacking))
     return Merged(chosen, len(active), members, resolved.shared_rows, (*renamed, *notes))
+
+
+def _fused_and_added(stack: Stack, options: Options) -> tuple[Stack, str]:
+    """Members with Grams fused, where there are two, and the others added at their strengths; what that is called."""
+    ready = tuple(lora for lora in stack if not (lora.adapters or lacks_grams(lora)))
+    if len(ready) < 2:
+        return METHODS[PLAIN_SUM].apply(stack, options), PLAIN_SUM
+    others = tuple(lora for lora in stack if lora not in ready)
+    chosen = _resolve(ready, AUTO, "error", ())
+    members = (*METHODS[chosen].apply(ready, options), *METHODS[PLAIN_SUM].apply(others, options))
+    return members, f"{chosen} and {PLAIN_SUM}"
+
+
+def _must_share(stack: Stack) -> bool:
+    """Whether rows are shared, and by nothing but plain LoRAs: they hold every row of what they change."""
+    blocks = tuple(lora for lora in stack if lora.slot is not None)
+    return len(blocks) < len(stack) and _share_rows(stack) and not _share_rows(blocks)
+
+
+def _share_rows(stack: Stack) -> bool:
+    changed = Counter(name for lora in stack for name in {*lora.layers, *lora.adapters})
+    by_adapters = any(changed[name] > 1 for lora in stack for name in lora.adapters)
+    return by_adapters or count_shared(stack).shared_rows > 0
 
 
 def _active(lora: BlockLoRA) -> BlockLoRA | None:
@@ -122,6 +155,8 @@ def _notes(
     yield from (f"{label} has strength 0 and takes no part." for label in off)
     if method == AUTO and lacking and len(stack) - len(off) > 1:
         yield f"auto chose {chosen}: {', '.join(lacking)} carries no Grams for its layers."
-    if resolved.shared_rows:
+    if resolved.shared_rows and chosen not in METHODS:
+        yield f"{resolved.shared_rows} rows in {resolved.shared_layers} layers are held by several concepts."
+    elif resolved.shared_rows:
         done = f"policy: {overlap}" if METHODS[chosen].needs_own_rows else f"{chosen} is made for that"
         yield f"{resolved.shared_rows} rows in {resolved.shared_layers} layers are held by several concepts; {done}."

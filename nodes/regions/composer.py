@@ -12,7 +12,14 @@ from ...blocklora_core.host.composer.composer import Composed, apply_composer
 from ...blocklora_core.host.composer.prompt import concept_prompt
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.regions import OVERLAP_RULES, OverlapRule, Regions
-from ...blocklora_core.regions.composer.options import DEFAULT_PRESET, FILL_MEANS, PRESETS, ComposerOptions, preset_of
+from ...blocklora_core.regions.composer.options import (
+    DEFAULT_PRESET,
+    DEFAULTS,
+    FILL_MEANS,
+    PRESETS,
+    ComposerOptions,
+    preset_of,
+)
 from ...blocklora_core.reports.regions import regions_picture
 from ..schema import ComposerOptionsType, RegionsType, StackType, schema
 
@@ -52,9 +59,6 @@ class BlockLoRAConceptPrompt(io.ComfyNode):
         concept = concept.strip()
         lora = _of(stack, concept) if stack is not None else None
         return io.NodeOutput(concept_prompt(clip, text, concept, lora))
-
-
-DEFAULTS = PRESETS[DEFAULT_PRESET]
 
 
 def _number(name: str, most: float, step: float, tooltip: str) -> Any:
@@ -127,7 +131,7 @@ class BlockLoRAComposer(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with: with the concepts merged into it, or the base with a stack."),
                 RegionsType.Input("regions", tooltip="The regions, from BlockLoRA Region, with prompts of BlockLoRA Concept Prompt."),
-                io.Combo.Input("preset", options=list(PRESETS), default=DEFAULT_PRESET, tooltip="How hard guidance pulls. gentle: the paper's weights with its authors' step. medium: the same weights, a step three times as far. strong: the weights of the authors' code, found on SD1.5, about eight times as hard as gentle."),
+                io.Combo.Input("preset", options=list(PRESETS), default=DEFAULT_PRESET, tooltip="How hard guidance pulls. gentle: the paper's weights with the step of its authors' code. medium: the same, each step twice as far. strong: the weights of the authors' code, found on SD1.5, eight times as hard as gentle and more."),
                 _part("injection", "Concepts of the stack act in their regions' prompts and pixels."),
                 _part("enhancement", "Guidance: each concept lights up in its box (L_ce)."),
                 _part("fill", "Guidance: it fills the box (L_fill)."),

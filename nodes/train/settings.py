@@ -99,8 +99,16 @@ def _caption_inputs() -> list[Any]:
         io.Float.Input("caption_dropout", default=RULES.dropout, min=0.0, max=1.0, step=0.05, tooltip="Share of uses in which a picture has no caption."),
         io.Boolean.Input("caption_shuffle", default=RULES.shuffle, tooltip="Parts between commas come in another order each time; the first stays in front."),
         io.Combo.Input("caption_template", options=list(TEMPLATES), default=RULES.template, tooltip="Wraps each caption in a phrase such as 'a photo of': choose what the concept is."),
-        io.Boolean.Input("caption_emphasis", default=RULES.emphasis, optional=True, tooltip="Brackets in captions weigh words, as (red:1.2) does in prompts. Off: they are just brackets."),
     ]  # fmt: skip
+
+
+def _emphasis_input() -> Any:
+    return io.Boolean.Input(
+        "caption_emphasis",
+        default=RULES.emphasis,
+        optional=True,
+        tooltip="Brackets in captions weigh words, as (red:1.2) does in prompts. Off: they are just brackets.",
+    )
 
 
 def _keeping_inputs() -> list[Any]:
@@ -124,7 +132,7 @@ class BlockLoRATrainSettings(io.ComfyNode):
             search_aliases=["optimizer", "scheduler", "train settings"],
             inputs=[
                 *_optimizer_inputs(), *_loss_inputs(), *_block_inputs(), *_further_inputs(), *_caption_inputs(),
-                *_keeping_inputs(),
+                *_keeping_inputs(), _emphasis_input(),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="To the settings input of BlockLoRA Train.")],
         )  # fmt: skip

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import comfy.memory_management
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sample
@@ -27,6 +26,7 @@ from blocklora.blocklora_core.host.composer.composer import apply_composer
 from blocklora.blocklora_core.host.composer.prompt import concept_prompt
 from blocklora.blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from blocklora.blocklora_core.host.train.collect import CollectJob, collect
+from blocklora.blocklora_core.host.weights.autograd import with_own_weights
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 from blocklora.blocklora_core.regions import Box, Region
 
@@ -34,22 +34,41 @@ from demo.base import UNET
 from tests.host.test_training import train
 from tests.host.tiny import Base, make_lora, write_base
 
+memory_management = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no Dynamic VRAM")
+
 KNOWN = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
 DYNAMIC = hasattr(sys.modules.get("comfy_aimdo.model_vbar"), "ROOM")
 inside = pytest.mark.skipif(not DYNAMIC, reason="runs in the process that test_on_the_dynamic_patcher starts")
+# The plain patcher's results come with the first of them.
+pytestmark = pytest.mark.timeout(3600)
 COLLECTING = CollectJob(pictures=1, steps=1, size=64, seed=5)
 Found = dict[str, list[torch.Tensor]]
 
 
 @pytest.mark.skipif(not KNOWN, reason="this ComfyUI has no Dynamic VRAM")
 @pytest.mark.skipif(DYNAMIC, reason="this process has it already")
-@pytest.mark.timeout(1800)
 def test_on_the_dynamic_patcher(repository: Path) -> None:
     search = [str(repository / "tests" / "dynamic"), os.environ.get("PYTHONPATH", "")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, search))}
     line = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(line, cwd=repository, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.mark.skipif(not hasattr(comfy.model_management, "get_cast_buffer"), reason="this ComfyUI shares no buffers")
+def test_the_plain_patcher_lends_what_it_casts_through_shared_buffers(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert with_own_weights(base.model) is base.model
+    monkeypatch.setattr(comfy.model_management, "NUM_STREAMS", 2)
+    assert with_own_weights(base.model, whole=True) is base.model
+    owning = with_own_weights(base.model)
+    (name,) = {name for name in owning.weight_wrapper_patches if name.endswith("time_embed.0.weight")}
+    (own,), weight = owning.weight_wrapper_patches[name], torch.ones(2)
+    with torch.enable_grad():
+        assert own(weight) is not weight and torch.equal(own(weight), weight)
+    with torch.no_grad():
+        assert own(weight) is weight
 
 
 class Stream:
@@ -152,7 +171,7 @@ def got(checkpoint: Path, request: pytest.FixtureRequest) -> Iterator[Found]:
         patch.setattr(comfy.model_management, "NUM_STREAMS", 2)
         patch.setitem(comfy.model_management.STREAMS, cpu, [Stream(), Stream()])
         # As main.py does it for --enable-dynamic-vram.
-        patch.setattr(comfy.memory_management, "aimdo_enabled", True)
+        patch.setattr(memory_management, "aimdo_enabled", True)
         patch.setattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcherDynamic)
         base = loaded(checkpoint)
         assert is_dynamic(base.model) and is_dynamic(base.clip.patcher)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...concept.concept import Stack
 from ...regions import OverlapRule, Regions, check_regions
-from ...regions.composer.options import PAPER, ComposerOptions
+from ...regions.composer.options import DEFAULTS, ComposerOptions
 from ..base import base_name
 from ..comfy import ComfyModel
 from ..regions.cross import project
@@ -118,7 +118,7 @@ class Composed:
 def apply_composer(
     model: ComfyModel,
     regions: Regions,
-    options: ComposerOptions = PAPER,
+    options: ComposerOptions = DEFAULTS,
     rule: OverlapRule = "mean",
     stack: Stack = (),
 ) -> Composed:

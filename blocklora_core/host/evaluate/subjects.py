@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...concept.concept import BlockLoRA, Stack
+from ...concept.names import fold
 from ...evaluation import Reference, reference_of
 from ...files.shown import trigger_words
 
@@ -26,7 +27,7 @@ class Subject:
 def subjects_of(stack: Stack, references: Sequence[Reference]) -> list[Subject]:
     """ValueError for an empty stack, concepts of one name, and one without references."""
     names = [lora.concept.name for lora in stack]
-    twice = sorted({name for name in names if [other.casefold() for other in names].count(name.casefold()) > 1})
+    twice = sorted({name for name in names if [fold(other) for other in names].count(fold(name)) > 1})
     if not stack or twice:
         got = f"several called {', '.join(twice)}" if twice else "an empty stack"
         raise ValueError(f"Evaluate: expected concepts with names of their own, got {got}.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
+from ...concept.names import Names
 from ..comfy import ComfyClip
 from ..compat import embedding_found
 
@@ -31,8 +31,7 @@ class _ConceptReader:
 
     def __init__(self, tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]):
         self.vectors = dict(vectors)
-        self.folded = {name.casefold(): name for name in vectors}
-        self.pattern = _names_pattern(vectors, tokenizer.embedding_identifier)
+        self.names = Names(vectors)
         self.plain = tokenizer
         self.tokenizer = copy.copy(tokenizer)
         # On this copy alone: its own methods call these, which shadow those of its class.
@@ -46,13 +45,10 @@ class _ConceptReader:
     def _tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[Section]:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
         identifier = self.tokenizer.embedding_identifier
-        text = self.pattern.sub(lambda found: f" {identifier}{self._name(found[1])} ", text)
+        text = self.names.replaced(text, lambda name: f" {identifier}{name} ", identifier)
         sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
         layers = layers_of(self.vectors.values())
         return [_of_layer(section, layer) for section in sections for layer in range(layers)]
-
-    def _name(self, written: str) -> str:
-        return written if written in self.vectors else self.folded.get(written.casefold(), written)
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
         first, *others = embedding_name.split(maxsplit=1) or [""]
@@ -63,18 +59,6 @@ class _ConceptReader:
         if self.plain.embedding_directory is None or not first:
             return embedding_found(None, first, " ".join(others))
         return type(self.plain)._try_get_embedding(self.plain, embedding_name)
-
-
-def _names_pattern(names: Iterable[str], identifier: str) -> re.Pattern[str]:
-    """Any of `names` in a prompt, in upper or lower case, but a bare word not within a longer one."""
-    longest_first = sorted(names, key=len, reverse=True)
-    words = "|".join(map(_word_pattern, longest_first))
-    return re.compile(f"(?:{re.escape(identifier)})?({words})", re.IGNORECASE)
-
-
-def _word_pattern(name: str) -> str:
-    before, after = (r"(?<![\w-])" if name[0].isalnum() else ""), (r"(?![\w-])" if name[-1].isalnum() else "")
-    return f"{before}{re.escape(name)}{after}"
 
 
 def layers_of(vectors: Iterable[Tensor]) -> int:
@@ -102,7 +86,9 @@ def concept_vectors(tokenizer: SDTokenizer) -> Mapping[str, Tensor]:
 
 def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokenizer:
     reader = _reader_of(tokenizer)
-    known = {**concept_vectors(tokenizer), **vectors}
+    own = Names(vectors)
+    known = {name: vector for name, vector in concept_vectors(tokenizer).items() if name not in own}
+    known.update(vectors)
     _check_layers(known)
     return _ConceptReader(reader.plain if reader else tokenizer, known).tokenizer
 

@@ -78,16 +78,18 @@ class ComposerOptions:
 PAPER = ComposerOptions()
 """Eq. 9 with the paper's alpha = 0.25 and beta = 0.8 (section 4.1) and, where the paper gives no number, its code's.
 
-The paper's weights are the code's over 8, about, and the step of 20 belongs to the code's: this guides an eighth as
-hard as either means to."""
+The paper's weights are the code's over 8, about, and the step of 20 belongs to the code's: this guides an
+eighth as hard as the code. No harder one did better (docs/regions.md)."""
 
 CODE = ComposerOptions(enhancement=8.0, fill=2.0, region=10.0, fill_mean="map")
 """The authors' repository."""
 
-MEDIUM = replace(PAPER, step_size=60.0)
+MEDIUM = replace(PAPER, step_size=40.0)
+"""The paper's weights, twice as far a step."""
 
 PRESETS: Mapping[str, ComposerOptions] = {"gentle": PAPER, "medium": MEDIUM, "strong": CODE}
-DEFAULT_PRESET = "medium"
+DEFAULT_PRESET = "gentle"
+DEFAULTS = PRESETS[DEFAULT_PRESET]
 FORMER_NAMES: Mapping[str, str] = {"paper": "gentle", "code": "strong"}
 """What workflows of 0.1 call them."""
 
