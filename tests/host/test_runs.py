@@ -221,8 +221,7 @@ def test_a_full_disk_does_not_end_the_training(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(runs, "write_atomic", full)
-    monkeypatch.setattr(runs, "save", full)
-    monkeypatch.setattr(runs, "save_state", full)
+    monkeypatch.setattr(runs, "write_lora", full)
     result = train(base, save_every=2)
     assert len(result.losses) == PLAIN["steps"] and not result.snapshots
     assert "the state of the training could not be saved" in caplog.text
