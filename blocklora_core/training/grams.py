@@ -67,7 +67,7 @@ def collect_grams(
     watch = InputWatch(layers)
     with watch.attached():
         conditioning = encode()
-        noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
+        noise = torch.randn((len(conditioning), *latent_shape), generator=generator).to(port.device)
         euler(port, noise, conditioning, steps, on_step=on_step)
     full = {key: total.mean() for key, total in watch.totals.items()}
     return Grams.from_full(full, watch.input_of, eigenpairs)

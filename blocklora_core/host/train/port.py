@@ -6,17 +6,18 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.samplers
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...training.checkpointing import checkpointed, heavy_blocks
-from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings
+from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings, Prompt
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
@@ -67,6 +68,18 @@ _OBJECTIVES: tuple[tuple[type, _Objective], ...] = (
     (comfy.model_sampling.EPS, _Objective(_epsilon, _exploding)),
     (comfy.model_sampling.CONST, _Objective(_epsilon, _flow)),
 )
+
+
+def _alike(conds: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Numbers of the prompts that the host's sampler would put into one batch, group by group."""
+    groups: list[list[int]] = []
+    for row, cond in enumerate(conds):
+        group = next((rows for rows in groups if comfy.samplers.cond_equal_size(conds[rows[0]], cond)), None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
 
 
 class ComfyPort:
@@ -141,10 +154,11 @@ class ComfyPort:
             self.clip.cond_stage_model.set_clip_options({"layer": self.clip.layer_idx})
         tokens = clip.tokenize(prompt)
         with norms_keep_inputs(self.clip.cond_stage_model):
-            cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(tokens)
-        pooled = None if pooled is None else pooled.to(self.device)
+            cross, pooled, *others = self.clip.cond_stage_model.encode_token_weights(tokens)
         concept_at = first_vector(tokens, layers_of(embeddings.values())) if embeddings else None
-        return Conditioning(cross.to(self.device), pooled, (concept_at,))
+        extras = {"pooled_output": pooled, **(others[0] if others else {})}
+        encoded = Prompt(cross, extras, concept_at).changed(lambda tensor: tensor.to(self.device))
+        return Conditioning((encoded,))
 
     def class_embeddings(self, class_word: str) -> Embeddings:
         return class_embeddings(self.clip, class_word)
@@ -153,13 +167,26 @@ class ComfyPort:
         return self.sampling.noise_scaling(sigma, noise.clone(), latents)
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        batch, height, width = noisy.shape[0], noisy.shape[-2] * 8, noisy.shape[-1] * 8
-        conds = self.model.model.extra_conds(
-            noise=noisy, device=self.device, cross_attn=conditioning.cross, pooled_output=conditioning.pooled,
-            width=width, height=height, prompt_type="positive",
-        )  # fmt: skip
+        conds = [self._model_conds(noisy[row : row + 1], prompt) for row, prompt in enumerate(conditioning.prompts)]
+        groups = _alike(conds)
+        parts = [self._predict(noisy[rows], sigma[rows], [conds[row] for row in rows]) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows], device=noisy.device)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort()]
+
+    def _model_conds(self, noisy: Tensor, prompt: Prompt) -> dict[str, Any]:
+        """What the host's sampler would give the model for this prompt."""
+        given = {**prompt.extras, "cross_attn": prompt.cross, "model_conds": {}}
+        (ready,) = comfy.samplers.encode_model_conds(
+            self.model.model.extra_conds, [given], noisy, self.device, "positive"
+        )
+        conds: dict[str, Any] = ready["model_conds"]
+        return conds
+
+    def _predict(self, noisy: Tensor, sigma: Tensor, conds: Sequence[dict[str, Any]]) -> Tensor:
+        """The same for prompts that the model takes at a time."""
         patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
-        ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
+        whole = [{name: cond.process_cond(batch_size=1, area=None) for name, cond in each.items()} for each in conds]
+        ready = comfy.samplers.cond_cat(whole)
         with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
             return self.model.model.apply_model(noisy, sigma, transformer_options=patches, **ready)
 

@@ -1,0 +1,50 @@
+"""What holds on every architecture that the host knows: tiny models, the host's own text encoders and sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import pytest
+import torch
+from blocklora.blocklora_core.host.train.layers import layer_choice
+from blocklora.blocklora_core.host.train.port import ComfyPort
+from blocklora.blocklora_core.host.weights.autograd import training_mode
+from blocklora.blocklora_core.training import Conditioning
+
+from tests.host.architectures import CPU, KNOWN, build, latents_of
+from tests.host.encoders import encoder_of
+
+SHORT, LONG = "a photo of a man", "a dog in the night street, smiling, holding a cup of blue coffee"
+
+
+def sampled(model: Any, clip: Any, text: str, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    """The host's own prediction, as its sampler makes it."""
+    with torch.inference_mode():
+        comfy.model_management.load_models_gpu([model], force_full_load=True)
+        model.model.current_patcher = model
+        prompt = comfy.sampler_helpers.convert_cond(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
+        conds = comfy.samplers.process_conds(
+            model.model, x, {"positive": prompt}, CPU, latent_image=torch.zeros_like(x), seed=0
+        )
+        found = comfy.samplers.calc_cond_batch(model.model, [conds["positive"]], x, sigma, {"transformer_options": {}})
+        return found[0].clone()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_batch_of_prompts_is_predicted_as_the_sampler_predicts_each(name: str) -> None:
+    model, clip = build(name), encoder_of(name)
+    x = torch.randn((3, *latents_of(name)), generator=torch.Generator().manual_seed(5))
+    with training_mode(), torch.no_grad():
+        port = ComfyPort(model, clip, layer_choice("all linear"))
+        sigma = port.sigmas[len(port.sigmas) // 2].reshape(1).float()
+        texts = [SHORT, LONG, SHORT]
+        both = Conditioning.cat([port.encode(text, "", {}) for text in texts])
+        ours = port.predict(x, sigma.repeat(3), both)
+    theirs = [sampled(model, clip, text, x[at : at + 1], sigma) for at, text in enumerate(texts)]
+    effect = float((sampled(model, clip, LONG, x[:1], sigma) - theirs[0]).abs().max())
+    assert effect > 0
+    for at in range(3):
+        assert float((ours[at : at + 1] - theirs[at]).abs().max()) <= 0.01 * effect + 1e-6
