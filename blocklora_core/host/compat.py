@@ -6,6 +6,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
@@ -20,3 +21,9 @@ def _embedding_answer() -> int:
 def embedding_found(vectors: Tensor | None, name: str, leftover: str) -> tuple[Any, ...]:
     """What `SDTokenizer._try_get_embedding` returns: (vectors, leftover), from 0.28.0 on (vectors, name, leftover)."""
     return (vectors, leftover) if _embedding_answer() == 2 else (vectors, name, leftover)
+
+
+def only_format(weight: Tensor) -> torch.dtype | None:
+    """The one format that a layer of this quantised weight computes in; None where it takes any, as on newer hosts."""
+    found: torch.dtype | None = getattr(weight, "_layout_params", {}).get("orig_dtype")
+    return found

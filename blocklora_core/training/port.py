@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,13 @@ class Convolution:
     stride: tuple[int, ...]
     padding: tuple[int, ...] | str
     dilation: tuple[int, ...]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether `module` is a Linear by what it is: hosts' quantised ones are no torch.nn.Linear."""
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    weight = getattr(module, "weight", None)
+    return all(isinstance(size, int) for size in sizes) and isinstance(weight, Tensor) and weight.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -36,8 +43,8 @@ class AdaptedLayer:
         A grouped convolution cannot: its rows read different inputs, which one down-projection does not. Nor can one
         that pads with anything but zeros.
         """
-        if isinstance(module, nn.Linear):
-            return cls(module, module.out_features, module.in_features)
+        if is_linear(module):
+            return cls(module, cast(int, module.out_features), cast(int, module.in_features))
         if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             return None
         if module.groups != 1 or module.padding_mode != "zeros":

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..files.io import FileError, read_header, serialise, write_atomic
 from .config import TrainConfig
 from .loop import Position, Trainer
+from .quantised import stored
 
 KEY = "blocklora_state"
 FORMAT = 1
@@ -211,7 +212,7 @@ def _mask_or_none(mask: Tensor | None) -> Tensor:
 
 
 def _sample(weight: Tensor) -> Tensor:
-    flat = weight.detach().flatten()
+    flat = stored(weight.detach())[0].flatten()
     return flat[:: max(1, flat.numel() // _SAMPLES)].float()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...training.checkpointing import checkpointed, heavy_blocks
-from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings, Prompt
+from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings, Prompt, is_linear
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
@@ -103,12 +103,15 @@ class ComfyPort:
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
     def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
-        choice, stems, kinds = self.choice, preferred_stems(accepted), (nn.Linear, _ConvNd)
+        choice, stems = self.choice, preferred_stems(accepted)
         named = {f"{name}.weight": module for name, module in network.named_modules()}
-        known = {name: module for name, module in named.items() if name in stems and isinstance(module, kinds)}
+        known = {
+            name: module for name, module in named.items()
+            if name in stems and (is_linear(module) or isinstance(module, _ConvNd))
+        }  # fmt: skip
         wanted = {
             name: AdaptedLayer.of(module) for name, module in known.items()
-            if choice.wanted(name) and (choice.convolutions or isinstance(module, nn.Linear))
+            if choice.wanted(name) and (choice.convolutions or is_linear(module))
         }  # fmt: skip
         found = {stems[name]: layer for name, layer in wanted.items() if layer}
         left = [name for name, layer in wanted.items() if layer is None]

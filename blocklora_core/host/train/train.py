@@ -24,7 +24,7 @@ from .layers import layer_choice
 from .memory import Levers, MemoryMeter, MemoryUse, naming_levers
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
-from .precision import AUTO, compute_dtype, computing_in, held_in
+from .precision import AUTO, computing_in, dtype_for, held_in
 from .progress import NodeProgress, to_picture, to_pixels
 from .runs import Finished, RunFiles, inputs_of, save_interrupted, save_snapshot
 
@@ -180,7 +180,7 @@ def training_port(
     layer_pattern: str = "",
 ) -> Iterator[ComfyPort]:
     """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
-    dtype = compute_dtype(model.load_device, precision)
+    dtype = dtype_for(model, precision)
     port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
     with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
         yield port
@@ -204,7 +204,7 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     TrainingMemoryError when memory runs out.
     """
     job = replace(job, config=replace(job.config, slot=_slot(base_name(model), job)))
-    dtype = compute_dtype(model.load_device, job.precision)
+    dtype = dtype_for(model, job.precision)
     levers = Levers(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with naming_levers(levers), training_mode():
         dataset = _dataset(vae, model, job)

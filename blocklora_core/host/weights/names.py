@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import comfy.lora
+from torch import nn
 
 from ...concept import keys
 from ...concept.concept import BlockLoRA
 from ...concept.layer import Layer, ShapeError, joined, placed
+from ...training.port import AdaptedLayer, is_linear
 from ..comfy import ComfyClip, ComfyModel
 
 
@@ -44,7 +46,7 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
     # Once for each loaded model: its names never change, and listing them takes longer than a merge.
     if module not in _LISTED:
         targets = list_stems(module, {})
-        shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+        shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()} | _of_linears(module)
         # The host lists names for all variants of an architecture, also of what this model has not.
         _LISTED[module] = Weights(
             {stem: target for stem, target in targets.items() if isinstance(target, str) and target in shapes},
@@ -53,6 +55,12 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
             {stem: target for stem, target in targets.items() if _name_of(target) in shapes},
         )
     return _LISTED[module]
+
+
+def _of_linears(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    # What a quantised one keeps may be of another shape than the weight that it stands for.
+    named = {f"{name}.weight": AdaptedLayer.of(one) for name, one in module.named_modules() if is_linear(one)}
+    return {name: (layer.out_features, layer.in_features) for name, layer in named.items() if layer}
 
 
 def _piece(target: Any) -> Piece | None:
