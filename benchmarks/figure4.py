@@ -67,16 +67,14 @@ def recoloured(picture: Image.Image) -> Image.Image:
 def job(concept: DemoConcept, turned: bool, art: Path, slot: int, steps: int, adapter: str) -> TrainJob:
     found = [(recoloured(picture) if turned else picture, caption) for _, picture, caption in pictures(art, concept)]
     images = [to_image(picture) for picture, _ in found]
-    config = TrainConfig(
-        **{
-            "steps": steps, "batch_size": 4, "rank": 4, "learning_rate": 0.003, "embedding_learning_rate": 0.004,
-            "embedding_share": 0.2, "niche_weight": 0.0, "erasure": Erasure(0.0), "preview_every": 0,
-            "gram_pictures": 1, "gram_steps": 1, "seed": slot, **ADAPTERS[adapter],
-        }
+    config = TrainConfig.of(
+        steps=steps, batch_size=4, rank=4, learning_rate=0.003, embedding_learning_rate=0.004, embedding_share=0.2,
+        niche_weight=0.0, erasure=Erasure(0.0), preview_every=0, gram_pictures=1, gram_steps=1, seed=slot,
+        **ADAPTERS[adapter],
     )  # fmt: skip
     return TrainJob(
         Concept(concept.name, concept.class_word), images, [caption for _, caption in found], config,
-        slot if config.scheme else -1, resolution=0, layers="attention + feed-forward",
+        slot if config.adapter.scheme else -1, resolution=0, layers="attention + feed-forward",
     )  # fmt: skip
 
 

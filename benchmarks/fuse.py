@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,16 +36,15 @@ import_comfyui()
 
 import torch  # noqa: E402
 
+from benchmarks.common.concepts import make_concept, make_gram, make_grams  # noqa: E402
 from benchmarks.common.models import SD15, TINY, build_clip, build_model, fill  # noqa: E402
-from benchmarks.merge import SLOTS, make_gram  # noqa: E402
+from benchmarks.merge import SLOTS  # noqa: E402
 
 # ComfyUI is on the path only now.
 from benchmarks.sides.fusion import RANK, Shapes, Trial, against_lbfgs, linears  # noqa: E402
-from blocklora_core.concept.concept import BlockLoRA, Concept, Stack  # noqa: E402
+from blocklora_core.concept.concept import BlockLoRA, Stack  # noqa: E402
 from blocklora_core.concept.gram import EIGENPAIRS, Grams  # noqa: E402
 from blocklora_core.concept.keys import parts  # noqa: E402
-from blocklora_core.concept.layer import Layer  # noqa: E402
-from blocklora_core.concept.rows import Scheme, count  # noqa: E402
 from blocklora_core.files.io import save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
 from blocklora_core.host.train.collect import CollectJob, collect  # noqa: E402
@@ -59,24 +58,6 @@ WORDS = (
     "man", "woman", "cat", "dog", "house", "tree", "car", "fish", "bird", "flower", "ship", "robot", "horse", "cake",
     "hat",
 )  # fmt: skip
-
-
-def make_concept(number: int, shapes: Shapes, base: str, grams: Grams | None = None) -> BlockLoRA:
-    """A random concept in slot `number`."""
-    random, scheme, layers = torch.Generator().manual_seed(number), Scheme(slots=SLOTS), {}
-    for stem, (out, size) in shapes.items():
-        rows = scheme.rows(number, out, parts(stem))
-        up = torch.randn(count(rows), RANK, generator=random) * 0.05
-        layers[stem] = Layer(up, torch.randn(RANK, size, generator=random) * 0.05, rows, out)
-    return BlockLoRA(Concept(f"<c{number}>", "man"), layers, scheme, number, base, grams=grams)
-
-
-def with_made_grams(lora: BlockLoRA, input_of: Mapping[str, str], seed: int) -> BlockLoRA:
-    """`lora` with random Grams of the usual size; layers share inputs as `input_of` says."""
-    random = torch.Generator().manual_seed(1000 + seed)
-    sizes = {input_of[stem]: layer.in_features for stem, layer in lora.layers.items()}
-    inputs = {key: make_gram(size, random) for key, size in sorted(sizes.items())}
-    return replace(lora, grams=Grams(inputs, {stem: input_of[stem] for stem in lora.layers}))
 
 
 def seconds_of(work: Callable[[], object], repeats: int) -> float:
@@ -107,15 +88,18 @@ class Real:
         say(f"{base_name(model)}: {len(found.shapes)} attention Linears, {len(found.shapes_ff)} with feed-forward")
         return found
 
+    def _concept(self, shapes: Shapes) -> BlockLoRA:
+        return replace(make_concept(0, shapes, RANK, SLOTS, parts), base=base_name(self.model))
+
     def collect(self, shapes: Shapes, job: CollectJob) -> Grams:
-        lora = make_concept(0, shapes, base_name(self.model))
+        lora = self._concept(shapes)
         (found,) = collect(self.model, self.clip, (lora,), job).stack
         assert found.grams is not None
         return found.grams
 
     def sizes(self, folder: Path, grams: Grams, shapes: Shapes) -> tuple[float, float]:
         """Megabytes of a saved concept with Grams, and without."""
-        lora = make_concept(0, shapes, base_name(self.model), grams)
+        lora = replace(self._concept(shapes), grams=grams)
         made = save(folder / "with.safetensors", lora, overwrite=True)
         bare = save(folder / "without.safetensors", replace(lora, grams=None), overwrite=True)
         return megabytes(made), megabytes(bare)
@@ -125,9 +109,9 @@ def megabytes(path: Path) -> float:
     return path.stat().st_size / 1e6
 
 
-def fifteen(real: Real, shapes: Shapes, grams: Grams) -> Stack:
-    made = (make_concept(number, shapes, base_name(real.model)) for number in range(CONCEPTS))
-    return tuple(with_made_grams(lora, grams.input_of, number) for number, lora in enumerate(made))
+def fifteen(shapes: Shapes, grams: Grams) -> Stack:
+    made = (make_concept(number, shapes, RANK, SLOTS, parts) for number in range(CONCEPTS))
+    return tuple(replace(lora, grams=make_grams(lora, grams.input_of, number)) for number, lora in enumerate(made))
 
 
 def solver_rows(widths: Sequence[int], repeats: int) -> list[dict[str, float]]:
@@ -181,7 +165,7 @@ def measure(folder: Path, quick: bool, repeats: int) -> dict[str, Any]:
     )
     solves = {}
     for name, shapes, held in (("solve_seconds", real.shapes, grams), ("solve_ff_seconds", real.shapes_ff, grams_ff)):
-        stack = fifteen(real, shapes, held)
+        stack = fifteen(shapes, held)
         solves[name] = seconds_of(partial(fused, stack), repeats)
         say(f"{name}: {solves[name]:.2f}")
     widths = sorted({gram.size for gram in grams_ff.inputs.values()})

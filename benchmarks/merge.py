@@ -35,7 +35,7 @@ import gc
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,12 @@ import_comfyui()
 
 import torch  # noqa: E402
 
+from benchmarks.common.concepts import make_concept, make_grams  # noqa: E402
 from benchmarks.common.models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
 from benchmarks.sides.merge_peft import peft_results  # noqa: E402
 from benchmarks.sides.merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
 from benchmarks.sides.stock_rows import apply_rows, multi_loader  # noqa: E402
-from blocklora_core.concept.concept import BlockLoRA, Concept, Stack  # noqa: E402
-from blocklora_core.concept.gram import EIGENPAIRS, Gram, Grams  # noqa: E402
-from blocklora_core.concept.layer import Layer  # noqa: E402
-from blocklora_core.concept.rows import Scheme, count  # noqa: E402
+from blocklora_core.concept.concept import Stack  # noqa: E402
 from blocklora_core.files.io import load, save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
 from blocklora_core.host.train.layers import is_attention  # noqa: E402
@@ -88,36 +86,17 @@ def input_of(stem: str) -> str:
     return stem
 
 
-def make_gram(size: int, random: torch.Generator) -> Gram:
-    """As many eigenpairs as a trained file carries, with a falling spectrum, and a diagonal remainder."""
-    pairs = min(EIGENPAIRS, size)
-    vectors = torch.linalg.qr(torch.randn(size, pairs, generator=random)).Q.half()
-    values = 10.0 / (1 + torch.arange(pairs)).float()
-    return Gram(vectors, values, torch.full((size,), 0.01))
-
-
-def make_concept(number: int, shapes: dict[str, tuple[int, int]], slots: int, base: str, with_grams: bool) -> BlockLoRA:
-    """A random concept in slot `number`."""
-    random, scheme = torch.Generator().manual_seed(number), Scheme(slots=slots)
-    layers = {}
-    for stem, (out, size) in shapes.items():
-        rows = scheme.rows(number, out)
-        up = torch.randn(count(rows), RANK, generator=random) * 0.05
-        layers[stem] = Layer(up, torch.randn(RANK, size, generator=random) * 0.05, rows, out)
-    grams = None
-    if with_grams:
-        groups = {stem: input_of(stem) for stem in shapes}
-        inputs = {key: make_gram(shapes[key][1], random) for key in sorted(set(groups.values()))}
-        grams = Grams(inputs, groups)
-    token = {"clip_l": torch.randn(2, 768, generator=random) * 0.01}
-    return BlockLoRA(Concept(f"<c{number}>"), layers, scheme, number, base, token, grams)
+def make_token(number: int) -> torch.Tensor:
+    return torch.randn(2, 768, generator=torch.Generator().manual_seed(number)) * 0.01
 
 
 def make_files(folder: Path, model: Any, concepts: int, slots: int, with_grams: bool) -> list[Path]:
     """Saved concepts in slots 0 up."""
     shapes, base, paths = attention_shapes(model), base_name(model), []
     for number in range(concepts):
-        lora = make_concept(number, shapes, slots, base, with_grams)
+        lora = replace(make_concept(number, shapes, RANK, slots), base=base, embeddings={"clip_l": make_token(number)})
+        if with_grams:
+            lora = replace(lora, grams=make_grams(lora, {stem: input_of(stem) for stem in shapes}, number))
         paths.append(save(folder / f"{slots}" / f"c{number}.safetensors", lora))
     say(f"made {concepts} files for {slots} slots, {paths[0].stat().st_size / 1e6:.1f} MB each")
     return paths

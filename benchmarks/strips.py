@@ -61,7 +61,7 @@ VARIANTS = tuple(Variant(token, erasure) for token in ("single", "layer-wise") f
 def job(concept: DemoConcept, variant: Variant, art: Path, steps: int, slot: int) -> TrainJob:
     found = list(pictures(art, concept))
     images = [to_image(picture) for _, picture, _ in found]
-    config = TrainConfig(
+    config = TrainConfig.of(
         steps=steps, batch_size=4, rank=8, learning_rate=0.006, embedding_learning_rate=0.004, embedding_share=0.2,
         niche_weight=0.0, erasure=Erasure(variant.erasure), token=variant.token, preview_every=EVERY, preview_cfg=2.0,
         preview_steps=8, gram_pictures=1, gram_steps=1, seed=slot,

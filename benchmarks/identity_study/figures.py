@@ -12,15 +12,11 @@ from benchmarks.identity_study.methods import LAMBDAS, RECIPES
 from benchmarks.identity_study.plan import Plan
 from benchmarks.identity_study.work import Cell, Place
 from blocklora_core.host.train.progress import to_picture
+from blocklora_core.reports.palette import FREE, INK, PAPER, colour
 from blocklora_core.reports.panels import page, table
 
 CELL, LABEL, LINE = 72, 250, 16
 WIDTH, HEIGHT, LEFT, RIGHT = 720, 300, 44, 12
-INK, PAPER, FAINT = (40, 44, 52), (255, 255, 255), (225, 228, 232)
-COLOURS = (
-    (38, 110, 220), (214, 90, 30), (30, 150, 90), (150, 80, 190), (200, 160, 20), (120, 120, 120), (20, 160, 180),
-    (220, 80, 130),
-)  # fmt: skip
 SHOWN = (
     "default", "niche", "blocklora_fused", "blocklora", "affine", "gradient_fusion", "plain_niche_fusion", "orthogonal",
     "ed_average", "average", "sum", "ties", "knots",
@@ -161,15 +157,15 @@ def plot(title: str, lines: Sequence[Line], ticks: Sequence[str]) -> Image.Image
 
     ink.text((LEFT, 4), title, fill=INK)
     for share in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
-        ink.line((LEFT, level(share), right, level(share)), fill=FAINT)
+        ink.line((LEFT, level(share), right, level(share)), fill=FREE)
         ink.text((8, level(share) - 6), f"{share:.1f}", fill=INK)
     for at, tick in enumerate(ticks):
         ink.text((LEFT + at * across - 4, bottom + 6), tick, fill=INK)
     for number, (name, values) in enumerate(lines):
-        colour = COLOURS[number % len(COLOURS)]
-        ink.line([(LEFT + at * across, level(value)) for at, value in enumerate(values)], fill=colour, width=3)
+        own = colour(number)
+        ink.line([(LEFT + at * across, level(value)) for at, value in enumerate(values)], fill=own, width=3)
         below = HEIGHT + number * LINE
-        ink.line((LEFT, below + 7, LEFT + 24, below + 7), fill=colour, width=3)
+        ink.line((LEFT, below + 7, LEFT + 24, below + 7), fill=own, width=3)
         ink.text((LEFT + 32, below), name, fill=INK)
     return image
 

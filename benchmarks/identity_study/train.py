@@ -35,8 +35,8 @@ LAYERS = "attention + feed-forward"
 
 @dataclass(frozen=True)
 class Recipe:
-    """How all concepts of a method are trained. fields: of TrainConfig, over COMMON. pattern: of the weights to adapt,
-    in place of `layers`."""
+    """How all concepts of a method are trained. fields: of TrainConfig by flat name, over COMMON. pattern: of the
+    weights to adapt, in place of `layers`."""
 
     adapter: str = "row block"
     erasure: float = 0.0
@@ -49,7 +49,7 @@ class Recipe:
         """Seeds of different concepts and runs never meet."""
         held = {"scheme": self.scheme, "slot": slot, **ADAPTERS[self.adapter]}
         given = {**COMMON, **self.fields, **held, "erasure": Erasure(self.erasure), "seed": seed * 1000 + slot}
-        return TrainConfig(**given)
+        return TrainConfig.of(**given)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Training:
         config = self.recipe.config(self.seed, self.slot)
         return TrainJob(
             Concept(self.member.name, self.member.class_word), images, captions, config,
-            -1 if config.scheme is None else self.slot, resolution=0, layers=self.recipe.layers,
+            -1 if config.adapter.scheme is None else self.slot, resolution=0, layers=self.recipe.layers,
             layer_pattern=self.recipe.pattern, resume=False, again=True,
         )  # fmt: skip
 

@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks.common.concepts import Shapes, make_concept
 from benchmarks.common.shared import Stopwatch, interleaved, medians, say
-from blocklora_core.concept.concept import BlockLoRA, Concept, Stack
-from blocklora_core.concept.layer import Layer
-from blocklora_core.concept.rows import Scheme, all_rows, count
+from blocklora_core.concept.concept import Stack
 from blocklora_core.merge import merge
-
-Shapes = Mapping[str, tuple[int, int]]
-"""Layer -> (m, n)."""
 
 DENSITY = 0.2
 MERGED = "merged"
@@ -36,17 +32,7 @@ class Linears(nn.Module):
 
 def random_stack(shapes: Shapes, concepts: int, rank: int, slots: int | None) -> Stack:
     """Concepts in slots 0 up, or plain ones that hold every row."""
-    scheme = None if slots is None else Scheme(slots=slots)
-    return tuple(_random(number, shapes, rank, scheme) for number in range(concepts))
-
-
-def _random(number: int, shapes: Shapes, rank: int, scheme: Scheme | None) -> BlockLoRA:
-    random, layers = torch.Generator().manual_seed(number), {}
-    for name, (out, size) in shapes.items():
-        rows = all_rows(out) if scheme is None else scheme.rows(number, out)
-        up = torch.randn(count(rows), rank, generator=random) * 0.05
-        layers[name] = Layer(up, torch.randn(rank, size, generator=random) * 0.05, rows, out)
-    return BlockLoRA(Concept(f"<c{number}>"), layers, scheme, None if scheme is None else number)
+    return tuple(make_concept(number, shapes, rank, slots) for number in range(concepts))
 
 
 def with_adapters(stack: Stack, shapes: Shapes) -> Any:

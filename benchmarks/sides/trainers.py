@@ -182,7 +182,7 @@ class Sides:
 
     def _ours(self, port: ComfyPort, setting: Setting, steps: int) -> list[float]:
         """Our trainer, with erasure, and as the built-in one without a second batch and with frozen text."""
-        config = TrainConfig(
+        config = TrainConfig.of(
             steps=steps, batch_size=setting.batch, rank=RANK, learning_rate=1e-4, erasure=Erasure(ERASED),
             niche_weight=0.0, embedding_share=0.0, preview_every=0,
         )  # fmt: skip

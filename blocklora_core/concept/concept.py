@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from . import keys
 from .adapters import Adapter
 from .gram import Grams
 from .layer import Layer
@@ -118,6 +119,20 @@ class BlockLoRA:
     def with_adapters(self, adapters: Mapping[str, Adapter]) -> BlockLoRA:
         """The same concept with other changes of other kinds."""
         return replace(self, adapters=adapters)
+
+    def only(self, wanted: Callable[[str], bool]) -> BlockLoRA:
+        """The same concept with those of its layers and adapters alone whose names are `wanted`."""
+        layers = {name: layer for name, layer in self.layers.items() if wanted(name)}
+        adapters = {name: adapter for name, adapter in self.adapters.items() if wanted(name)}
+        return self.with_layers(layers).with_adapters(adapters)
+
+    def text_only(self) -> BlockLoRA:
+        """The same concept with what changes text encoders alone."""
+        return self.only(keys.is_text)
+
+    def model_only(self) -> BlockLoRA:
+        """The same concept without what changes text encoders."""
+        return self.only(lambda name: not keys.is_text(name))
 
     def with_metadata(self, metadata: Mapping[str, str]) -> BlockLoRA:
         """The same concept with other foreign metadata."""

@@ -26,7 +26,13 @@ def opened(stack: Stack, method: Method, convert: Convert | None) -> Stack:
     convert: the host's; None where there is no host. ValueError for an adapter whose change depends on the weight.
     """
     blocked = _blocked(stack, method)
-    return tuple(_opened(lora, blocked & set(lora.adapters), method, convert) for lora in stack)
+    why = "compares the entries of all changes" if method.needs_layers else "shares out rows that several concepts hold"
+    return tuple(_opened(lora, blocked & set(lora.adapters), f"{method.name} {why}", convert) for lora in stack)
+
+
+def layers_alone(lora: BlockLoRA, why: str, convert: Convert) -> BlockLoRA:
+    """`lora` with all its adapters made layers. why: for messages, who needs that; ValueError as in `opened`."""
+    return _opened(lora, set(lora.adapters), why, convert)
 
 
 def _blocked(stack: Stack, method: Method) -> set[str]:
@@ -38,27 +44,26 @@ def _blocked(stack: Stack, method: Method) -> set[str]:
     return {name for name in adapted if holders[name] > 1}
 
 
-def _opened(lora: BlockLoRA, names: set[str], method: Method, convert: Convert | None) -> BlockLoRA:
+def _opened(lora: BlockLoRA, names: set[str], why: str, convert: Convert | None) -> BlockLoRA:
     if not names:
         return lora
     layers = dict(lora.layers)
     for name in sorted(names):
         if name in layers:
             raise ValueError(f"{lora.label}: expected one change of {name}, got a LoRA and an adapter. {ELSEWHERE}")
-        layers[name] = _layer(lora, name, method, convert)
+        layers[name] = _layer(lora, name, why, convert)
     kept = {name: adapter for name, adapter in lora.adapters.items() if name not in names}
     return lora.with_layers(layers).with_adapters(kept)
 
 
-def _layer(lora: BlockLoRA, name: str, method: Method, convert: Convert | None) -> Layer:
+def _layer(lora: BlockLoRA, name: str, why: str, convert: Convert | None) -> Layer:
     adapter = lora.adapters[name]
-    why = "compares the entries of all changes" if method.needs_layers else "shares out rows that several concepts hold"
     if convert is None or not adapter.fixed:
         raise ValueError(
-            f"{method.name} {why}, and {lora.label} changes {name} by a {adapter.kind}, which has no entries "
+            f"{why}, and {lora.label} changes {name} by a {adapter.kind}, which has no entries "
             f"of its own without the weight. {ELSEWHERE}"
         )
     try:
         return convert(name, adapter).scaled(adapter.strength)
     except ValueError as error:
-        raise ValueError(f"{method.name} {why}, but {lora.label}: {error} {ELSEWHERE}") from error
+        raise ValueError(f"{why}, but {lora.label}: {error} {ELSEWHERE}") from error

@@ -13,7 +13,7 @@ from .methods.fused import lacks_grams
 from .methods.sums import strength_of
 from .naming import distinct
 from .options import Options
-from .overlap import Overlap, Settled, left, settle
+from .overlap import Overlap, Settled, check_shapes, left, settle
 from .registry import AUTO, METHODS
 
 DEFAULTS = Options()
@@ -69,9 +69,7 @@ def _active(lora: BlockLoRA) -> BlockLoRA | None:
         return None
     if 0.0 not in (lora.strength, lora.effective_strength_clip):
         return lora
-    layers = {name: layer for name, layer in lora.layers.items() if strength_of(lora, keys.is_text(name)) != 0.0}
-    adapters = {name: adapter for name, adapter in lora.adapters.items() if strength_of(lora, keys.is_text(name)) != 0}
-    return lora.with_layers(layers).with_adapters(adapters)
+    return lora.only(lambda name: strength_of(lora, keys.is_text(name)) != 0.0)
 
 
 def _is_off(lora: BlockLoRA) -> bool:
@@ -82,7 +80,7 @@ def _check(stack: Stack) -> None:
     if not stack:
         raise ValueError("Merge: expected at least one concept, got an empty stack. Connect a Load or Train node.")
     _check_bases(stack)
-    _check_shapes(stack)
+    check_shapes(stack, "Merge")
 
 
 def _check_bases(stack: Stack) -> None:
@@ -93,19 +91,6 @@ def _check_bases(stack: Stack) -> None:
                 f"Merge: expected concepts of one base architecture, got {a.label} for {a.base} and "
                 f"{b.label} for {b.base}. Merge them separately."
             )
-
-
-def _check_shapes(stack: Stack) -> None:
-    first: dict[str, BlockLoRA] = {}
-    for lora in stack:
-        for name, layer in lora.layers.items():
-            other = first.setdefault(name, lora)
-            expected = other.layers[name].weight_shape
-            if layer.weight_shape != expected:
-                raise ValueError(
-                    f"Merge: expected {expected} for {name}, as in {other.label}, got "
-                    f"{layer.weight_shape} in {lora.label}. They were trained on different base models."
-                )
 
 
 def _resolve(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[str]) -> str:

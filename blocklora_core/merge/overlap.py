@@ -6,8 +6,9 @@ A plain LoRA holds every row, so it overlaps whatever else adapts its layers. It
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import combinations
 from typing import Literal, get_args
 
@@ -41,40 +42,53 @@ def settle(stack: Stack, policy: Overlap) -> Settled:
     """
     if policy not in OVERLAPS:
         raise ValueError(f"Overlap policy: expected one of {', '.join(OVERLAPS)}, got {policy!r}.")
-    holders = _holders(stack)
-    counted = _counted(stack, holders)
+    counted = left(stack)
     if not counted.shared_rows:
         return counted
     if policy == "error":
         raise ValueError(_complaint(stack))
-    return replace(counted, members=_RULES[policy](stack, holders))
+    return replace(counted, members=_RULES[policy](stack, _holders(stack)))
 
 
 def left(stack: Stack) -> Settled:
     """`stack` as it is, its shared rows counted: for methods that are made for them."""
-    return _counted(stack, _holders(stack))
+    # Layers that are dealt out alike share as many rows, and a model has few ways of dealing.
+    shared = cache(shared_rows)
+    found = [number for dealt in _dealt(stack).values() if (number := shared(*dealt))]
+    return Settled(stack, sum(found), len(found))
 
 
-def _counted(stack: Stack, holders: Mapping[str, Tensor]) -> Settled:
-    doubly = {id(held): int((held > 1).sum()) for held in {id(held): held for held in holders.values()}.values()}
-    shared = [number for held in holders.values() if (number := doubly[id(held)])]
-    return Settled(stack, sum(shared), len(shared))
+def check_shapes(stack: Stack, task: str) -> None:
+    """ValueError, for a message about `task`, when two members change one weight as if it had two shapes."""
+    first: dict[str, BlockLoRA] = {}
+    for lora in stack:
+        for name, layer in lora.layers.items():
+            other = first.setdefault(name, lora)
+            expected = other.layers[name].weight_shape
+            if layer.weight_shape != expected:
+                raise ValueError(
+                    f"{task}: expected {expected} for {name}, as in {other.label}, got "
+                    f"{layer.weight_shape} in {lora.label}. They were trained on different base models."
+                )
 
 
-def _holders(stack: Stack) -> dict[str, Tensor]:
-    """Layer name -> how many members hold each row, int64 (m,); layers that are dealt out alike share one tensor."""
+def shared_rows(out_features: int, held: tuple[Rows, ...]) -> int:
+    """How many of a weight's rows stand in several of `held`."""
+    return int((_count_holders(out_features, held) > 1).sum())
+
+
+def _dealt(stack: Stack) -> dict[str, tuple[int, tuple[Rows, ...]]]:
+    """Layer name -> how many rows the weight has, and which of them each member that changes it holds."""
     held: dict[str, list[Layer]] = {}
     for lora in stack:
         for name, layer in lora.layers.items():
             held.setdefault(name, []).append(layer)
-    known: dict[tuple[int, tuple[Rows, ...]], Tensor] = {}
-    holders = {}
-    for name, layers in held.items():
-        dealt = layers[0].out_features, tuple(layer.rows for layer in layers)
-        if dealt not in known:
-            known[dealt] = _count_holders(*dealt)
-        holders[name] = known[dealt]
-    return holders
+    return {name: (layers[0].out_features, tuple(layer.rows for layer in layers)) for name, layers in held.items()}
+
+
+def _holders(stack: Stack) -> dict[str, Tensor]:
+    """Layer name -> how many members hold each row, int64 (m,)."""
+    return {name: _count_holders(*dealt) for name, dealt in _dealt(stack).items()}
 
 
 def _count_holders(out_features: int, held: tuple[Rows, ...]) -> Tensor:

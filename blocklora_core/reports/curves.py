@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageOps
 
+from .palette import FAINT, INK, LINE, PAPER
+
 WIDTH, HEIGHT, MARGIN = 480, 240, 28
 PREVIEW_WIDTH = WIDTH + HEIGHT
 IN_STRIP = 6
-INK, LINE, FAINT, PAPER = (60, 64, 72), (38, 110, 220), (190, 205, 235), (252, 252, 253)
 
 
 def smooth(values: Sequence[float], window: int = 20) -> list[float]:

@@ -10,6 +10,8 @@ INK: Colour = (60, 64, 72)
 PAPER: Colour = (252, 252, 253)
 FREE: Colour = (228, 230, 235)
 WARNING: Colour = (200, 30, 40)
+LINE: Colour = (38, 110, 220)
+FAINT: Colour = (190, 205, 235)
 
 # Steps of the golden angle keep any number of hues apart.
 _STEP = 0.618034

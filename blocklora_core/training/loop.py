@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -17,17 +16,14 @@ from ..files.record import rows_of
 from .adapters.orthogonal import SharedBasis
 from .adapters.trainable import AdapterSet, RowBlockAdapter
 from .config import TrainConfig
-from .data.dataset import Batch, Dataset
+from .data.dataset import Dataset
 from .grams import collect_grams
+from .objective import Objective
 from .optimisation.learner import Learner
 from .optimisation.optimizers import Group
 from .port import Conditioning, Port
-from .prompts import Negatives, OwnPrompts, make_token
-from .regularisers.attention import AttentionWatch
-from .regularisers.prior import ClassPictures
+from .prompts import OwnPrompts, make_token
 from .sampling import euler
-from .terms import Term, term_losses
-from .weighting import WEIGHTINGS
 
 
 class NonFiniteLossError(ValueError):
@@ -65,23 +61,29 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.losses: list[float] = []
         self.niche_losses: list[float] = []
-        self.token = make_token(port, concept.class_word, config, self.generator)
-        self.text_learns = config.text_learning_rate > 0
+        self.token = make_token(port, concept.class_word, config.token.kind, self.generator)
+        self.text_learns = config.optimizer.text_learning_rate > 0
         self.own = OwnPrompts(port, concept.name, self.token, live=self.text_learns)
         self.layers = {**port.layers, **(port.text_layers if self.text_learns else {})}
         self.adapters = AdapterSet(self._make_adapters(), config.erasure, self.generator)
         self.learner = Learner(self._groups(), config)
-        self.watch = self._make_watch()
-        self.prior: ClassPictures | None = None
+        self.objective = Objective(
+            port=port,
+            dataset=dataset,
+            concept=concept,
+            own=self.own,
+            adapters=self.adapters,
+            config=config,
+            generator=self.generator,
+        )
         self.position: Position | None = None
-        self.negatives: Negatives | None = None
         self.grams: Grams | None = None
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
-        made, rank, slot = {}, self.config.rank, self.config.slot
-        basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.orthogonal else None
+        made, rank, slot = {}, self.config.adapter.rank, self.config.adapter.slot
+        basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.adapter.orthogonal else None
         for name, layer in self.layers.items():
-            rows = rows_of(name, layer.out_features, self.config.scheme, slot)
+            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot)
             if count(rows):
                 frozen = basis.down(name, layer, rank) if basis else None
                 made[name] = RowBlockAdapter(layer, rows, rank, self.generator, self.port.device, frozen)
@@ -95,26 +97,16 @@ class Trainer:
             return [parameter for adapter in held for parameter in adapter.parameters()]
 
         groups = [
-            Group(learnt(self.port.layers), self.config.learning_rate),
-            Group(list(self.token.parameters()), self.config.embedding_learning_rate),
+            Group(learnt(self.port.layers), self.config.optimizer.learning_rate),
+            Group(list(self.token.parameters()), self.config.token.learning_rate),
         ]
         if self.text_learns:
-            groups.append(Group(learnt(self.port.text_layers), self.config.text_learning_rate))
+            groups.append(Group(learnt(self.port.text_layers), self.config.optimizer.text_learning_rate))
         return groups
-
-    def _make_watch(self) -> AttentionWatch | None:
-        if not self.config.attention_weight:
-            return None
-        if not (self.port.cross_attentions and self.token.embeddings() and self.dataset.has_masks):
-            raise ValueError(
-                "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
-                "got one of them missing. Connect masks to Train, or set its weight to 0."
-            )
-        return AttentionWatch(self.port.cross_attentions)
 
     def run(self, callback: Callback) -> None:
         """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
-        with self.adapters.attached(self.layers), self.watch.attached() if self.watch else nullcontext():
+        with self.adapters.attached(self.layers), self.objective.watching():
             self.prepare()
             while len(self.losses) < self.config.steps:
                 self._step()
@@ -126,22 +118,7 @@ class Trainer:
         """Draw what a run needs before its first step; done once."""
         if self.position is not None:
             return
-        config, concept = self.config, self.concept
-        with self.adapters.silent():
-            if config.niche_pictures:
-                self.negatives = Negatives(
-                    self.port,
-                    self.dataset.captions,
-                    concept,
-                    self.token,
-                    config,
-                    self.generator,
-                )
-            if config.prior_batch:
-                self.prior = ClassPictures.sample(
-                    self.port, concept.class_word, config.prior_pictures, self.dataset.shape, config.gram_steps,
-                    config.preview_cfg, self.generator,
-                )  # fmt: skip
+        self.objective.prepare()
         self.position = self._here()
 
     def freeze_token(self) -> None:
@@ -160,8 +137,8 @@ class Trainer:
         return BlockLoRA(
             concept=self.concept,
             layers=layers,
-            scheme=self.config.scheme,
-            slot=self.config.slot if self.config.scheme else None,
+            scheme=self.config.adapter.scheme,
+            slot=self.config.adapter.slot if self.config.adapter.scheme else None,
             base=self.port.base,
             embeddings=embeddings,
             grams=self.grams,
@@ -170,7 +147,7 @@ class Trainer:
 
     def _step(self) -> None:
         self._freeze_token_when_due()
-        parts = [self._learn_batch() for _ in range(self.config.accumulation)]
+        parts = [self._learn_batch() for _ in range(self.config.optimizer.accumulation)]
         self._update()
         loss, niche = (sum(values) / len(parts) for values in zip(*parts, strict=True))
         self.losses.append(loss)
@@ -182,68 +159,22 @@ class Trainer:
         batch = self.dataset.batch(self.generator)
         # The masks of the erasure hold for all that a step computes: prompts, pictures, and both again when needed.
         with self.adapters.erasing():
-            own = self._own_term(batch)
-            terms = [own, *self._niche_terms(own), *self._prior_terms()]
-            losses = term_losses(self.port, terms, self._weights)
-            total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
-            if self.watch:
-                total = total + self.config.attention_weight * self._attention_loss(own, self.watch)
-            self._check_finite("Loss", total.item())
-            (total / self.config.accumulation).backward()
-        return losses[0].item(), losses[1].item() if self.negatives else 0.0
-
-    def _own_term(self, batch: Batch) -> Term:
-        latents = batch.latents.to(self.port.device)
-        noisy, sigma = self._noised(latents)
-        return Term(noisy, sigma, self.own.encode(batch.captions), latents, masks=batch.masks)
-
-    def _niche_terms(self, own: Term) -> list[Term]:
-        """The same noisy pictures under prompts that are not the concept's, and what the frozen model sees in them."""
-        if self.negatives is None:
-            return []
-        repeated = self.config.niche_pictures
-        noisy, sigma = own.noisy[:repeated], own.sigma[:repeated]
-        prompts = self.negatives.pick(repeated, self.generator)
-        with self.adapters.silent():
-            goal = self.port.predict(noisy, sigma, self.negatives.encode(prompts, live=False))
-        return [Term(noisy, sigma, self.negatives.encode(prompts, self.text_learns), goal, self.config.niche_weight)]
-
-    def _prior_terms(self) -> list[Term]:
-        if self.prior is None:
-            return []
-        latents = self.prior.pick(self.config.prior_batch, self.generator).to(self.port.device)
-        noisy, sigma = self._noised(latents)
-        prompts = self.prior.encode(len(latents), live=self.text_learns)
-        return [Term(noisy, sigma, prompts, latents, self.config.prior_weight)]
-
-    def _attention_loss(self, own: Term, watch: AttentionWatch) -> Tensor:
-        masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
-        return watch.loss(masks, own.prompts.concept_at)
+            loss = self.objective.loss(batch)
+            self._check_finite("Loss", loss.total.item())
+            (loss.total / self.config.optimizer.accumulation).backward()
+        return loss.pictures, loss.niche
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
             raise NonFiniteLossError(
                 f"{what}: expected a number, got {value} at step {len(self.losses) + 1}. "
-                f"Lower the learning rate (now {self.config.learning_rate:g})."
+                f"Lower the learning rate (now {self.config.optimizer.learning_rate:g})."
             )
-
-    def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """(latents at a random noise level each, those levels)."""
-        batch = latents.shape[0]
-        at = torch.randint(len(self.port.sigmas), (batch,), generator=self.generator)
-        noise = torch.randn(latents.shape, generator=self.generator)
-        offset = torch.randn((*latents.shape[:2], *([1] * (latents.ndim - 2))), generator=self.generator)
-        noise = noise + self.config.noise_offset * offset
-        sigma = self.port.sigmas[at].to(latents)
-        return self.port.add_noise(latents, noise.to(latents), sigma), sigma
 
     def _freeze_token_when_due(self) -> None:
         learning = len(self.losses) < self.config.embedding_steps
-        if not self.own.frozen and not (learning and self.token.mean_norm() < self.config.embedding_norm_limit):
+        if not self.own.frozen and not (learning and self.token.mean_norm() < self.config.token.norm_limit):
             self.freeze_token()
-
-    def _weights(self, sigma: Tensor) -> Tensor:
-        return WEIGHTINGS[self.config.weighting](self.port, sigma, self.config.snr_gamma)
 
     def _update(self) -> None:
         self._check_finite("Gradient", self.learner.clip())
@@ -252,15 +183,15 @@ class Trainer:
         self.learner.step(len(self.losses))
 
     def _progress(self) -> Progress:
-        step, every = len(self.losses), self.config.preview_every
+        step, every = len(self.losses), self.config.preview.every
         due = every > 0 and (step % every == 0 or step == self.config.steps)
         return Progress(
-            step,
-            self.config.steps,
-            self.losses[-1],
-            self.niche_losses[-1],
-            self.losses,
-            self._preview() if due else None,
+            step=step,
+            steps=self.config.steps,
+            loss=self.losses[-1],
+            niche_loss=self.niche_losses[-1],
+            losses=self.losses,
+            sample=self._preview() if due else None,
         )
 
     @torch.no_grad()
@@ -272,21 +203,14 @@ class Trainer:
         prompt = self._shown_prompt()
         negative = self.port.encode("", self.concept.name, {})
         # A generator of its own: looking at a sample must not change what is learnt.
-        noise = torch.randn(
-            (1, *self.dataset.shape),
-            generator=torch.Generator().manual_seed(self.config.seed),
-        )
+        noise = torch.randn((1, *self.dataset.shape), generator=torch.Generator().manual_seed(self.config.seed))
+        preview = self.config.preview
         return euler(
-            self.port,
-            noise.to(self.port.device),
-            prompt,
-            self.config.preview_steps,
-            self.config.preview_cfg,
-            negative,
+            self.port, noise.to(self.port.device), prompt, steps=preview.steps, cfg=preview.cfg, negative=negative
         )
 
     def _shown_prompt(self) -> Conditioning:
-        text = self.config.sample_prompt
+        text = self.config.preview.prompt
         return self.own.encode([text]).detach() if text else self._own_prompts(1)
 
     @torch.no_grad()
@@ -303,6 +227,10 @@ class Trainer:
             return None
         generator = torch.Generator().manual_seed(self.config.seed)
         return collect_grams(
-            self.port, layers, lambda: self._own_prompts(self.config.gram_pictures), self.dataset.shape,
-            self.config.gram_steps, generator,
-        )  # fmt: skip
+            self.port,
+            layers,
+            encode=lambda: self._own_prompts(self.config.grams.pictures),
+            latent_shape=self.dataset.shape,
+            steps=self.config.grams.steps,
+            generator=generator,
+        )

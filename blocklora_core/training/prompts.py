@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..concept.concept import Concept
-from .config import TrainConfig
+from .config.sections import NicheConfig
 from .port import Conditioning, Embeddings, Port
 
 V_RAND_SPREAD = 0.013
@@ -47,11 +47,11 @@ class ConceptToken(nn.Module):
         return float(torch.stack(norms).mean()) if norms else 0.0
 
 
-def make_token(port: Port, class_word: str, config: TrainConfig, generator: torch.Generator) -> ConceptToken:
-    """The token that `config.token` asks for. ValueError when the model cannot have it."""
-    if config.token == "none":
+def make_token(port: Port, class_word: str, kind: str, generator: torch.Generator) -> ConceptToken:
+    """A token of that kind, one of TOKENS. ValueError when the model cannot have it."""
+    if kind == "none":
         return ConceptToken({}, generator, port.device)
-    layers = port.prompt_layers if config.token == "layer-wise" else None
+    layers = port.prompt_layers if kind == "layer-wise" else None
     if layers == 0:
         raise ValueError(
             f"Layer-wise token: expected a model with cross-attention layers, such as SD1.5 or SDXL, got {port.base}. "
@@ -118,23 +118,24 @@ class Negatives:
 
     def __init__(
         self,
+        *,
         port: Port,
         captions: Sequence[str],
         concept: Concept,
         token: ConceptToken,
-        config: TrainConfig,
+        config: NicheConfig,
         generator: torch.Generator,
     ):
         self.port, self.concept, self.generator = port, concept.name, generator
         self.pool: list[FrozenPrompt] = []
         stranger = self._strange_tokens(concept.class_word, token) if token.embeddings() else self._strange_words()
         with torch.no_grad():
-            for number in range(config.niche_negatives):
+            for number in range(config.negatives):
                 self._add(*stranger(captions[number % len(captions)]))
-            if concept.class_word and config.niche_class_word:
-                for caption in captions[: max(1, config.niche_negatives // 3)]:
+            if concept.class_word and config.class_word:
+                for caption in captions[: max(1, config.negatives // 3)]:
                     self._add(caption.replace(concept.name, concept.class_word), {})
-            for caption in config.niche_captions:
+            for caption in config.captions:
                 self._add(caption, {})
         if not self.pool:
             raise ValueError(

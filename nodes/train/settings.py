@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io
@@ -14,22 +15,20 @@ from ...blocklora_core.training.optimisation.schedules import SCHEDULES
 from ...blocklora_core.training.weighting import WEIGHTINGS
 from ..schema import SettingsType, schema
 
-DEFAULTS = TrainConfig()
-RULES = DEFAULTS.captions
+DEFAULTS = TrainConfig().flat()
+RULES, ERASURE = DEFAULTS["captions"], DEFAULTS["erasure"]
 
 
 def _whole(name: str, least: int, most: int, tooltip: str) -> Any:
-    return io.Int.Input(name, default=getattr(DEFAULTS, name), min=least, max=most, tooltip=tooltip)
+    return io.Int.Input(name, default=DEFAULTS[name], min=least, max=most, tooltip=tooltip)
 
 
 def _number(name: str, most: float, step: float, tooltip: str) -> Any:
-    return io.Float.Input(
-        name, default=getattr(DEFAULTS, name), min=0.0, max=most, step=step, round=False, tooltip=tooltip
-    )
+    return io.Float.Input(name, default=DEFAULTS[name], min=0.0, max=most, step=step, round=False, tooltip=tooltip)
 
 
 def _choice(name: str, table: Any, tooltip: str) -> Any:
-    return io.Combo.Input(name, options=list(table), default=getattr(DEFAULTS, name), tooltip=tooltip)
+    return io.Combo.Input(name, options=list(table), default=DEFAULTS[name], tooltip=tooltip)
 
 
 def _optimizer_inputs() -> list[Any]:
@@ -72,14 +71,13 @@ def _loss_inputs() -> list[Any]:
 
 
 def _block_inputs() -> list[Any]:
-    erasure = DEFAULTS.erasure
     return [
         _number("embedding_norm_limit", 1000.0, 0.05, "The concept's token rests once it is as long as this, on average."),
-        io.Boolean.Input("erasure_per_sample", default=erasure.per_sample, tooltip="Erasure draws a mask for each picture instead of one for the batch."),
-        io.Boolean.Input("erasure_rescale", default=erasure.rescale, tooltip="What erasure leaves is made stronger by as much, as dropout does."),
+        io.Boolean.Input("erasure_per_sample", default=ERASURE.per_sample, tooltip="Erasure draws a mask for each picture instead of one for the batch."),
+        io.Boolean.Input("erasure_rescale", default=ERASURE.rescale, tooltip="What erasure leaves is made stronger by as much, as dropout does."),
         _number("niche_share", 1.0, 0.05, "Share of each batch that niche regularisation repeats with a prompt that is not the concept's; at least one picture."),
         _whole("niche_negatives", 1, 1000, "How many such prompts with another random token are kept in store."),
-        io.Boolean.Input("niche_class_word", default=DEFAULTS.niche_class_word, tooltip="The class word alone is such a prompt too."),
+        io.Boolean.Input("niche_class_word", default=DEFAULTS["niche_class_word"], tooltip="The class word alone is such a prompt too."),
         io.String.Input("niche_captions", default="", multiline=True, tooltip="Further prompts, one a line, on which the model shall stay as it is: other people, other things."),
         _whole("gram_pictures", 1, 64, "Pictures sampled at the end, to collect the Grams that fused merging needs."),
         _whole("gram_steps", 1, 1000, "Sampler steps of each of them."),
@@ -108,7 +106,7 @@ def _caption_inputs() -> list[Any]:
 
 def _keeping_inputs() -> list[Any]:
     return [
-        io.String.Input("sample_prompt", default=DEFAULTS.sample_prompt, tooltip="What the sample pictures show; name the concept in it. Empty shows the concept alone."),
+        io.String.Input("sample_prompt", default=DEFAULTS["sample_prompt"], tooltip="What the sample pictures show; name the concept in it. Empty shows the concept alone."),
         _whole("preview_steps", 1, 1000, "Sampler steps of a sample picture."),
         _number("preview_cfg", 30.0, 0.5, "Guidance of a sample picture."),
         _whole("save_every", 0, 100000, "A LoRA and the state to resume from are saved every this many steps. 0 saves them only when the training is cancelled or fails."),
@@ -151,12 +149,12 @@ class BlockLoRATrainSettings(io.ComfyNode):
         fields = {**fields, "captions": rules, "sample_prompt": sample_prompt.strip(), "niche_captions": prompts}
         fields["scheme"] = Scheme(slots=slots, layout=layout)
         erasure = {"per_sample": erasure_per_sample, "rescale": erasure_rescale}
-        return io.NodeOutput(TrainSettings(_changed(fields, DEFAULTS), _changed(erasure, DEFAULTS.erasure)))
+        return io.NodeOutput(TrainSettings(_changed(fields, DEFAULTS), _changed(erasure, vars(ERASURE))))
 
 
-def _changed(given: dict[str, Any], defaults: Any) -> dict[str, Any]:
+def _changed(given: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """What differs from the defaults: the rest is left to Train."""
-    return {name: value for name, value in given.items() if value != getattr(defaults, name)}
+    return {name: value for name, value in given.items() if value != defaults[name]}
 
 
 NODES = [BlockLoRATrainSettings]

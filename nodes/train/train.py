@@ -82,9 +82,9 @@ class BlockLoRATrain(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Training steps."),
                 io.Int.Input("batch_size", default=DEFAULTS.batch_size, min=1, max=64, tooltip="Pictures a step. Lower it when memory runs out."),
-                io.Int.Input("rank", default=DEFAULTS.rank, min=1, max=256, tooltip="Rank of the change. 4 is the papers' choice."),
+                io.Int.Input("rank", default=DEFAULTS.adapter.rank, min=1, max=256, tooltip="Rank of the change. 4 is the papers' choice."),
                 io.Float.Input(
-                    "learning_rate", default=DEFAULTS.learning_rate, min=0.0, max=1.0, step=0.00001, round=False,
+                    "learning_rate", default=DEFAULTS.optimizer.learning_rate, min=0.0, max=1.0, step=0.00001, round=False,
                     tooltip="Learning rate of the row block; falls to zero over the steps.",
                 ),
                 io.Float.Input(
@@ -92,16 +92,16 @@ class BlockLoRATrain(io.ComfyNode):
                     tooltip="Randomized Output Erasure: share of the block's outputs erased at each step. 0 turns it off.",
                 ),
                 io.Float.Input(
-                    "niche", default=DEFAULTS.niche_weight, min=0.0, max=10.0, step=0.1,
+                    "niche", default=DEFAULTS.niche.weight, min=0.0, max=10.0, step=0.1,
                     tooltip="Niche regularisation: keeps the block silent for prompts that do not name the concept. 0 turns it off.",
                 ),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Same inputs and seed, same file."),
                 advanced(
-                    io.Float, "embedding_learning_rate", default=DEFAULTS.embedding_learning_rate, min=0.0, max=1.0, step=0.00001,
+                    io.Float, "embedding_learning_rate", default=DEFAULTS.token.learning_rate, min=0.0, max=1.0, step=0.00001,
                     round=False, optional=True, tooltip="Learning rate of the concept's token.",
                 ),
                 advanced(
-                    io.Float, "embedding_share", default=DEFAULTS.embedding_share, min=0.0, max=1.0, step=0.05, optional=True,
+                    io.Float, "embedding_share", default=DEFAULTS.token.share, min=0.0, max=1.0, step=0.05, optional=True,
                     tooltip="Share of the steps in which the token learns. Once it rests, each step is quicker.",
                 ),
                 advanced(
@@ -109,7 +109,7 @@ class BlockLoRATrain(io.ComfyNode):
                     tooltip="Larger pictures are scaled down to about this many pixels squared. 0 leaves every size.",
                 ),
                 advanced(
-                    io.Int, "preview_every", default=DEFAULTS.preview_every, min=0, max=100000, optional=True,
+                    io.Int, "preview_every", default=DEFAULTS.preview.every, min=0, max=100000, optional=True,
                     tooltip="A sample picture every this many steps. 0 for none.",
                 ),
                 advanced(
@@ -146,7 +146,7 @@ class BlockLoRATrain(io.ComfyNode):
                     tooltip="What learns: the slot's rows, every row, or every row with half of the change fixed beforehand. See the help page.",
                 ),
                 advanced(
-                    io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token, optional=True,
+                    io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
                     tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
                 ),
             ],
@@ -163,17 +163,17 @@ class BlockLoRATrain(io.ComfyNode):
         cls, images: list[Any], captions: list[str], masks: list[Any] | None = None, **inputs: Any
     ) -> io.NodeOutput:
         one = {name: value[0] for name, value in inputs.items()}
-        config = TrainConfig(
+        config = TrainConfig.of(
             steps=one["steps"],
             batch_size=one["batch_size"],
             rank=one["rank"],
             learning_rate=one["learning_rate"],
-            embedding_learning_rate=one.get("embedding_learning_rate", DEFAULTS.embedding_learning_rate),
-            token=one.get("token", DEFAULTS.token),
-            embedding_share=one.get("embedding_share", DEFAULTS.embedding_share),
+            embedding_learning_rate=one.get("embedding_learning_rate", DEFAULTS.token.learning_rate),
+            token=one.get("token", DEFAULTS.token.kind),
+            embedding_share=one.get("embedding_share", DEFAULTS.token.share),
             erasure=Erasure(one["erasure"]),
             niche_weight=one["niche"],
-            preview_every=one.get("preview_every", DEFAULTS.preview_every),
+            preview_every=one.get("preview_every", DEFAULTS.preview.every),
             seed=one["seed"],
             **ADAPTERS[one.get("adapter", next(iter(ADAPTERS)))],
         )

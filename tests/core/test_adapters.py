@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -21,7 +20,7 @@ from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
 CPU = torch.device("cpu")
 HERO = Concept("<hero>", "man")
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     steps=20, batch_size=4, rank=2, learning_rate=0.02, preview_every=0, slot=3, niche_negatives=2, gram_steps=2
 )
 
@@ -148,7 +147,7 @@ def test_convolutions_learn_are_saved_and_have_no_gram(tmp_path: object) -> None
     lora = trained(ConvPort()).result()
     assert all(bool(layer.up.any()) for layer in lora.layers.values())
     assert lora.layers["conv"].weight_shape == (16, CHANNELS, 3, 3)
-    assert lora.layers["conv"].rows == CONFIG.scheme.rows(3, 16)  # type: ignore[union-attr]
+    assert lora.layers["conv"].rows == CONFIG.adapter.scheme.rows(3, 16)  # type: ignore[union-attr]
     assert lora.grams is not None and sorted(lora.grams.input_of) == ["k", "q"]
     again = load(save(f"{tmp_path}/c.safetensors", lora, dtype=torch.float32))
     for name, layer in lora.layers.items():
@@ -162,7 +161,7 @@ def test_convolutions_alone_leave_no_grams_to_collect() -> None:
 
 @pytest.mark.parametrize("slot", [None, 7, 99])
 def test_a_plain_lora_learns_every_row_and_belongs_to_no_slot(slot: int | None, tmp_path: object) -> None:
-    config = dataclasses.replace(CONFIG, scheme=None, slot=slot)
+    config = CONFIG.changed(scheme=None, slot=slot)
     lora = trained(ConvPort(), config).result()
     assert (lora.scheme, lora.slot) == (None, None)
     for layer in lora.layers.values():
@@ -174,15 +173,15 @@ def test_a_plain_lora_learns_every_row_and_belongs_to_no_slot(slot: int | None, 
 
 def test_a_row_block_is_the_plain_lora_with_fewer_rows() -> None:
     """At the first step B is zero, so its gradient depends on A alone, which the same seed draws alike."""
-    config = dataclasses.replace(CONFIG, steps=1, optimizer="adamw")
+    config = CONFIG.changed(steps=1, optimizer="adamw")
     block = trained(FakePort(), config).result()
-    plain = trained(FakePort(), dataclasses.replace(config, scheme=None)).result()
+    plain = trained(FakePort(), config.changed(scheme=None)).result()
     for name, layer in block.layers.items():
         torch.testing.assert_close(plain.layers[name].up[index(layer.rows)], layer.up)
 
 
 def test_orthogonal_adaptation_learns_b_alone() -> None:
-    config = dataclasses.replace(CONFIG, scheme=None, slot=None, orthogonal=True, weight_decay=0.1)
+    config = CONFIG.changed(scheme=None, slot=None, orthogonal=True, weight_decay=0.1)
     trainer = Trainer(FakePort(), Dataset(examples(), 4), HERO, config)
     start = {name: adapter.down.clone() for name, adapter in trainer.adapters.adapters.items()}
     trainer.run(lambda _: None)
@@ -195,14 +194,14 @@ def test_orthogonal_adaptation_learns_b_alone() -> None:
 
 
 def test_orthogonal_concepts_in_two_slots_do_not_hear_each_other() -> None:
-    config = dataclasses.replace(CONFIG, rank=1, steps=5, scheme=None, orthogonal=True)
-    a, b = (trained(FakePort(), dataclasses.replace(config, slot=slot)).result() for slot in (3, 4))
+    config = CONFIG.changed(rank=1, steps=5, scheme=None, orthogonal=True)
+    a, b = (trained(FakePort(), config.changed(slot=slot)).result() for slot in (3, 4))
     for name in a.layers:
         assert float((a.layers[name].dense() @ b.layers[name].dense().T).abs().max()) < 1e-6
 
 
 def test_orthogonal_concepts_without_slots_choose_rows_by_their_names() -> None:
-    config = dataclasses.replace(CONFIG, steps=1, scheme=None, slot=None, orthogonal=True)
+    config = CONFIG.changed(steps=1, scheme=None, slot=None, orthogonal=True)
     a, again = (trained(FakePort(), config).result() for _ in range(2))
     b = trained(FakePort(), config, Concept("<rival>", "man")).result()
     assert all(torch.equal(a.layers[name].down, again.layers[name].down) for name in a.layers)
@@ -220,16 +219,16 @@ def test_orthogonal_concepts_without_slots_choose_rows_by_their_names() -> None:
 )
 def test_orthogonal_adaptation_says_what_it_cannot(changes: dict[str, int], only: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        config = dataclasses.replace(CONFIG, scheme=None, orthogonal=True, **changes)
+        config = CONFIG.changed(scheme=None, orthogonal=True, **changes)
         Trainer(ConvPort(only), Dataset(examples(), 4), HERO, config)
 
 
 def test_a_scheme_needs_a_slot() -> None:
     with pytest.raises(ValueError, match="expected one of the scheme's"):
-        dataclasses.replace(CONFIG, slot=None)
+        CONFIG.changed(slot=None)
 
 
 @pytest.mark.parametrize("kind", sorted(ADAPTERS))
 def test_every_adapter_that_is_offered_can_be_asked_for(kind: str) -> None:
     fields = {"slot": 0, **ADAPTERS[kind]}
-    assert trained(FakePort(), dataclasses.replace(CONFIG, **fields, rank=1, steps=1)).result().layers
+    assert trained(FakePort(), CONFIG.changed(**fields, rank=1, steps=1)).result().layers

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,7 +17,7 @@ from blocklora_core.training.regularisers.erasure import Erasure
 from blocklora_core.training.sampling import euler, schedule
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
-CONFIG = TrainConfig(steps=60, batch_size=4, rank=2, learning_rate=0.02, preview_every=0, slot=3, niche_weight=0.0)
+CONFIG = TrainConfig.of(steps=60, batch_size=4, rank=2, learning_rate=0.02, preview_every=0, slot=3, niche_weight=0.0)
 HERO = Concept("<hero>", "man")
 
 
@@ -40,15 +38,15 @@ def mean(values: list[float]) -> float:
 
 
 def test_loss_falls() -> None:
-    long = dataclasses.replace(CONFIG, steps=150)
-    idle = dataclasses.replace(long, learning_rate=0.0, embedding_learning_rate=0.0)
+    long = CONFIG.changed(steps=150)
+    idle = long.changed(learning_rate=0.0, embedding_learning_rate=0.0)
     # The same seed draws the same pictures and noise, so only what was learnt differs.
     assert mean(trained(long)[0].losses[-50:]) < 0.7 * mean(trained(idle)[0].losses[-50:])
 
 
 def test_result_holds_only_the_rows_of_its_slot() -> None:
     lora = trained()[0].result()
-    expected = CONFIG.scheme.rows(3, 32)
+    expected = CONFIG.adapter.scheme.rows(3, 32)
     assert {name: layer.rows for name, layer in lora.layers.items()} == {"q": expected, "k": expected}
     dense = lora.layers["q"].dense()
     outside = torch.ones(32, dtype=torch.bool)
@@ -59,7 +57,7 @@ def test_result_holds_only_the_rows_of_its_slot() -> None:
 
 def test_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
     first, again = trained()[0].result(), trained()[0].result()
-    other = trained(dataclasses.replace(CONFIG, seed=1))[0].result()
+    other = trained(CONFIG.changed(seed=1))[0].result()
     assert torch.equal(first.layers["q"].up, again.layers["q"].up)
     assert torch.equal(first.embeddings["fake"], again.embeddings["fake"])
     assert not torch.equal(first.layers["q"].up, other.layers["q"].up)
@@ -67,7 +65,7 @@ def test_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
 
 def test_looking_at_samples_does_not_change_what_is_learnt() -> None:
     seen: list[Progress] = []
-    looked = trained(dataclasses.replace(CONFIG, preview_every=5), seen.append)[0].result()
+    looked = trained(CONFIG.changed(preview_every=5), seen.append)[0].result()
     assert torch.equal(looked.layers["k"].up, trained()[0].result().layers["k"].up)
     assert [progress.step for progress in seen if progress.sample is not None] == list(range(5, 61, 5))
 
@@ -81,16 +79,16 @@ def test_the_sample_prompt_is_what_samples_show(monkeypatch: pytest.MonkeyPatch)
         return encode(self, prompt, *rest)
 
     monkeypatch.setattr(FakePort, "encode", watch)
-    short = dataclasses.replace(CONFIG, steps=2, preview_every=1, preview_steps=1, gram_steps=1)
+    short = CONFIG.changed(steps=2, preview_every=1, preview_steps=1, gram_steps=1)
     for prompt in ("", "a <hero> at sea"):
         seen.clear()
-        trained(dataclasses.replace(short, sample_prompt=prompt))
+        trained(short.changed(sample_prompt=prompt))
         assert ("a <hero> at sea" in seen) == bool(prompt)
 
 
 def test_a_resting_token_keeps_no_more_than_so_many_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prompts, "KEPT_PROMPTS", 2)
-    trainer, port = trained(dataclasses.replace(CONFIG, steps=1, gram_steps=1, embedding_share=0.0))
+    trainer, port = trained(CONFIG.changed(steps=1, gram_steps=1, embedding_share=0.0))
     with torch.no_grad():
         for _ in range(2):
             before = port.encodings
@@ -104,7 +102,7 @@ def test_a_resting_token_keeps_no_more_than_so_many_prompts(monkeypatch: pytest.
 
 def test_frozen_weights_stay_and_hooks_go() -> None:
     before = FakePort().q.weight.clone()
-    _, port = trained(dataclasses.replace(CONFIG, niche_weight=1.0))
+    _, port = trained(CONFIG.changed(niche_weight=1.0))
     assert torch.equal(port.q.weight, before)
     assert port.q.weight.grad is None
     assert not port.q._forward_hooks
@@ -129,7 +127,7 @@ def test_a_broken_off_run_keeps_what_it_learnt_and_takes_its_hooks_off() -> None
 
 def test_niche_keeps_the_adapter_quiet_for_other_prompts() -> None:
     def drift(weight: float) -> float:
-        trainer, port = trained(dataclasses.replace(CONFIG, steps=150, niche_weight=weight))
+        trainer, port = trained(CONFIG.changed(steps=150, niche_weight=weight))
         noisy, sigma = torch.randn(8, CHANNELS, SIDE, SIDE, generator=torch.Generator().manual_seed(3)), torch.ones(8)
         prompt = port.encode("a man", "<hero>", {}).pick([0] * 8)
         frozen = port.predict(noisy, sigma, prompt)
@@ -141,14 +139,14 @@ def test_niche_keeps_the_adapter_quiet_for_other_prompts() -> None:
 
 def test_embeddings_freeze_at_the_norm_limit() -> None:
     start = Trainer(FakePort(), Dataset(examples(), 4), HERO, CONFIG).token.embeddings()["fake"].detach().clone()
-    frozen = trained(dataclasses.replace(CONFIG, embedding_norm_limit=0.0))[0].result().embeddings["fake"]
+    frozen = trained(CONFIG.changed(embedding_norm_limit=0.0))[0].result().embeddings["fake"]
     # AdamW decays only what has a gradient, so a frozen token is the token it started with.
     assert torch.equal(frozen, start)
 
 
 @pytest.mark.parametrize(("share", "moved"), [(0.0, False), (0.5, True)])
 def test_a_token_that_rests_is_encoded_once(share: float, moved: bool) -> None:
-    config = dataclasses.replace(CONFIG, embedding_share=share, embedding_norm_limit=1e9)
+    config = CONFIG.changed(embedding_share=share, embedding_norm_limit=1e9)
     port = FakePort()
     trainer = Trainer(port, Dataset(examples(), 4), HERO, config)
     start = trainer.token.embeddings()["fake"].detach().clone()
@@ -210,7 +208,7 @@ def test_a_picture_without_a_mask_counts_everywhere_beside_one_that_has() -> Non
 
 
 def test_caption_rules_are_applied_at_each_use() -> None:
-    config = dataclasses.replace(CONFIG, captions=CaptionRules(dropout=1.0))
+    config = CONFIG.changed(captions=CaptionRules(dropout=1.0))
     dataset = Dataset(examples(), 4, config.captions)
     assert set(dataset.batch(torch.Generator().manual_seed(0)).captions) == {""}
     assert dataset.captions == Dataset(examples(), 4).captions
@@ -333,9 +331,9 @@ def test_euler_ends_at_what_the_model_predicts_last() -> None:
 )
 def test_settings_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=r"[Ee]xpected"):
-        dataclasses.replace(CONFIG, **{field: value})
+        CONFIG.changed(**{field: value})
 
 
 def test_model_without_rows_in_the_slot_is_an_error() -> None:
     with pytest.raises(ValueError, match="rows in this slot"):
-        Trainer(FakePort(), Dataset(examples(), 4), HERO, dataclasses.replace(CONFIG, scheme=Scheme(slots=200), slot=0))
+        Trainer(FakePort(), Dataset(examples(), 4), HERO, CONFIG.changed(scheme=Scheme(slots=200), slot=0))

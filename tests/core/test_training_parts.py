@@ -24,8 +24,16 @@ from blocklora_core.training.optimisation.schedules import SCHEDULES, factor
 from blocklora_core.training.weighting import WEIGHTINGS
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
-CONFIG = TrainConfig(steps=20, batch_size=4, rank=2, learning_rate=0.02, preview_every=0, niche_weight=0.0)
+CONFIG = TrainConfig.of(steps=20, batch_size=4, rank=2, learning_rate=0.02, preview_every=0, niche_weight=0.0)
 SCHEDULE = st.sampled_from(list(SCHEDULES))
+IN_FILES_OF_0_1 = """
+steps batch_size rank learning_rate embedding_learning_rate text_learning_rate token embedding_share
+weight_decay embedding_norm_limit erasure niche_weight niche_share niche_negatives niche_class_word
+niche_captions prior_pictures prior_weight prior_share attention_weight noise_offset captions gram_pictures
+gram_steps preview_every preview_steps preview_cfg sample_prompt optimizer scheduler warmup_steps
+scheduler_cycles accumulation max_grad_norm ema_decay weighting snr_gamma save_every seed scheme slot
+orthogonal
+"""
 
 
 def trainer(config: TrainConfig = CONFIG) -> Trainer:
@@ -36,8 +44,8 @@ def trainer(config: TrainConfig = CONFIG) -> Trainer:
 
 def learner(**changes: Any) -> tuple[Learner, nn.Parameter, nn.Parameter]:
     adapter, token = nn.Parameter(torch.ones(3)), nn.Parameter(torch.full((2,), 2.0))
-    config = dataclasses.replace(CONFIG, **changes)
-    groups = [Group([adapter], config.learning_rate), Group([token], config.embedding_learning_rate)]
+    config = CONFIG.changed(**changes)
+    groups = [Group([adapter], config.optimizer.learning_rate), Group([token], config.token.learning_rate)]
     return Learner(groups, config), adapter, token
 
 
@@ -97,7 +105,7 @@ def test_rates_follow_the_schedule_in_both_groups() -> None:
 def test_the_default_optimizer_is_adamw_with_linear_decay() -> None:
     part, adapter, _ = learner(steps=9)
     twin = nn.Parameter(adapter.detach().clone())
-    plain = torch.optim.AdamW([twin], lr=CONFIG.learning_rate, weight_decay=CONFIG.weight_decay)
+    plain = torch.optim.AdamW([twin], lr=CONFIG.optimizer.learning_rate, weight_decay=CONFIG.optimizer.weight_decay)
     decay = torch.optim.lr_scheduler.LambdaLR(plain, lambda step: 1 - step / 9)
     for step in range(9):
         adapter.grad = torch.tensor([1.0, -2.0, 0.1 * step])
@@ -115,7 +123,7 @@ def test_a_missing_package_is_named_with_the_way_out(name: str, monkeypatch: pyt
 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingOptimizerError, match=rf"pip install {OPTIMIZERS[name].package}.*choose adamw"):
-        learner(optimizer=name, scheduler="constant", embedding_learning_rate=CONFIG.learning_rate)
+        learner(optimizer=name, scheduler="constant", embedding_learning_rate=CONFIG.optimizer.learning_rate)
 
 
 @pytest.mark.parametrize("name", ["prodigy", "schedulefree"])
@@ -123,12 +131,12 @@ def test_optional_optimizers_learn_when_installed(name: str) -> None:
     pytest.importorskip(OPTIMIZERS[name].module)
     # Prodigy finds the rate itself and takes its first hundred steps or so to do it.
     rate, steps = (1.0, 200) if name == "prodigy" else (0.05, 80)
-    config = dataclasses.replace(
-        CONFIG, steps=steps, optimizer=name, scheduler="constant", learning_rate=rate, embedding_learning_rate=rate
+    config = CONFIG.changed(
+        steps=steps, optimizer=name, scheduler="constant", learning_rate=rate, embedding_learning_rate=rate
     )
     run = trainer(config)
     run.run(lambda _: None)
-    idle = trainer(dataclasses.replace(config, optimizer="adamw", learning_rate=0.0, embedding_learning_rate=0.0))
+    idle = trainer(config.changed(optimizer="adamw", learning_rate=0.0, embedding_learning_rate=0.0))
     idle.run(lambda _: None)
     assert sum(run.losses[-20:]) < 0.9 * sum(idle.losses[-20:])
 
@@ -149,9 +157,9 @@ def test_schedulefree_shows_its_average_and_learns_on_as_before() -> None:
 def test_accumulated_batches_give_the_mean_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(Trainer, "_update", lambda self: seen.append(self.adapters.parameters()[1].grad.clone()))
-    four = trainer(dataclasses.replace(CONFIG, accumulation=4, steps=1, gram_steps=1))
+    four = trainer(CONFIG.changed(accumulation=4, steps=1, gram_steps=1))
     four.run(lambda _: None)
-    single = trainer(dataclasses.replace(CONFIG, steps=4, gram_steps=1))
+    single = trainer(CONFIG.changed(steps=4, gram_steps=1))
     # Without an update, gradients add up over the steps.
     single.run(lambda _: None)
     torch.testing.assert_close(seen[0], seen[-1] / 4)
@@ -160,7 +168,7 @@ def test_accumulated_batches_give_the_mean_gradient(monkeypatch: pytest.MonkeyPa
 
 def test_progress_counts_optimiser_steps() -> None:
     seen: list[Progress] = []
-    run = trainer(dataclasses.replace(CONFIG, accumulation=3, steps=5))
+    run = trainer(CONFIG.changed(accumulation=3, steps=5))
     run.run(seen.append)
     assert [progress.step for progress in seen] == [1, 2, 3, 4, 5]
     assert run.result().training["steps_done"] == 5
@@ -202,7 +210,7 @@ def test_decay_warms_up_to_what_was_asked(decay: float, updates: int) -> None:
 
 
 def test_the_result_is_the_average_and_learning_is_not_touched() -> None:
-    averaged, plain = trainer(dataclasses.replace(CONFIG, ema_decay=0.9)), trainer()
+    averaged, plain = trainer(CONFIG.changed(ema_decay=0.9)), trainer()
     averaged.run(lambda _: None)
     plain.run(lambda _: None)
     assert averaged.losses == plain.losses
@@ -217,7 +225,7 @@ def test_the_result_is_the_average_and_learning_is_not_touched() -> None:
 
 
 def test_a_token_that_rests_rests_at_its_average() -> None:
-    run = trainer(dataclasses.replace(CONFIG, ema_decay=0.9, embedding_share=0.5, embedding_norm_limit=1e9))
+    run = trainer(CONFIG.changed(ema_decay=0.9, embedding_share=0.5, embedding_norm_limit=1e9))
     run.run(lambda _: None)
     live = run.token.embeddings()["fake"].detach()
     assert torch.equal(run.result().embeddings["fake"], live)
@@ -247,10 +255,10 @@ def test_min_snr_from_first_principles(sigma: float) -> None:
 
 
 def test_the_weight_multiplies_the_squared_error_of_the_clean_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
-    weighted = trainer(dataclasses.replace(CONFIG, steps=1, weighting="min_snr", snr_gamma=0.01))
+    weighted = trainer(CONFIG.changed(steps=1, weighting="min_snr", snr_gamma=0.01))
     weighted.run(lambda _: None)
     monkeypatch.setattr(FakePort, "loss_scale", lambda _self, sigma: torch.ones_like(sigma))
-    unit = trainer(dataclasses.replace(CONFIG, steps=1))
+    unit = trainer(CONFIG.changed(steps=1))
     unit.run(lambda _: None)
     # The stand-in's SNR is above 0.01 at every noise level.
     assert weighted.losses == [pytest.approx(0.01 * unit.losses[0])]
@@ -274,12 +282,23 @@ def test_the_weight_multiplies_the_squared_error_of_the_clean_estimate(monkeypat
 )
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(CONFIG, **changes)
+        CONFIG.changed(**changes)
+
+
+def test_files_call_settings_what_they_always_did() -> None:
+    assert TrainConfig().to_dict().keys() == set(IN_FILES_OF_0_1.split())
+    values = TrainConfig.of(niche_weight=2.0, token="none", scheduler="cosine", sample_prompt="a cat", rank=8)
+    assert (values.niche.weight, values.token.kind, values.schedule.name) == (2.0, "none", "cosine")
+    assert (values.preview.prompt, values.adapter.rank) == ("a cat", 8)
+    assert TrainConfig.of(**values.flat()) == values and TrainConfig() == TrainConfig.of()
+
+
+def test_a_setting_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError, match="settings it has, got nich_weight"):
+        TrainConfig.of(nich_weight=1.0)
 
 
 def test_settings_of_a_node_change_only_what_they_name() -> None:
     changed = TrainSettings({"accumulation": 2}, {"per_sample": True}).apply(CONFIG)
-    assert changed == dataclasses.replace(
-        CONFIG, accumulation=2, erasure=dataclasses.replace(CONFIG.erasure, per_sample=True)
-    )
+    assert changed == CONFIG.changed(accumulation=2, erasure=dataclasses.replace(CONFIG.erasure, per_sample=True))
     assert TrainSettings().apply(CONFIG) == CONFIG

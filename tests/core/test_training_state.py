@@ -21,7 +21,7 @@ from blocklora_core.training.state import KEY, StateMismatchError, fingerprint, 
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
 HERO = Concept("<hero>", "man")
-EVERYTHING = TrainConfig(
+EVERYTHING = TrainConfig.of(
     steps=16,
     batch_size=3,
     rank=2,
@@ -102,9 +102,9 @@ def test_resumed_run_ends_byte_for_byte_where_the_whole_one_ends(step: int, tmp_
     ids=["prodigy", "schedulefree", "plain"],
 )
 def test_every_optimizer_resumes_to_the_same_bytes(changes: dict[str, Any], tmp_path: Path) -> None:
-    config = dataclasses.replace(EVERYTHING, **changes)
-    if config.optimizer != "adamw":
-        pytest.importorskip({"prodigy": "prodigyopt"}.get(config.optimizer, config.optimizer))
+    config = EVERYTHING.changed(**changes)
+    if config.optimizer.name != "adamw":
+        pytest.importorskip({"prodigy": "prodigyopt"}.get(config.optimizer.name, config.optimizer.name))
     whole = finished(tmp_path / "whole.safetensors", trainer(config))
     for step in (5, 10):
         interrupted(config, step, tmp_path / "run.state")
@@ -112,7 +112,7 @@ def test_every_optimizer_resumes_to_the_same_bytes(changes: dict[str, Any], tmp_
 
 
 def test_resumed_twice_and_previewed_is_still_the_same(tmp_path: Path) -> None:
-    config = dataclasses.replace(EVERYTHING, preview_every=3, preview_steps=2)
+    config = EVERYTHING.changed(preview_every=3, preview_steps=2)
     whole = finished(tmp_path / "whole.safetensors", trainer(config))
     interrupted(config, 4, tmp_path / "run.state")
     second = resumed(tmp_path / "run.state", config)
@@ -152,8 +152,8 @@ def test_the_same_state_gives_the_same_bytes_and_holds_no_pickle(tmp_path: Path)
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (lambda: trainer(dataclasses.replace(EVERYTHING, steps=20)), r"steps \(saved 16, now 20\)"),
-        (lambda: trainer(dataclasses.replace(EVERYTHING, erasure=Erasure(0.1))), "erasure"),
+        (lambda: trainer(EVERYTHING.changed(steps=20)), r"steps \(saved 16, now 20\)"),
+        (lambda: trainer(EVERYTHING.changed(erasure=Erasure(0.1))), "erasure"),
         (lambda: trainer(seed=8), "pictures"),
         (lambda: trainer(caption="other"), "captions"),
         (lambda: trainer(count=6), "pictures"),
@@ -179,9 +179,9 @@ def test_masks_are_inputs_too() -> None:
 
 def test_what_is_only_shown_or_saved_is_no_part_of_the_run() -> None:
     inputs = fingerprint(trainer())
-    shown = dataclasses.replace(EVERYTHING, preview_every=2, preview_cfg=1.0, sample_prompt="a <hero>", save_every=5)
+    shown = EVERYTHING.changed(preview_every=2, preview_cfg=1.0, sample_prompt="a <hero>", save_every=5)
     assert run_key(shown, inputs) == run_key(EVERYTHING, inputs)
-    assert run_key(dataclasses.replace(shown, seed=1), inputs) != run_key(EVERYTHING, inputs)
+    assert run_key(shown.changed(seed=1), inputs) != run_key(EVERYTHING, inputs)
 
 
 def test_an_error_within_the_optimiser_leaves_nothing_to_save(tmp_path: Path) -> None:

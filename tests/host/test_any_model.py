@@ -5,7 +5,6 @@ Wan, HunyuanVideo and the like build small too, but their latents have a time ax
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from blocklora.blocklora_core.training import Conditioning, Dataset, Example, Tr
 from tests.host.any_model import MODELS, WordClip, build
 from tests.host.tiny import patched
 
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     steps=4, batch_size=2, rank=2, niche_negatives=2, gram_pictures=1, gram_steps=2, preview_every=4, preview_steps=2,
     learning_rate=0.01,
 )  # fmt: skip
@@ -38,7 +37,7 @@ def train(name: str, model: Any, **changes: Any) -> Trainer:
     samples = []
     with training_mode():
         port = ComfyPort(model, WordClip(name))
-        trainer = Trainer(port, Dataset(examples, 2), Concept("<ada>", "man"), dataclasses.replace(CONFIG, **changes))
+        trainer = Trainer(port, Dataset(examples, 2), Concept("<ada>", "man"), CONFIG.changed(**changes))
         trainer.run(lambda progress: samples.append(progress.sample))
     assert samples[-1] is not None and bool(samples[-1].isfinite().all())
     return trainer

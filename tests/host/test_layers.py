@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,7 +33,7 @@ from tests.host.tiny import Base, loaded, patched
 
 CONVOLUTIONS = "linear + convolution"
 KEYS = r"attn2\.to_k"
-SHORT = TrainConfig(
+SHORT = TrainConfig.of(
     steps=3, batch_size=1, rank=2, niche_negatives=2, gram_pictures=1, gram_steps=2, preview_every=0, learning_rate=0.01
 )
 
@@ -43,7 +42,7 @@ def train(model: Any, name: str = "<ada>", on: str = "sd15", checkpointing: bool
     """A trainer that has learnt a little in all layers of a model from any_model."""
     random = torch.Generator().manual_seed(0)
     examples = [Example(torch.randn(channels(on), 8, 8, generator=random), f"a {name}") for _ in range(2)]
-    config = dataclasses.replace(SHORT, **changes)
+    config = SHORT.changed(**changes)
     with training_mode():
         port = ComfyPort(model, WordClip(on), LAYER_CHOICES[CONVOLUTIONS])
         with port.recomputing() if checkpointing else nullcontext():
@@ -149,7 +148,7 @@ def test_checkpointing_changes_no_gradient_of_a_convolution(monkeypatch: pytest.
 @pytest.mark.parametrize("adapter", ["plain LoRA", "orthogonal adaptation"])
 def test_only_row_blocks_are_given_a_slot(base: Base, adapter: str) -> None:
     held = dict(_given)
-    config = dataclasses.replace(CONFIG, steps=1, niche_weight=0.0, gram_steps=1, **ADAPTERS[adapter])
+    config = CONFIG.changed(steps=1, niche_weight=0.0, gram_steps=1, **ADAPTERS[adapter])
     job = TrainJob(
         Concept("<eve>", "person"), pictures(), ["a person"], config, AUTO_SLOT, precision="fp32", layer_pattern=KEYS
     )

@@ -87,7 +87,7 @@ def test_the_report_adds_up_models_learnt_and_activations(base: Base) -> None:
 
 def test_bytes_are_counted_exactly() -> None:
     frozen, weight = nn.Linear(16, 16, bias=False), nn.Parameter(torch.randn(16, 16))
-    learner = Learner([Group([weight], 1e-3)], TrainConfig(ema_decay=0.9))
+    learner = Learner([Group([weight], 1e-3)], TrainConfig.of(ema_decay=0.9))
     x = torch.randn(4, 16)
     meter = MemoryMeter(CPU, [frozen])
     with meter:

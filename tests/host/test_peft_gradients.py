@@ -26,7 +26,7 @@ def trainer_in(precision: str, layout: str) -> Iterator[Trainer]:
     """A trainer on a tiny SD1.5 UNet whose A and B are all random, so that both have gradients."""
     random = torch.Generator().manual_seed(0)
     examples = [Example(torch.randn(4, 8, 8, generator=random), f"a <ada> {number}") for number in range(2)]
-    config = TrainConfig(
+    config = TrainConfig.of(
         steps=1,
         batch_size=2,
         rank=RANK,

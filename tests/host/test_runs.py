@@ -47,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("folders")
 def train(base: Base, resume: bool = True, again: bool = False, pictures_: Any = None, **changes: Any) -> TrainResult:
     job = TrainJob(
         Concept("<ada>", "person"), pictures_ or pictures(), ("a person, red, blue",),
-        dataclasses.replace(CONFIG, **{**PLAIN, **changes}), SLOT, precision="fp32", resume=resume, again=again,
+        CONFIG.changed(**{**PLAIN, **changes}), SLOT, precision="fp32", resume=resume, again=again,
     )  # fmt: skip
     with torch.inference_mode():
         return train_concept(base.model, base.clip, base.vae, job)

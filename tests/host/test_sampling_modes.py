@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -13,10 +14,12 @@ import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.concept.keys import is_text
+from blocklora.blocklora_core.files import load
 from blocklora.blocklora_core.host.sample.modes import MODES, apply_mode, fresh_control, step_of
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 
-from tests.host.tiny import Base, make_lora, patched, same
+from tests.foreign_files import write
+from tests.host.tiny import Base, adaptable, make_lora, patched, same
 
 STEPS = 4
 
@@ -183,3 +186,31 @@ def test_wrong_settings_are_refused(
     given: dict[str, Any] = {"stack": pair, "mode": "switch", "every": 5, **change}
     with pytest.raises(ValueError, match=message):
         apply_mode(given["stack"], base.model, base.clip, given["mode"], given["every"])
+
+
+def of_other_kind(base: Base, folder: Path, *, dora: bool) -> BlockLoRA:
+    """A LoHa on the UNet's attention, or a DoRA of one."""
+    random, tensors = torch.Generator().manual_seed(5), {}
+    for stem, (m, n) in adaptable(base).items():
+        if stem.endswith(("to_v", "to_out_0")):
+            for i in (1, 2):
+                tensors[f"{stem}.hada_w{i}_a"] = torch.randn(m, 3, generator=random) * 0.5
+                tensors[f"{stem}.hada_w{i}_b"] = torch.randn(3, n, generator=random) * 0.5
+            if dora:
+                tensors[f"{stem}.dora_scale"] = 1 + torch.randn(1, n, generator=random) * 0.2
+    return load(write(folder / "other.safetensors", tensors))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loha_takes_its_turn_and_no_weight_is_patched(base: Base, tmp_path: Path, mode: str) -> None:
+    lora = of_other_kind(base, tmp_path, dora=False)
+    applied = apply_mode((lora,), base.model, base.clip, mode)
+    assert applied.model.patches == {}
+    got = sampled(base, applied.model)
+    assert near(got, sampled(base, merged(base, lora))) and not near(got, sampled(base, base.model))
+
+
+def test_what_depends_on_the_weight_is_refused(base: Base, tmp_path: Path) -> None:
+    lora = of_other_kind(base, tmp_path, dora=True)
+    with pytest.raises(ValueError, match=r"changes layers, and .* by a DoRA of LoHa"):
+        apply_mode((lora,), base.model, base.clip, "switch")

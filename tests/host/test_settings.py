@@ -29,7 +29,7 @@ def made(pack: ModuleType, **changes: Any) -> TrainSettings:
 def test_untouched_settings_change_nothing(pack: ModuleType) -> None:
     settings = made(pack)
     assert not settings.fields and not settings.erasure
-    assert settings.apply(TrainConfig(seed=3)) == TrainConfig(seed=3)
+    assert settings.apply(TrainConfig.of(seed=3)) == TrainConfig.of(seed=3)
 
 
 def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
@@ -46,10 +46,13 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
     erasure = {"erasure_per_sample": True, "erasure_rescale": True}
     assert {*fields, *captions, *erasure, *others} == set(defaults(pack.nodes.train.settings.BlockLoRATrainSettings))
     settings = made(pack, **fields, **captions, **erasure, **others)
-    config = settings.apply(TrainConfig(steps=100))
-    assert {name: getattr(config, name) for name in fields} == fields
-    assert config.niche_captions == ("a cat", "a dog") and config.scheme == Scheme(slots=64, layout="interleaved")
-    assert settings.apply(TrainConfig(steps=100, scheme=None, slot=None)).scheme is None
+    config = settings.apply(TrainConfig.of(steps=100))
+    flat = config.flat()
+    assert {name: flat[name] for name in fields} == fields
+    assert config.niche.captions == ("a cat", "a dog") and config.adapter.scheme == Scheme(
+        slots=64, layout="interleaved"
+    )
+    assert settings.apply(TrainConfig.of(steps=100, scheme=None, slot=None)).adapter.scheme is None
     assert config.captions == CaptionRules(0.1, True, "object")
     assert (config.erasure.per_sample, config.erasure.rescale) == (True, True)
 

@@ -9,7 +9,6 @@ memory: the train benchmark.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +79,7 @@ def test_captions_can_be_dropped(base: Base, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(OwnPrompts, "encode", watch)
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 64, 64, 3, generator=random) for _ in range(2)]
-    config = dataclasses.replace(CONFIG, steps=2, niche_weight=0.0, captions=CaptionRules(dropout=1.0))
+    config = CONFIG.changed(steps=2, niche_weight=0.0, captions=CaptionRules(dropout=1.0))
     with torch.inference_mode():
         train_concept(base.model, base.clip, base.vae, TrainJob(Concept("<ada>"), images, ("a person",), config, SLOT))
     assert asked[:4] == [""] * 4
@@ -157,7 +156,7 @@ def test_a_single_step_and_a_flat_loss_still_plot(base: Base) -> None:
 def test_the_loss_does_not_swing_by_orders_of_magnitude(base: Base) -> None:
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 64, 64, 3, generator=random) for _ in range(4)]
-    config = dataclasses.replace(CONFIG, steps=12, batch_size=1, learning_rate=0.0, niche_weight=0.0)
+    config = CONFIG.changed(steps=12, batch_size=1, learning_rate=0.0, niche_weight=0.0)
     job = TrainJob(Concept("<ada>", "person"), images, ("a person",), config, SLOT, precision="fp32")
     with torch.inference_mode():
         losses = train_concept(base.model, base.clip, base.vae, job).losses

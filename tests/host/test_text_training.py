@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def test_text_layers_learn_in_their_rows_alone(base: Base, trained: TrainResult)
     text = {name: layer for name, layer in trained.lora.layers.items() if is_text(name)}
     assert len(text) == 12 * 4
     for layer in text.values():
-        assert layer.rows == CONFIG.scheme.rows(5, 768)
+        assert layer.rows == CONFIG.adapter.scheme.rows(5, 768)
     assert any(layer.up.abs().max() > 0 for layer in text.values())
     assert not any(is_text(name) for name in train(base, steps=1).lora.layers)
 
@@ -76,7 +75,7 @@ def masked(base: Base, **changes: Any) -> TrainResult:
     mask = torch.zeros(64, 64)
     mask[:32] = 1.0
     job = TrainJob(
-        Concept("<ada>", "person"), pictures(), ("a person",), dataclasses.replace(CONFIG, **changes), 5,
+        Concept("<ada>", "person"), pictures(), ("a person",), CONFIG.changed(**changes), 5,
         precision="fp32", masks=[mask] * 3,
     )  # fmt: skip
     with torch.inference_mode():

@@ -23,7 +23,7 @@ from blocklora.blocklora_core.training.loop import NonFiniteLossError, Trainer
 from tests.host.tiny import Base, loaded, same
 
 SLOT = 5
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     steps=3, batch_size=2, niche_negatives=2, gram_pictures=1, gram_steps=2, preview_every=0, preview_steps=1, seed=11
 )
 Hook = Callable[..., None]
@@ -44,7 +44,7 @@ def train(
     checkpointing: bool = False,
     **changes: Any,
 ) -> TrainResult:
-    config = dataclasses.replace(CONFIG, **changes)
+    config = CONFIG.changed(**changes)
     # again: what these tests compare is training, not what a run before them left.
     job = TrainJob(
         Concept(name, "person"), pictures(), captions, config, slot,
@@ -254,9 +254,9 @@ def test_the_result_holds_its_slot_and_its_grams(base: Base, trained: TrainResul
     lora, names = trained.lora, set(model_stems(base.model).values())
     attention = [name for name in names if ".attn" in name and name.endswith(".weight")]
     assert len(lora.layers) == trained.layers == len(attention)
-    assert lora.slot == SLOT and lora.scheme == CONFIG.scheme
+    assert lora.slot == SLOT and lora.scheme == CONFIG.adapter.scheme
     for layer in lora.layers.values():
-        assert layer.rows == CONFIG.scheme.rows(SLOT, layer.out_features)
+        assert layer.rows == CONFIG.adapter.scheme.rows(SLOT, layer.out_features)
         assert bool(layer.up.any()) and bool(layer.down.isfinite().all())
     assert lora.grams is not None and lora.grams.covers(lora.layers)
     assert lora.embeddings["clip_l"].shape == (2, 768)
@@ -280,7 +280,7 @@ def test_the_stock_loader_reads_the_trained_file(base: Base, trained: TrainResul
     with loaded(model) as merged:
         name = next(iter(model.patches))
         change = (merged[name] - model.backup[name].weight).abs().amax(1).nonzero().flatten()
-    (rows,) = CONFIG.scheme.rows(SLOT, 320)
+    (rows,) = CONFIG.adapter.scheme.rows(SLOT, 320)
     assert change.tolist() == list(rows)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ...concept import keys
 from ...concept.concept import BlockLoRA, Stack
 from ...merge.methods.sums import per_row
 from ...regions import KeysValues, Regions
@@ -64,7 +63,7 @@ def injection(stack: Stack, model: ComfyModel, regions: Regions) -> Injection:
             f"Composer: expected a region for every concept of the stack, got none for {', '.join(lacking)}. "
             "Write the concept's name in its region, or leave it out of the stack."
         )
-    resolved, _ = resolve(tuple(map(_model_only, stack)), model, None)
+    resolved, _ = resolve(tuple(lora.model_only() for lora in stack), model, None)
     modules = modules_of(model, None)
     parts = _parts(model.model.diffusion_model)
     layers: dict[tuple[Place, int, str], FixedLayer] = {}
@@ -75,12 +74,6 @@ def injection(stack: Stack, model: ComfyModel, regions: Regions) -> Injection:
         layers |= {(place, number, part): layer for (place, part), layer in found.items() for number in mine}
         left_out[lora.concept.name] = len(lora.layers) + len(lora.adapters) - len(found)
     return Injection(layers, {name: count for name, count in left_out.items() if count})
-
-
-def _model_only(lora: BlockLoRA) -> BlockLoRA:
-    layers = {stem: layer for stem, layer in lora.layers.items() if not keys.is_text(stem)}
-    adapters = {stem: adapter for stem, adapter in lora.adapters.items() if not keys.is_text(stem)}
-    return lora.with_layers(layers).with_adapters(adapters)
 
 
 def _parts(network: nn.Module) -> dict[nn.Module, tuple[Place, str]]:

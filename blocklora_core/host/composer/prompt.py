@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...concept import keys
 from ...concept.concept import BlockLoRA
 from ...merge.methods.sums import per_row
 from ..comfy import ComfyClip, ComfyConditioning
@@ -25,17 +24,11 @@ def clip_of(clip: ComfyClip, lora: BlockLoRA) -> ComfyClip:
     """A clone of CLIP with the token and the text encoder's layers of one concept, at its strength for CLIP."""
     alone = with_concepts(clip, {lora.concept.name: lora.embeddings} if lora.embeddings else {})
     weights = clip_weights(clip)
-    text = _text_only(lora)
+    text = lora.text_only()
     fitting, _ = on_weights(text, weights)
     adapters, _ = on_model(text, weights)
     add_to(alone.patcher, per_row((fitting.with_adapters(adapters),)), text=True)
     return alone
-
-
-def _text_only(lora: BlockLoRA) -> BlockLoRA:
-    layers = {stem: layer for stem, layer in lora.layers.items() if keys.is_text(stem)}
-    adapters = {stem: adapter for stem, adapter in lora.adapters.items() if keys.is_text(stem)}
-    return lora.with_layers(layers).with_adapters(adapters)
 
 
 def concept_prompt(clip: ComfyClip, text: str, concept: str, lora: BlockLoRA | None = None) -> ComfyConditioning:

@@ -7,17 +7,18 @@ that is, a wrapper on our clone of MODEL decides.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ...concept import keys
-from ...concept.concept import BlockLoRA, Stack
+from ...concept.concept import Stack
+from ...merge.densify import layers_alone
 from ...merge.methods.sums import per_row
 from ...training.adapters.fixed import FixedLayers
 from ..comfy import ComfyClip, ComfyModel
+from ..weights.adapters import as_layer
 from ..weights.fixed import fixed_layers, modules_of
 from ..weights.patching import apply_merge, resolve
 
@@ -112,12 +113,9 @@ def apply_mode(stack: Stack, model: ComfyModel, clip: ComfyClip | None, mode: st
     if not members:
         raise ValueError("Sampling modes: expected at least one concept of a strength other than 0, got none.")
     modules = modules_of(model, None)
-    fixed = [fixed_layers(lora, modules, text=False) for lora in per_row(members)]
+    alone = [layers_alone(lora.model_only(), f"LoRA {mode.title()} changes layers", as_layer) for lora in members]
+    fixed = [fixed_layers(lora, modules, text=False) for lora in per_row(tuple(alone))]
     # All that is not the diffusion model's: tokens, layer-wise prompts and text encoders' layers.
-    applied = apply_merge(tuple(map(_text_only, stack)), model, clip, TEXT_METHOD)
+    applied = apply_merge(tuple(lora.text_only() for lora in stack), model, clip, TEXT_METHOD)
     applied.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, MODES[mode](fixed, every))
     return Sampled(applied.model, applied.clip, members, applied.clip_layers, unused)
-
-
-def _text_only(lora: BlockLoRA) -> BlockLoRA:
-    return replace(lora, layers={stem: layer for stem, layer in lora.layers.items() if keys.is_text(stem)})

@@ -161,7 +161,7 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
 
 
 def _slot(base: str, job: TrainJob) -> int | None:
-    scheme, given = job.config.scheme, None if job.slot == AUTO_SLOT else job.slot
+    scheme, given = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
     if scheme is None:
         return given
     if given is None:
@@ -203,7 +203,7 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     What was learnt is saved when the user cancels or an error ends the run, and the state to go on from.
     TrainingMemoryError when memory runs out.
     """
-    job = replace(job, config=replace(job.config, slot=_slot(base_name(model), job)))
+    job = replace(job, config=job.config.changed(slot=_slot(base_name(model), job)))
     dtype = dtype_for(model, job.precision)
     levers = Levers(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with naming_levers(levers), training_mode():

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-import torch
-
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.layer import Layer
-from ...concept.rows import count, index, overlap
+from ...concept.rows import count, overlap
 from ...merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
 from ...merge.methods.fused import fused, needs_grams
 from ...merge.methods.gradient_fusion import gradient_fusion
 from ...merge.methods.sums import per_row
+from ...merge.overlap import check_shapes, shared_rows
 from .crosstalk import crosstalk, interference
 
 Ears = tuple[float, float]
@@ -84,7 +83,7 @@ def inspect(stack: Stack) -> Inspection:
     """The figures of `stack`. ValueError for an empty one, or for weights whose shapes disagree."""
     if not stack:
         raise ValueError("Inspect: expected at least one concept, got an empty stack. Connect a Load or Train node.")
-    _check_shapes(stack)
+    check_shapes(stack, "Inspect")
     folded = per_row(stack)
     pairs = list(combinations(range(len(stack)), 2))
     sharing = any(_shared(folded[i], folded[j])[0] for i, j in pairs)
@@ -95,18 +94,6 @@ def inspect(stack: Stack) -> Inspection:
         tuple(_layers(folded)),
         method,
     )
-
-
-def _check_shapes(stack: Stack) -> None:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for lora in stack:
-        for name, layer in lora.layers.items():
-            expected = shapes.setdefault(name, layer.weight_shape)
-            if layer.weight_shape != expected:
-                raise ValueError(
-                    f"Inspect: expected {expected} for {name}, got {layer.weight_shape} in {lora.label}. "
-                    "They were trained on different base models."
-                )
 
 
 def _solve(stack: Stack, sharing: bool) -> tuple[str, Stack | None]:
@@ -166,14 +153,5 @@ def _layers(stack: Stack) -> Iterable[LayerFigures]:
         held = {lora.concept.name: lora.layers[name] for lora in stack if name in lora.layers}
         norms = {concept: _norm(layer) for concept, layer in held.items()}
         shape = next(iter(held.values())).weight_shape
-        yield LayerFigures(
-            name, shape, norms, _held_twice(list(held.values())), cosines.get(name, 0.0), conflicts.get(name, 0.0)
-        )
-
-
-def _held_twice(layers: Sequence[Layer]) -> int:
-    """Rows that several of `layers` hold."""
-    holders = torch.zeros(layers[0].out_features, dtype=torch.long)
-    for layer in layers:
-        holders[index(layer.rows)] += 1
-    return int((holders > 1).sum())
+        shared = shared_rows(shape[0], tuple(layer.rows for layer in held.values()))
+        yield LayerFigures(name, shape, norms, shared, cosines.get(name, 0.0), conflicts.get(name, 0.0))

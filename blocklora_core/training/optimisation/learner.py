@@ -22,20 +22,21 @@ class Learner:
     def __init__(self, groups: Sequence[Group], config: TrainConfig):
         self.config = config
         self.parameters = [parameter for group in groups for parameter in group.parameters]
-        self.optimizer = make_optimizer(config.optimizer, groups, config.weight_decay)
-        self.ema = Ema(self.parameters, config.ema_decay) if config.ema_decay else None
+        self.kind = OPTIMIZERS[config.optimizer.name]
+        self.optimizer = make_optimizer(config.optimizer.name, groups, config.optimizer.weight_decay)
+        decay = config.optimizer.ema_decay
+        self.ema = Ema(self.parameters, decay) if decay else None
 
     def clip(self) -> float:
         """Scale the gradients down to max_grad_norm together; their global norm before that."""
-        limit = self.config.max_grad_norm or math.inf
+        limit = self.config.optimizer.max_grad_norm or math.inf
         return float(torch.nn.utils.clip_grad_norm_(self.parameters, limit))
 
     def step(self, done: int) -> None:
         """One optimiser step with the gradients that are there, after `done` others."""
-        config = self.config
+        schedule = self.config.schedule
         scale_rates(
-            self.optimizer,
-            factor(config.scheduler, done, config.steps, config.warmup_steps, config.scheduler_cycles),
+            self.optimizer, factor(schedule.name, done, self.config.steps, schedule.warmup_steps, schedule.cycles)
         )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -70,7 +71,7 @@ class Learner:
     def _averages(self) -> list[Tensor] | None:
         if self.ema:
             return self.ema.values
-        return self._own_averages(self.optimizer) if OPTIMIZERS[self.config.optimizer].averages else None
+        return self._own_averages(self.optimizer) if self.kind.averages else None
 
     def _own_averages(self, optimizer: Any) -> list[Tensor]:
         # eval() and train() undo each other only up to rounding, so the weights are put back.

@@ -22,6 +22,7 @@ class ClassPictures:
         port: Port,
         class_word: str,
         count: int,
+        *,
         shape: torch.Size,
         steps: int,
         cfg: float,
@@ -35,7 +36,7 @@ class ClassPictures:
         made = []
         for _ in range(count):
             noise = torch.randn((1, *shape), generator=generator).to(port.device)
-            made.append(euler(port, noise, prompt, steps, cfg, negative).cpu())
+            made.append(euler(port, noise, prompt, steps=steps, cfg=cfg, negative=negative).cpu())
         return cls(port, class_word, torch.cat(made), prompt)
 
     def pick(self, count: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,137 @@
+"""What a training run makes small: errors on the concept's pictures, and the regularisations beside them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..concept.concept import Concept
+from .adapters.trainable import AdapterSet
+from .config import TrainConfig
+from .data.dataset import Batch, Dataset
+from .port import Port
+from .prompts import Negatives, OwnPrompts
+from .regularisers.attention import AttentionWatch
+from .regularisers.prior import ClassPictures
+from .terms import Term, term_losses
+from .weighting import WEIGHTINGS
+
+
+class BatchLoss(NamedTuple):
+    """Losses of one batch: the weighted sum, with gradients; of the concept's pictures; of the niche regularisation."""
+
+    total: Tensor
+    pictures: float
+    niche: float
+
+
+class Objective:
+    """The loss of a run's batches. `prepare` comes before the first of them, while the adapters are attached."""
+
+    def __init__(
+        self,
+        *,
+        port: Port,
+        dataset: Dataset,
+        concept: Concept,
+        own: OwnPrompts,
+        adapters: AdapterSet,
+        config: TrainConfig,
+        generator: torch.Generator,
+    ):
+        self.port, self.dataset, self.concept, self.own = port, dataset, concept, own
+        self.adapters, self.config, self.generator = adapters, config, generator
+        self._watch = self._make_watch()
+        self._negatives: Negatives | None = None
+        self._prior: ClassPictures | None = None
+
+    def _make_watch(self) -> AttentionWatch | None:
+        if not self.config.attention.weight:
+            return None
+        if not (self.port.cross_attentions and self.own.token.embeddings() and self.dataset.has_masks):
+            raise ValueError(
+                "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
+                "got one of them missing. Connect masks to Train, or set its weight to 0."
+            )
+        return AttentionWatch(self.port.cross_attentions)
+
+    def watching(self) -> AbstractContextManager[object]:
+        """Where the losses are computed: with a hook on each cross-attention, if they are regularised."""
+        return self._watch.attached() if self._watch else nullcontext()
+
+    def prepare(self) -> None:
+        """Draw the prompts and pictures that the regularisations need."""
+        config, concept = self.config, self.concept
+        with self.adapters.silent():
+            if config.niche_pictures:
+                self._negatives = Negatives(
+                    port=self.port,
+                    captions=self.dataset.captions,
+                    concept=concept,
+                    token=self.own.token,
+                    config=config.niche,
+                    generator=self.generator,
+                )
+            if config.prior_batch:
+                self._prior = ClassPictures.sample(
+                    self.port,
+                    concept.class_word,
+                    config.prior.pictures,
+                    shape=self.dataset.shape,
+                    steps=config.grams.steps,
+                    cfg=config.preview.cfg,
+                    generator=self.generator,
+                )
+
+    def loss(self, batch: Batch) -> BatchLoss:
+        own = self._own_term(batch)
+        terms = [own, *self._niche_terms(own), *self._prior_terms()]
+        losses = term_losses(self.port, terms, self._weights)
+        total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
+        if self._watch:
+            total = total + self.config.attention.weight * self._attention_loss(own, self._watch)
+        return BatchLoss(total, losses[0].item(), losses[1].item() if self._negatives else 0.0)
+
+    def _own_term(self, batch: Batch) -> Term:
+        latents = batch.latents.to(self.port.device)
+        noisy, sigma = self._noised(latents)
+        return Term(noisy, sigma, self.own.encode(batch.captions), latents, masks=batch.masks)
+
+    def _niche_terms(self, own: Term) -> list[Term]:
+        """The same noisy pictures under prompts that are not the concept's, and what the frozen model sees in them."""
+        if self._negatives is None:
+            return []
+        repeated = self.config.niche_pictures
+        noisy, sigma = own.noisy[:repeated], own.sigma[:repeated]
+        prompts = self._negatives.pick(repeated, self.generator)
+        with self.adapters.silent():
+            goal = self.port.predict(noisy, sigma, self._negatives.encode(prompts, live=False))
+        return [Term(noisy, sigma, self._negatives.encode(prompts, self.own.live), goal, self.config.niche.weight)]
+
+    def _prior_terms(self) -> list[Term]:
+        if self._prior is None:
+            return []
+        latents = self._prior.pick(self.config.prior_batch, self.generator).to(self.port.device)
+        noisy, sigma = self._noised(latents)
+        prompts = self._prior.encode(len(latents), live=self.own.live)
+        return [Term(noisy, sigma, prompts, latents, self.config.prior.weight)]
+
+    def _attention_loss(self, own: Term, watch: AttentionWatch) -> Tensor:
+        masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
+        return watch.loss(masks, own.prompts.concept_at)
+
+    def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(latents at a random noise level each, those levels)."""
+        batch = latents.shape[0]
+        at = torch.randint(len(self.port.sigmas), (batch,), generator=self.generator)
+        noise = torch.randn(latents.shape, generator=self.generator)
+        offset = torch.randn((*latents.shape[:2], *([1] * (latents.ndim - 2))), generator=self.generator)
+        noise = noise + self.config.loss.noise_offset * offset
+        sigma = self.port.sigmas[at].to(latents)
+        return self.port.add_noise(latents, noise.to(latents), sigma), sigma
+
+    def _weights(self, sigma: Tensor) -> Tensor:
+        return WEIGHTINGS[self.config.loss.weighting](self.port, sigma, self.config.loss.snr_gamma)
