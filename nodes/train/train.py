@@ -49,7 +49,7 @@ def _report(result: TrainResult) -> str:
     lines = [
         f"{lora.concept.name} ({lora.concept.class_word or 'no class word'}) on {lora.base}: {_held(lora)}",
         *_work(result),
-        f"{result.layers} layers adapted; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
+        f"{result.layers} layers adapted, {result.share:.0%} of the model's linear weights; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
     ]
     if any(result.niche_losses):
         niche = result.niche_losses[-20:]

@@ -27,7 +27,7 @@ from tests.host.encoders import encoder_of
 from tests.host.quantised import FORMATS, packed, quantised
 from tests.host.tiny import patched
 
-CONFIG = TrainConfig(
+CONFIG = TrainConfig.of(
     steps=2, batch_size=1, rank=2, niche_weight=0.0, gram_pictures=1, gram_steps=2, preview_every=0, learning_rate=0.01,
     slot=2, token="none",
 )  # fmt: skip

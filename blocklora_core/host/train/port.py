@@ -128,6 +128,16 @@ class ComfyPort:
     def layers(self) -> Mapping[str, AdaptedLayer]:
         return self._layers
 
+    @property
+    def share(self) -> float:
+        """Of all numbers in the model's linear weights, the part that the adapted layers have."""
+        linears = filter(is_linear, self.model.model.diffusion_model.modules())
+        sizes = {
+            module: layer.out_features * layer.in_features for module in linears if (layer := AdaptedLayer.of(module))
+        }
+        adapted = {layer.module for layer in self._layers.values()}
+        return sum(size for module, size in sizes.items() if module in adapted) / sum(sizes.values())
+
     @cached_property
     def text_layers(self) -> Mapping[str, AdaptedLayer]:
         return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip), "the text encoder")

@@ -61,6 +61,7 @@ class TrainResult:
     """resumed: steps that were done before; kept: nothing was trained, an earlier run had the same inputs.
 
     seconds, gram_seconds: of this run alone, training and collecting Grams. memory: None when no step was made.
+    share: of the numbers in the model's linear weights, the part that its adapted layers have.
     """
 
     lora: BlockLoRA
@@ -74,6 +75,7 @@ class TrainResult:
     resumed: int = 0
     kept: bool = False
     memory: MemoryUse | None = None
+    share: float = 0.0
     snapshots: list[Path] = field(default_factory=list)
 
 
@@ -131,7 +133,8 @@ class _Run:
         trainer, samples = self.trainer, self.progress.samples
         result = TrainResult(
             trainer.result(), trainer.losses, trainer.niche_losses, samples, len(trainer.dataset),
-            len(trainer.adapters.adapters), seconds, gram_seconds, self.resumed, False, self.meter.use, self.snapshots,
+            len(trainer.adapters.adapters), seconds, gram_seconds, self.resumed, memory=self.meter.use,
+            snapshots=self.snapshots,
         )  # fmt: skip
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
@@ -223,7 +226,7 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     files = RunFiles(run_key(job.config, inputs), inputs)
     done = None if job.again else files.finished()
     if done is not None:
-        return _kept_result(done, len(dataset))
+        return replace(_kept_result(done, len(dataset)), share=port.share)
     trainer, resumed = _started(make, files, job.resume)
     meter = MemoryMeter(port.device, [port.model.model, port.clip.cond_stage_model])
-    return _Run(trainer, files, progress, meter, resumed).go()
+    return replace(_Run(trainer, files, progress, meter, resumed).go(), share=port.share)
