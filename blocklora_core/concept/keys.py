@@ -11,6 +11,9 @@ from functools import lru_cache
 
 _TEXT_PREFIXES = ("lora_te", "lora_prior_te", "text_encoder", "text_model.", "clip_", "t5xxl.", "hydit_clip.")
 
+# A weight of a host's text encoder, whatever that is called: "qwen3_4b.transformer.model.layers.0...".
+_ENCODER = re.compile(r"(?!diffusion_model\.|base_model\.|unet\.|model\.)\w+\.transformer\.")
+
 # Which of the stems that a host accepts for one weight is written to a file: the first pattern that matches.
 _PREFERENCE = tuple(
     re.compile(pattern)
@@ -49,7 +52,7 @@ def preferred(candidates: Iterable[str]) -> str:
 @lru_cache(maxsize=2**14)
 def is_text(name: str) -> bool:
     """Whether a stem or a ComfyUI weight name belongs to a text encoder."""
-    return name.startswith(_TEXT_PREFIXES)
+    return name.startswith(_TEXT_PREFIXES) or _ENCODER.match(name) is not None
 
 
 def is_geglu(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -27,3 +29,17 @@ def only_format(weight: Tensor) -> torch.dtype | None:
     """The one format that a layer of this quantised weight computes in; None where it takes any, as on newer hosts."""
     found: torch.dtype | None = getattr(weight, "_layout_params", {}).get("orig_dtype")
     return found
+
+
+def differentiable(func: Any) -> Callable[..., Any] | None:
+    """The same sum as an operation of ComfyUI's kitchen, in torch's own functions, for which there are gradients.
+
+    None for any other function. Some models of newer hosts (Cosmos, Anima) use these operations in training as well.
+    """
+    space, _, name = str(getattr(func, "_qualified_op_name", func)).replace("::", ".").partition(".")
+    if space != "comfy_kitchen":
+        return None
+    plain: Callable[..., Any] | None = getattr(
+        importlib.import_module("comfy_kitchen.backends.eager.rope"), name.partition(".")[0], None
+    )
+    return plain

@@ -27,7 +27,7 @@ _T5 = {"d_model": W, "d_ff": W, "d_kv": 32, "num_heads": 3, "num_layers": 2}
 _L, _G, _XXL = {"clip_l": _CLIP}, {"clip_g": _CLIP}, {"t5xxl": _T5}
 
 # Name -> module, what makes its text encoder, its tokenizer, the encoders' settings.
-_REAL: dict[str, tuple[str, Callable[[Any], Any], str, dict[str, Any]]] = {
+REAL: dict[str, tuple[str, Callable[[Any], Any], str, dict[str, Any]]] = {
     "clip_l": ("sd1_clip", lambda m: m.SD1ClipModel, "SD1Tokenizer", _L),
     "sdxl": ("sdxl_clip", lambda m: m.SDXLClipModel, "SDXLTokenizer", {**_L, **_G}),
     "sd3": ("text_encoders.sd3_clip", lambda m: partial(m.SD3ClipModel, t5=False), "SD3Tokenizer", {**_L, **_G}),
@@ -59,7 +59,7 @@ def encoder_of(name: str) -> Any:
 
 
 def _real(side: str) -> Any:
-    path, make, tokenizer, settings = _REAL[side]
+    path, make, tokenizer, settings = REAL[side]
     module = importlib.import_module(f"comfy.{path}")
     options = {f"{part}_model_config": config for part, config in settings.items()}
     target = SimpleNamespace(clip=make(module), tokenizer=getattr(module, tokenizer), params={})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import comfy.model_management
@@ -48,3 +49,24 @@ def test_a_batch_of_prompts_is_predicted_as_the_sampler_predicts_each(name: str)
     assert effect > 0
     for at in range(3):
         assert float((ours[at : at + 1] - theirs[at]).abs().max()) <= 0.01 * effect + 1e-6
+
+
+@pytest.mark.parametrize("name", ["flux", "cosmos_predict2", "zimage", "qwen_image", "wan21", "sd15"])
+def test_checkpointing_computes_the_same_gradients(name: str) -> None:
+    model, clip, found = build(name), encoder_of(name), []
+    x = torch.randn((1, *latents_of(name)), generator=torch.Generator().manual_seed(5))
+    with training_mode():
+        port = ComfyPort(model, clip)
+        sigma = port.sigmas[len(port.sigmas) // 2].reshape(1).float()
+        prompt = port.encode(SHORT, "", {}).detach()
+        modules = [layer.module for layer in port.layers.values()]
+        for around in (nullcontext(), port.recomputing()):
+            nudges = {module: torch.zeros(1, requires_grad=True) for module in modules}
+            handles = [one.register_forward_hook(lambda m, _, out, n=nudges: out * (1 + n[m])) for one in modules]
+            with around:
+                port.predict(x, sigma, prompt).square().mean().backward()
+            for handle in handles:
+                handle.remove()
+            found.append(torch.cat([torch.zeros(1) if nudges[m].grad is None else nudges[m].grad for m in modules]))
+    assert float(found[0].abs().max()) > 0
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-6 * float(found[0].abs().max()) + 1e-9)

@@ -22,7 +22,7 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
-from ..weights.autograd import leave_inference_mode, norms_keep_inputs
+from ..weights.autograd import gradients_through, leave_inference_mode
 from ..weights.names import clip_stems, model_stems, preferred_stems
 from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
 
@@ -153,7 +153,7 @@ class ComfyPort:
     def recomputing(self) -> AbstractContextManager[None]:
         """Gradient checkpointing of the model's blocks, undone when the block ends."""
         adapted = [layer.module for layer in self._layers.values()]
-        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted))
+        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted), gradients_through)
 
     @property
     def sigmas(self) -> Tensor:
@@ -166,7 +166,7 @@ class ComfyPort:
         if self.clip.layer_idx is not None:
             self.clip.cond_stage_model.set_clip_options({"layer": self.clip.layer_idx})
         tokens = clip.tokenize(prompt)
-        with norms_keep_inputs(self.clip.cond_stage_model):
+        with gradients_through(self.clip.cond_stage_model):
             cross, pooled, *others = self.clip.cond_stage_model.encode_token_weights(tokens)
         concept_at = first_vector(tokens, layers_of(embeddings.values())) if embeddings else None
         extras = {"pooled_output": pooled, **(others[0] if others else {})}
@@ -200,7 +200,7 @@ class ComfyPort:
         patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
         whole = [{name: cond.process_cond(batch_size=1, area=None) for name, cond in each.items()} for each in conds]
         ready = comfy.samplers.cond_cat(whole)
-        with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
+        with gradients_through(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
             return self.model.model.apply_model(noisy, sigma, transformer_options=patches, **ready)
 
     def loss_scale(self, sigma: Tensor) -> Tensor:

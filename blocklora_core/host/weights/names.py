@@ -92,12 +92,18 @@ def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
 
 def model_weights(model: ComfyModel) -> Weights:
     """MODEL's."""
-    return _listed(model.model, comfy.lora.model_lora_keys_unet)
+    return weights_in(model)
 
 
 def clip_weights(clip: ComfyClip) -> Weights:
     """CLIP's."""
-    return _listed(clip.cond_stage_model, comfy.lora.model_lora_keys_clip)
+    return weights_in(clip.patcher)
+
+
+def weights_in(patcher: ComfyModel) -> Weights:
+    """Those of a MODEL, or of a CLIP's patcher."""
+    is_model = hasattr(patcher.model, "diffusion_model")
+    return _listed(patcher.model, comfy.lora.model_lora_keys_unet if is_model else comfy.lora.model_lora_keys_clip)
 
 
 def model_stems(model: ComfyModel) -> Mapping[str, str]:

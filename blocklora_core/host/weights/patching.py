@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ...concept import keys
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.layer import Layer, ShapeError
@@ -14,7 +13,7 @@ from ..comfy import ComfyClip, ComfyModel
 from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
-from .names import Weights, on_weights, weights_of
+from .names import Weights, on_weights, weights_in, weights_of
 from .reweighting import adopt
 
 
@@ -35,15 +34,16 @@ class NothingFitsError(ValueError):
     """A file has no layer that the connected model has."""
 
 
-def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
-    """Add the layers of one side of a merged stack in one call; returns how many layers were patched."""
+def add_to(patcher: ComfyModel, stack: Stack) -> int:
+    """Add the layers whose weights `patcher`'s model owns in one call; returns how many layers were patched."""
+    own = weights_in(patcher).shapes
     by_weight: dict[str, list[Layer | Adapter]] = {}
     for lora in stack:
         for name, layer in lora.layers.items():
-            if layer.rows and keys.is_text(name) == text:
+            if layer.rows and name in own:
                 by_weight.setdefault(name, []).append(layer)
         for name, adapter in lora.adapters.items():
-            if keys.is_text(name) == text:
+            if name in own:
                 by_weight.setdefault(name, []).append(adapter)
     patches = {name: patch_of(changes) for name, changes in by_weight.items()}
     missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
@@ -98,7 +98,7 @@ def apply_merge(
     merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
     patched = model.clone()
     adopt(patched)
-    model_layers = add_to(patched, merged.members, text=False)
+    model_layers = add_to(patched, merged.members)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
     layers = layers_of(vectors for parts in tokens.values() for vectors in parts.values())
@@ -107,5 +107,5 @@ def apply_merge(
     if clip is not None:
         clip = with_concepts(clip, tokens)
         adopt(clip.patcher)
-        clip_layers = add_to(clip.patcher, merged.members, text=True)
+        clip_layers = add_to(clip.patcher, merged.members)
     return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)
