@@ -31,7 +31,7 @@ def _work(result: TrainResult) -> list[str]:
     here = done - result.resumed
     lines = [
         f"{done} steps on {result.pictures} pictures; {here} of them now, in {result.seconds:.0f} s ({result.seconds / max(here, 1):.2f} s a step)",
-        f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
+        result.note or f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
     ]
     if result.resumed:
         lines.insert(0, f"Resumed after step {result.resumed} of the very same run, which had been broken off")

@@ -223,5 +223,6 @@ def encode_images(vae: ComfyVae, model: ComfyModel, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode_latents(vae: ComfyVae, model: ComfyModel, latents: Tensor) -> Tensor:
-    """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]."""
-    return vae.decode(model.model.process_latent_out(latents))
+    """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]; of video latents every frame is one."""
+    pictures: Tensor = vae.decode(model.model.process_latent_out(latents))
+    return pictures.reshape(-1, *pictures.shape[-3:])

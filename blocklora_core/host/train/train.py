@@ -21,7 +21,7 @@ from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..ledger import choose_slot, hold_slot
 from ..weights.autograd import training_mode
 from .layers import layer_choice
-from .memory import Levers, MemoryMeter, MemoryUse, naming_levers
+from .memory import Levers, MemoryMeter, MemoryUse, is_out_of_memory, naming_levers
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
 from .precision import AUTO, computing_in, dtype_for, held_in
@@ -29,6 +29,13 @@ from .progress import NodeProgress, to_picture, to_pixels
 from .runs import Finished, RunFiles, inputs_of, save_interrupted, save_snapshot
 
 AUTO_SLOT = -1
+
+NO_GRAMS = (
+    "Without Grams: all steps were made, but memory ran out while the Grams were collected, so Merge cannot fuse this "
+    "concept yet. Run it again with more memory free, which only collects them; or use BlockLoRA Collect Grams with a "
+    "smaller size or fewer pictures; or choose fewer layers."
+)
+"""What a report says when the last part of a run found no memory."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,8 @@ class TrainResult:
     """resumed: steps that were done before; kept: nothing was trained, an earlier run had the same inputs.
 
     seconds, gram_seconds: of this run alone, training and collecting Grams. memory: None when no step was made.
-    share: of the numbers in the model's linear weights, the part that its adapted layers have.
+    note: what the user should know besides. share: of the numbers in the model's linear weights, the part that its
+    adapted layers have.
     """
 
     lora: BlockLoRA
@@ -76,6 +84,7 @@ class TrainResult:
     kept: bool = False
     memory: MemoryUse | None = None
     share: float = 0.0
+    note: str = ""
     snapshots: list[Path] = field(default_factory=list)
 
 
@@ -83,7 +92,7 @@ def _attempt(what: str, action: Callable[[], object]) -> None:
     """Save something beside the training, which goes on, or ends as it does, when that fails."""
     try:
         action()
-    except (ValueError, OSError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
         logging.error("BlockLoRA: %s could not be saved: %s", what, error)
 
 
@@ -93,10 +102,14 @@ class _Run:
     def __init__(self, trainer: Trainer, files: RunFiles, progress: NodeProgress, meter: MemoryMeter, resumed: int):
         self.trainer, self.files, self.progress, self.meter = trainer, files, progress, meter
         self.resumed, self.snapshots = resumed, list[Path]()
+        self.reported, self.note = resumed, ""
         self.last = time.perf_counter()
 
     def go(self) -> TrainResult:
-        """To the end. What was learnt is saved when the user cancels or an error ends the run."""
+        """To the end. Whatever ends the run before it, what was learnt is saved first.
+
+        Without memory for the Grams, after the last step, the result goes without them.
+        """
         started = self.last
         try:
             with self.meter:
@@ -104,9 +117,12 @@ class _Run:
         except comfy.model_management.InterruptProcessingException:
             self._keep("was cancelled")
             raise
-        except (ValueError, RuntimeError, MemoryError) as error:
-            self._keep(f"stopped ({error})")
-            raise
+        except BaseException as error:
+            if self.reported < self.trainer.config.steps or not is_out_of_memory(error):
+                self._keep(f"stopped ({error})")
+                raise
+            self.note = NO_GRAMS
+            logging.warning("BlockLoRA: %s", self.note)
         return self._result(self.last - started, time.perf_counter() - self.last)
 
     def _after_step(self, state: Progress) -> None:
@@ -117,6 +133,7 @@ class _Run:
             _attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
             _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
         self.progress(state)
+        self.reported = state.step
         self.last = time.perf_counter()
 
     def _keep(self, why: str) -> None:
@@ -134,11 +151,14 @@ class _Run:
         result = TrainResult(
             trainer.result(), trainer.losses, trainer.niche_losses, samples, len(trainer.dataset),
             len(trainer.adapters.adapters), seconds, gram_seconds, self.resumed, memory=self.meter.use,
-            snapshots=self.snapshots,
+            snapshots=self.snapshots, note=self.note,
         )  # fmt: skip
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
-        _attempt("the finished training", lambda: self.files.finish(done))
+        if self.note:
+            _attempt("the state of the training", lambda: self.files.keep_state(trainer))
+        else:
+            _attempt("the finished training", lambda: self.files.finish(done))
         return result
 
 

@@ -45,7 +45,8 @@ def gradients_through(module: nn.Module) -> Iterator[None]:
     handles = []
     try:
         for child in module.modules():
-            if "Norm" in type(child).__name__:
+            # LTXV gives its cross-attention the very tensor that it adds to next.
+            if "Norm" in type(child).__name__ or type(child).__name__ == "CrossAttention":
                 handles.append(child.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:])))
         with _OnTheTape():
             yield
@@ -54,8 +55,12 @@ def gradients_through(module: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+_NORMS = ("layer_norm", "rms_norm", "group_norm")
+
+
 class _OnTheTape(TorchFunctionMode):
-    """What autograd refuses, so that it records it: `out=` as a copy into it, and the host's own fused operations."""
+    """What autograd refuses, so that it records it: sums into what a layer or a functional norm still needs, `out=` as
+    a copy into it, and the host's own fused operations."""
 
     def __torch_function__(
         self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,6 +69,9 @@ class _OnTheTape(TorchFunctionMode):
         tensors = [one for one in (*args, *named.values()) if isinstance(one, Tensor)]
         if not (torch.is_grad_enabled() and any(one.requires_grad for one in tensors)):
             return func(*args, **named)
+        name = getattr(func, "__name__", "")
+        if name in _NORMS:
+            args = (args[0].clone(), *args[1:])
         out = named.pop("out", None)
         result = (differentiable(func) or func)(*args, **named)
         return result if out is None else out.copy_(result)
