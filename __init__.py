@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
+from .blocklora_core.host.disk import sweep_leftovers
 from .nodes import NODES
 
 WEB_DIRECTORY = "./web"
@@ -15,4 +16,5 @@ class BlockLoRAExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> BlockLoRAExtension:
+    sweep_leftovers()
     return BlockLoRAExtension()

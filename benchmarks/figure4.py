@@ -89,7 +89,9 @@ def trained(chosen: argparse.Namespace) -> dict[str, Stack]:
 
 def _trained(base: Any, chosen: argparse.Namespace, adapter: str) -> Iterator[Any]:
     for slot, (concept, turned) in enumerate(concepts(chosen.concepts)):
-        result = train_concept(*base, job(concept, turned, chosen.art, slot, chosen.steps, adapter))
+        result = train_concept(
+            *base, job(concept, turned=turned, art=chosen.art, slot=slot, steps=chosen.steps, adapter=adapter)
+        )
         say(f"{adapter} {concept.name}: loss {np.mean(result.losses[-20:]):.4f}, {result.seconds:.0f} s")
         yield result.lora
 

@@ -44,7 +44,7 @@ from benchmarks.merge import SLOTS  # noqa: E402
 from benchmarks.sides.fusion import RANK, Shapes, Trial, against_lbfgs, linears  # noqa: E402
 from blocklora_core.concept.concept import BlockLoRA, Stack  # noqa: E402
 from blocklora_core.concept.gram import EIGENPAIRS, Grams  # noqa: E402
-from blocklora_core.concept.keys import parts  # noqa: E402
+from blocklora_core.concept.keys import fused_parts  # noqa: E402
 from blocklora_core.files.io import save  # noqa: E402
 from blocklora_core.host.base import base_name  # noqa: E402
 from blocklora_core.host.train.collect import CollectJob, collect  # noqa: E402
@@ -89,7 +89,7 @@ class Real:
         return found
 
     def _concept(self, shapes: Shapes) -> BlockLoRA:
-        return replace(make_concept(0, shapes, RANK, SLOTS, parts), base=base_name(self.model))
+        return replace(make_concept(0, shapes, RANK, SLOTS, fused_parts), base=base_name(self.model))
 
     def collect(self, shapes: Shapes, job: CollectJob) -> Grams:
         lora = self._concept(shapes)
@@ -110,7 +110,7 @@ def megabytes(path: Path) -> float:
 
 
 def fifteen(shapes: Shapes, grams: Grams) -> Stack:
-    made = (make_concept(number, shapes, RANK, SLOTS, parts) for number in range(CONCEPTS))
+    made = (make_concept(number, shapes, RANK, SLOTS, fused_parts) for number in range(CONCEPTS))
     return tuple(replace(lora, grams=make_grams(lora, grams.input_of, number)) for number, lora in enumerate(made))
 
 

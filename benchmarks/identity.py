@@ -36,7 +36,7 @@ from benchmarks.identity_study.loudness import loudness  # noqa: E402
 from benchmarks.identity_study.methods import MANY, METHODS, QUICK  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.results import Scorer, short  # noqa: E402
-from benchmarks.identity_study.work import Crew, Place  # noqa: E402
+from benchmarks.identity_study.work import Folders, WorkerPool  # noqa: E402
 from demo.cast import cast  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 
@@ -60,9 +60,9 @@ def plans(chosen: argparse.Namespace) -> dict[str, Plan]:
     return found
 
 
-def measured(plan: Plan, place: Place) -> dict[str, Any]:
+def measured(plan: Plan, folders: Folders) -> dict[str, Any]:
     """What is complete, and how far the evaluator can be trusted with these concepts."""
-    scorer = Scorer(plan, place)
+    scorer = Scorer(plan, folders)
     found = {name: figures for name, method in plan.methods.items() if (figures := scorer.method(method))}
     confusions = {name: scorer.confusion(plan.methods[name]) for name in found}
     whole = {name: plan.methods[name] for name in found}
@@ -85,24 +85,24 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=checkpoints / CHECKPOINT)
     parser.add_argument("--art", type=Path, default=ROOT / ".comfyui" / "art")
     chosen = parser.parse_args()
-    place = Place(chosen.checkpoint, chosen.art, chosen.work)
-    crew = Crew(place, chosen.workers)
+    folders = Folders(chosen.checkpoint, chosen.art, chosen.work)
+    pool = WorkerPool(folders, chosen.workers)
     started = time.perf_counter()
     results: dict[str, Any] = {}
-    asked = plans(chosen)
-    for name, plan in asked.items():
+    chosen_plans = plans(chosen)
+    for name, plan in chosen_plans.items():
         cells = list(plan.cells())
-        crew.work([training for cell in cells for training in cell.trained], cells)
-        results[name] = measured(plan, place)
+        pool.work([training for cell in cells for training in cell.trained], cells)
+        results[name] = measured(plan, folders)
     results["run"] = {
-        "seconds": round(time.perf_counter() - started), "work_seconds": round(crew.seconds),
+        "seconds": round(time.perf_counter() - started), "work_seconds": round(pool.seconds),
         "workers": chosen.workers, **machine(),
     }  # fmt: skip
     out = chosen.out or (chosen.work / "quick" if chosen.quick else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "evidence.json", results)
-    first = asked["methods"]
-    draw(results, first, place, out)
+    first = chosen_plans["methods"]
+    draw(results, first, folders, out)
     fill(out / "evidence.md", results)
     if out.resolve() == ROOT / "docs":
         fill(ROOT / "README.md", results)

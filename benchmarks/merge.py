@@ -1,23 +1,26 @@
 """How fast fifteen concepts merge into a real SD1.5 UNet, against fifteen chained stock LoRAs.
 
 Run as `python run.py bench merge [--quick] [--repeats N]`. The UNet has SD1.5's shapes and random fp16 weights, the
-CLIP its text encoder's; the concepts are files of ours (rank 4, the 128 attention Linears, a token, Grams), saved and
-loaded before the clock starts.
+CLIP its text encoder's; the concepts are files of ours (rank 4, the 128 attention Linears, a token, Grams), saved
+before the clock starts. Merges are timed warm, of files in memory that were merged before; cold, of files in
+memory that were never merged; and from files, with their reading from a warm disk.
 Every side ends with ComfyUI's own load: ModelPatcher.patch_model with its backup of what it patches; the
 unpatching that follows each is not timed. Sides take turns, and medians count.
 
 The last line is one JSON object:
     stock_chain_seconds    fifteen times what LoraLoader does with a file in memory to MODEL and CLIP (key maps,
                            load_lora, clones, add_patches), then one load of the UNet
-    block_seconds          our merge into MODEL and CLIP, method per_row, then one load of the UNet
-    fused_seconds          our merge, method fused, the solve included, then one load
+    stock_files_seconds    the same with its files read
+    block_seconds          our merge into MODEL and CLIP, method per_row, then one load of the UNet, warm; also
+                           block_cold_seconds and block_files_seconds
+    fused_seconds          our merge, method fused, the solve included, then one load, warm; also fused_cold_seconds and
+                           fused_files_seconds
     copy_seconds           one load of the same model without patches, see Bench.copy
     bare_load_seconds      the part of copy_seconds that is spent in ComfyUI
     copy_weights_seconds   copying the 128 weights once: no merge that keeps a backup can be faster
-    speedup                stock_chain_seconds / block_seconds
+    speedup                stock_chain_seconds / block_seconds; speedup_cold, over block_cold_seconds; speedup_files,
+                           stock_files_seconds / block_files_seconds
     over_copy              block_seconds / copy_seconds
-    reweight_seconds       one strength of the fifteen changed while they are loaded: our merge again, and the load
-    reweight_one_over_full reweight_seconds / block_seconds
     growth_60_over_15      sixty concepts over fifteen, our merge, both in schemes of 64 slots
     sizes                  rows: the same for 1 to 60 concepts in schemes of 64 slots on SD1.5's shapes (with CLIP) and
                            SDXL's (the UNet alone), from memory, and with the files read from a warm disk
@@ -48,7 +51,7 @@ import_comfyui()
 import torch  # noqa: E402
 
 from benchmarks.common.concepts import make_concept, make_grams  # noqa: E402
-from benchmarks.common.models import CPU, SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
+from benchmarks.common.models import SD15, SDXL, TINY, TINY_SDXL, build_clip, build_model  # noqa: E402
 from benchmarks.sides.merge_peft import peft_results  # noqa: E402
 from benchmarks.sides.merge_sizes import SIZES, Growth, chain, loaded_seconds, read_stock  # noqa: E402
 from benchmarks.sides.stock_rows import apply_rows, multi_loader  # noqa: E402
@@ -64,7 +67,11 @@ SLOTS, MANY_SLOTS = 16, 64
 STOCK_LIMIT_SDXL = 15
 REPEATS_OF_SIZES = 2
 QUICK_SIZES = (1, 2)
-EVERYTHING = 1e32  # Bytes: what ComfyUI allows a load that is not bounded.
+KINDS = (
+    "stock_chain",
+    "stock_files",
+    *(f"{ours}{kind}" for ours in ("block", "fused") for kind in ("", "_cold", "_files")),
+)
 
 
 def attention_shapes(model: Any) -> dict[str, tuple[int, int]]:
@@ -118,24 +125,22 @@ class Bench:
     def merge(self, stack: str, method: str) -> Callable[[], float]:
         return lambda: loaded_seconds(lambda: apply_merge(self.stacks[stack], self.model, self.clip, method).model)
 
+    def stock_files(self) -> float:
+        # One at a time, as each loader in a chain holds its own file.
+        return loaded_seconds(lambda: chain(self.model, self.clip, map(read_stock, self.paths["files"])))
+
+    def cold(self, method: str) -> float:
+        stack = self._read()
+        return loaded_seconds(lambda: apply_merge(stack, self.model, self.clip, method).model)
+
+    def files(self, method: str) -> float:
+        return loaded_seconds(lambda: apply_merge(self._read(), self.model, self.clip, method).model)
+
+    def _read(self) -> Stack:
+        return tuple(map(load, self.paths["files"]))
+
     def multi_loader(self, node: Any) -> float:
         return loaded_seconds(lambda: apply_rows(node, self.model, self.paths["files"]))
-
-    def reweight(self) -> float:
-        """One strength of the fifteen changed, merged and loaded, on a model that has them loaded already."""
-        first = self._merged(self.stacks["files"])
-        first.partially_load(CPU, EVERYTHING)
-        stack = self.stacks["files"]
-        changed = (*stack[:7], stack[7].with_strength(0.5), *stack[8:])
-        watch = Stopwatch()
-        patcher = self._merged(changed)
-        patcher.partially_load(CPU, EVERYTHING)
-        taken = watch.seconds()
-        patcher.unpatch_model(device_to=CPU)
-        return taken
-
-    def _merged(self, stack: Stack) -> Any:
-        return apply_merge(stack, self.model, self.clip, "per_row").model
 
     def bare_load(self) -> float:
         """patch_model without patches. On a CPU nothing moves, so this is bookkeeping alone."""
@@ -170,23 +175,28 @@ def sides(bench: Bench) -> dict[str, Callable[[], float]]:
     newer = {} if node is None else {"multi_loader": lambda: bench.multi_loader(node)}
     return newer | {
         "stock_chain": bench.stock_chain,
+        "stock_files": bench.stock_files,
         "block": bench.merge("files", "per_row"),
+        "block_cold": lambda: bench.cold("per_row"),
+        "block_files": lambda: bench.files("per_row"),
         "fused": bench.merge("files", "fused"),
+        "fused_cold": lambda: bench.cold("fused"),
+        "fused_files": lambda: bench.files("fused"),
         "copy": bench.copy,
         "bare_load": bench.bare_load,
         "copy_weights": bench.copy_weights,
-        "reweight": bench.reweight,
         "block_15_of_64": bench.merge("few", "per_row"),
         "block_60_of_64": bench.merge("many", "per_row"),
     }
 
 
 def results(median: dict[str, float]) -> Iterator[tuple[str, float]]:
-    for name in ("stock_chain", "block", "fused", "copy", "bare_load", "copy_weights", "reweight"):
+    for name in (*KINDS, "copy", "bare_load", "copy_weights"):
         yield f"{name}_seconds", median[name]
     yield "speedup", median["stock_chain"] / median["block"]
+    yield "speedup_cold", median["stock_chain"] / median["block_cold"]
+    yield "speedup_files", median["stock_files"] / median["block_files"]
     yield "over_copy", median["block"] / median["copy"]
-    yield "reweight_one_over_full", median["reweight"] / median["block"]
     yield "growth_60_over_15", median["block_60_of_64"] / median["block_15_of_64"]
 
 

@@ -115,7 +115,15 @@ def curves(done: list[Run], steps: int) -> Image.Image:
         draw.line([(left, 20), (left, height), (left + width - 50, height)], fill=INK)
         for owner, variant, result in done:
             if owner == name:
-                _line(draw, smooth(result.losses)[LAST:], variant, left, width - 50, height, top)
+                _line(
+                    draw,
+                    values=smooth(result.losses)[LAST:],
+                    variant=variant,
+                    left=left,
+                    width=width - 50,
+                    height=height,
+                    top=top,
+                )
     for number, variant in enumerate(VARIANTS):
         at = 34 + number * 220
         _stroke(draw, [(at, height + 22), (at + 30, height + 22)], variant)

@@ -163,13 +163,17 @@ def _person(folder: str, prefix: str, name: str) -> Member:
         return tuple(f"{folder}/{prefix}_{pose}" for pose in poses)
 
     return Member(
-        name, "man", files("idle", "jump", *(f"walk{number}" for number in range(6))),
-        files("fall", "walk6", "walk7"), characters, ON_GROUNDS,
-    )  # fmt: skip
+        name,
+        "man",
+        poses=files("idle", "jump", *(f"walk{number}" for number in range(6))),
+        held=files("fall", "walk6", "walk7"),
+        source=characters,
+        prompts=ON_GROUNDS,
+    )
 
 
 def _thing(name: str, class_word: str, *poses: str, held: Sequence[str] = ()) -> Member:
-    return Member(name, class_word, poses, held or poses, things, ON_GROUNDS)
+    return Member(name, class_word, poses=poses, held=held or poses, source=things, prompts=ON_GROUNDS)
 
 
 ON_GROUNDS = ("a {concept} on a white background", "a {concept} on a yellow background", "a {concept}")
@@ -191,8 +195,11 @@ FIFTEEN = (
     _thing("<comet>", "rocket", "space_shooter/playerShip1_orange"),
     _thing("<pennant>", "tree", "items/flagRed1", held=("items/flagRed2",)),
     _thing("<dart>", "car", "miami_synth_parallax/car/car-idle"),
-    Member("<draft>", "flat", (), (), styled, ("a {concept} frog", "a {concept} star", "a {concept} cactus")),
-    Member("<bay>", "background", (), (), scenery, ("a {concept}",)),
+    Member(
+        "<draft>", "flat", poses=(), held=(), source=styled,
+        prompts=("a {concept} frog", "a {concept} star", "a {concept} cactus"),
+    ),
+    Member("<bay>", "background", poses=(), held=(), source=scenery, prompts=("a {concept}",)),
 )  # fmt: skip
 
 

@@ -104,7 +104,9 @@ def train_denoiser(
     for step in range(recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.warmup, recipe.learning_rate)
-        losses.append(_step(unet, bank, text, empty, recipe, alphas, generator, device))
+        losses.append(
+            _step(unet, bank, text=text, empty=empty, recipe=recipe, alphas=alphas, generator=generator, device=device)
+        )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         decay = min(recipe.ema, (step + 1) / (step + 10))

@@ -131,7 +131,7 @@ def run(
             )
             average.to(device)
 
-    average = train_denoiser(bank, text, empty, denoiser, device, every)
+    average = train_denoiser(bank, text=text, empty=empty, recipe=denoiser, device=device, every=every)
     state = {UNET + name: tensor for name, tensor in average.state_dict().items()}
     state |= {VAE + name: tensor for name, tensor in vae.state_dict().items()}
     write_weights(state, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,11 @@ class Layout:
     @property
     def comfyui(self) -> Path:
         return self.home / "ComfyUI"
+
+    def guest_venv(self, comfyui: Path) -> Path:
+        """Virtual environment for the tests of a ComfyUI whose own Python was not found."""
+        digest = hashlib.sha256(str(comfyui).encode("utf-8")).hexdigest()[:8]
+        return self.home / "guests" / f"{comfyui.name}-{digest}"
 
     @property
     def art(self) -> Path:

@@ -27,6 +27,11 @@ def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
     return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
 
 
+def node_id(node: Any) -> str | None:
+    """The id of a running node, for its progress; None when it was called by hand."""
+    return getattr(node.hidden, "unique_id", None)
+
+
 def advanced(kind: Any, name: str, **fields: Any) -> Any:
     """An input that newer hosts fold away."""
     return kind.Input(name, **known(kind.Input.__init__, **{**fields, "advanced": True}))

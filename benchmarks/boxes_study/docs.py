@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.common.shared import write_json
 from benchmarks.identity_study.docs import Results, Tables, fill, interval, table_of
 
-PARTS = {"boxes": "boxes.json", "cost": "regions.json"}
+PARTS = {"boxes": "boxes.json", "steps": "boxes_steps.json", "cost": "regions.json"}
 COUNTS = ("2", "5", "10")
 HEADS = {"halves": "2 in halves"}
 WAYS = {
@@ -21,7 +21,7 @@ WAYS = {
 
 
 def write(folder: Path, part: str, found: Results) -> None:
-    """Keep a part's figures in `folder`, and put all into regions.md there, once both parts are there."""
+    """Keep a part's figures in `folder`, and put all into regions.md there, once all parts are there."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / PARTS[part], found)
     paths = {name: folder / file for name, file in PARTS.items()}
@@ -48,6 +48,22 @@ def boxes(results: Results) -> str:
     return table_of(header, map(row, settings.values()))
 
 
+def steps(results: Results) -> str:
+    """Every strength of guidance on the noise to choose by, and the presets on the noise to judge by."""
+    chosen, judged = (results["steps"][part] for part in ("settings", "judged"))
+    counts = [name for name in next(iter(chosen.values())) if name != "title"]
+    kinds = (("right", ".0%"), ("image", ".3f"))
+
+    def row(name: str) -> list[str]:
+        parts = (chosen[name], judged.get(name))
+        cells = ((part and part[count][kind], form) for kind, form in kinds for count in counts for part in parts)
+        return [chosen[name]["title"], *(interval(value, form) for value, form in cells)]
+
+    heads = [f"{kind} of {HEADS.get(count, count)}" for kind, _ in kinds for count in counts]
+    header = " | ".join(["", *(f"{head}, {noise} noise" for head in heads for noise in ("other", "the table's"))])
+    return table_of(header, map(row, chosen))
+
+
 def cost(results: Results) -> str:
     """A step of every way, over a step with one prompt."""
     figures = results["cost"]
@@ -60,4 +76,4 @@ def cost(results: Results) -> str:
     return table_of(" | ".join(["", *(f"{count} regions" for count in COUNTS)]), rows)
 
 
-TABLES: Tables = {"boxes": boxes, "cost": cost}
+TABLES: Tables = {"boxes": boxes, "steps": steps, "cost": cost}

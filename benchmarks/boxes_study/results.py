@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.boxes_study.scenes import SETTINGS, Scene
 from benchmarks.identity_study.results import rounded
-from benchmarks.identity_study.work import Place, kept_pictures
+from benchmarks.identity_study.work import Folders, kept_pictures
 from blocklora_core.evaluation import Judge
 from blocklora_core.evaluation.crops import crop
 from blocklora_core.evaluation.intervals import bootstrap
@@ -23,15 +23,15 @@ from demo.art import SIZE
 LABEL = 330
 
 
-def figures(judge: Judge, found: Sequence[Scene], place: Place) -> dict[str, Any]:
+def figures(judge: Judge, found: Sequence[Scene], folders: Folders) -> dict[str, Any]:
     """right: share of boxes whose nearest concept is the one asked for. image: alignment with its held-out pictures.
-    Intervals over groups and boxes."""
+    Intervals over groups and pictures, whose boxes stay together."""
     right, image = [], []
     for scene in found:
-        pictures = kept_pictures(scene.path(place))
+        pictures = kept_pictures(scene.path(folders))
         hits, alike = zip(*_boxes(judge, scene, pictures), strict=True)
-        right.append(np.concatenate(hits).tolist())
-        image.append(np.concatenate(alike).tolist())
+        right.append(np.mean(hits, axis=0).tolist())
+        image.append(np.mean(alike, axis=0).tolist())
     return {"right": rounded(bootstrap(right)), "image": rounded(bootstrap(image))}
 
 
@@ -43,9 +43,9 @@ def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[
         yield [float(one == name) for one in scores.found], scores.image
 
 
-def sheet(found: Mapping[str, Sequence[Scene]], place: Place) -> Image.Image:
+def sheet(found: Mapping[str, Sequence[Scene]], folders: Folders) -> Image.Image:
     """A row a setting, the first pictures of different groups."""
-    rows = [(SETTINGS[name].title, _first(listed, place)) for name, listed in found.items()]
+    rows = [(SETTINGS[name].title, _first(listed, folders)) for name, listed in found.items()]
     height, width = rows[0][1][0].shape[1:3]
     image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
     ink = ImageDraw.Draw(image)
@@ -56,7 +56,7 @@ def sheet(found: Mapping[str, Sequence[Scene]], place: Place) -> Image.Image:
     return image
 
 
-def _first(listed: Sequence[Scene], place: Place) -> list[Tensor]:
+def _first(listed: Sequence[Scene], folders: Folders) -> list[Tensor]:
     """The first pictures of every group in turn, as many as fit."""
-    kept = [kept_pictures(scene.path(place)).split(1) for scene in listed]
+    kept = [kept_pictures(scene.path(folders)).split(1) for scene in listed]
     return list(chain.from_iterable(zip(*kept, strict=False)))[: listed[0].layout.across]

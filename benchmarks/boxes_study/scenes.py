@@ -14,7 +14,7 @@ from benchmarks.boxes_study.layouts import Layout
 from benchmarks.identity_study.methods import NICHE, NO_GRAMS, RECIPES
 from benchmarks.identity_study.sample import SAMPLING
 from benchmarks.identity_study.train import Base, Recipe, Training
-from benchmarks.identity_study.work import Place, keep_pictures, named_by
+from benchmarks.identity_study.work import Folders, keep_pictures, named_by
 from blocklora_core.concept.concept import BlockLoRA, Stack
 from blocklora_core.host.comfy import ComfyClip, ComfyConditioning
 from blocklora_core.host.composer.composer import apply_composer
@@ -23,7 +23,7 @@ from blocklora_core.host.evaluate.generate import Sampler, Sampling, encode
 from blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from blocklora_core.host.weights.patching import apply_merge
 from blocklora_core.regions import Region
-from blocklora_core.regions.composer.options import PRESETS, ComposerOptions
+from blocklora_core.regions.composer.options import CODE, PAPER, ComposerOptions
 
 BACKGROUND = "a white background"
 FAINT = 0.1
@@ -31,7 +31,6 @@ FAINT = 0.1
 
 INJECTED = Recipe("plain LoRA", fields={**NICHE, **NO_GRAMS}, pattern=r"attn2\.to_(k|v|out)")
 """LoRA-Composer's own way: K, V and out of cross-attention act in the region."""
-PRESET = PRESETS["paper"]
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "injection": {"injection": False}, "enhancement": {"enhancement": 0.0}, "fill": {"fill": 0.0},
     "region loss": {"region": 0.0}, "isolation": {"isolation": False}, "re-initialisation": {"reinitialise": False},
@@ -59,16 +58,27 @@ SETTINGS: Mapping[str, Setting] = {
     "regional": Setting("Merged, regional sampling"),
     "isolated": Setting(
         "Merged, regional sampling, boxes apart in self-attention",
-        composer=replace(PRESET, enhancement=0.0, fill=0.0, region=0.0, reinitialise=False),
+        composer=replace(PAPER, enhancement=0.0, fill=0.0, region=0.0, reinitialise=False),
     ),
-    "merged": Setting("Merged, LoRA-Composer without injection", composer=PRESET),
-    "merged_code": Setting("The same with the code's weights", composer=PRESETS["code"]),
-    "full": Setting("Not merged, LoRA-Composer in full", False, composer=PRESET),
+    "merged": Setting("Merged, LoRA-Composer without injection, gentle", composer=PAPER),
+    "merged_code": Setting("The same, strong (the code's weights)", composer=CODE),
+    "full": Setting("Not merged, LoRA-Composer in full", False, composer=PAPER),
     **{
-        f"without_{name.replace(' ', '_')}": Setting(f"... without {name}", False, composer=replace(PRESET, **off))
+        f"without_{name.replace(' ', '_')}": Setting(f"... without {name}", False, composer=replace(PAPER, **off))
         for name, off in PARTS.items()
     },
 }
+
+STEPS = (10.0, 20.0, 40.0, 80.0)
+SWEEP: Mapping[str, Setting] = {
+    **{
+        f"step_{size:g}": Setting(f"The paper's weights, step {size:g}", composer=replace(PAPER, step_size=size))
+        for size in STEPS
+    },
+    "strong": Setting("The code's weights, step 20", composer=CODE),
+}
+"""How hard LoRA-Composer guides: half as hard as its paper's weights with its code's step, to its code's weights, eight
+times and more as hard: `--sweep`."""
 
 
 @dataclass(frozen=True)
@@ -88,18 +98,18 @@ class Scene:
     def sampling(self) -> Sampling:
         return replace(SAMPLING, size=self.layout.size)
 
-    def path(self, place: Place) -> Path:
+    def path(self, folders: Folders) -> Path:
         setting = self.setting
-        files = [training.path(place.art, place.files).name for training in self.trained]
+        files = [training.path(folders.art, folders.files).name for training in self.trained]
         composer = setting.composer and asdict(setting.composer)
         asked = [self._alone, *map(astuple, self.layout.boxes)]
-        return place.pictures / named_by([files, setting.prompts, composer, asked, self.seeds, asdict(self.sampling)])
+        return folders.pictures / named_by([files, setting.prompts, composer, asked, self.seeds, asdict(self.sampling)])
 
-    def make(self, base: Base, place: Place) -> None:
-        path = self.path(place)
+    def make(self, base: Base, folders: Folders) -> None:
+        path = self.path(folders)
         if path.is_file():
             return
-        stack = tuple(training.file(base, place.art, place.files) for training in self.trained)
+        stack = tuple(training.file(base, folders.art, folders.files) for training in self.trained)
         started = time.perf_counter()
         sampler, prompt = self._merged(base, stack) if self.setting.merged else self._apart(base, stack)
         pictures = sampler.pictures([prompt] * len(self.seeds), self.seeds)

@@ -18,7 +18,7 @@ Shapes = Mapping[str, tuple[int, int]]
 def make_concept(
     number: int, shapes: Shapes, rank: int, slots: int | None, parts: Callable[[str], int] = lambda _: 1
 ) -> BlockLoRA:
-    """A random concept in slot `number`, or a plain one without `slots`. parts: see concept.keys.parts."""
+    """A random concept in slot `number`, or a plain one without `slots`. parts: see concept.keys.fused_parts."""
     random = torch.Generator().manual_seed(number)
     scheme = None if slots is None else Scheme(slots=slots)
     layers = {}

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.identity_study.methods import LAMBDAS, RECIPES
 from benchmarks.identity_study.plan import Plan
-from benchmarks.identity_study.work import Cell, Place
+from benchmarks.identity_study.work import Cell, Folders
 from blocklora_core.host.train.progress import to_picture
 from blocklora_core.reports.palette import FREE, INK, PAPER, colour
 from blocklora_core.reports.panels import page, table
@@ -27,10 +27,10 @@ Results = Mapping[str, Any]
 Line = tuple[str, Sequence[float]]
 
 
-def draw(results: Results, plan: Plan, place: Place, out: Path) -> None:
+def draw(results: Results, plan: Plan, folders: Folders, out: Path) -> None:
     """All figures of the results, in `out`: charts as evidence_*.png, pictures as evidence_pictures.jpg."""
     methods = results["methods"]["methods"]
-    sheet = grid(plan, place, [name for name in SHOWN if name in methods])
+    sheet = grid(plan, folders, [name for name in SHOWN if name in methods])
     sheet.save(out / "evidence_pictures.jpg", quality=88)
     charts: dict[str, Image.Image | None] = {
         "retention": retention(methods),
@@ -43,17 +43,17 @@ def draw(results: Results, plan: Plan, place: Place, out: Path) -> None:
             chart.save(out / f"evidence_{name}.png", optimize=True)
 
 
-def grid(plan: Plan, place: Place, names: Sequence[str]) -> Image.Image:
+def grid(plan: Plan, folders: Folders, names: Sequence[str]) -> Image.Image:
     """A column a concept: its held-out picture, alone, then merged with all others by one method after the other."""
     rows: list[tuple[str, list[Image.Image]]] = [
-        ("Held-out picture", [member.held_out(place.art)[0] for member in plan.members])
+        ("Held-out picture", [member.held_out(folders.art)[0] for member in plan.members])
     ]
     if "default" in names:
         alone = plan.alone(RECIPES[plan.methods["default"].recipe], plan.seeds[0])
-        rows.append(("Default, alone", [_first(cell, place)[0] for cell in alone]))
+        rows.append(("Default, alone", [_first(cell, folders)[0] for cell in alone]))
     for name in names:
         cell = plan.merged(plan.methods[name], plan.seeds[0], len(plan.members))[0]
-        rows.append((plan.methods[name].title, _first(cell, place)))
+        rows.append((plan.methods[name].title, _first(cell, folders)))
     sheet = Image.new("RGB", (LABEL + len(plan.members) * CELL, LINE + len(rows) * CELL), PAPER)
     ink = ImageDraw.Draw(sheet)
     for column, member in enumerate(plan.members):
@@ -65,11 +65,11 @@ def grid(plan: Plan, place: Place, names: Sequence[str]) -> Image.Image:
     return sheet
 
 
-def _first(cell: Cell, place: Place) -> list[Image.Image]:
+def _first(cell: Cell, folders: Folders) -> list[Image.Image]:
     """The first picture of each concept."""
-    found = {asked.member.name: shown for asked, shown in reversed(list(cell.pictures(place))) if not asked.class_word}
+    found = {case.member.name: shown for case, shown in reversed(list(cell.pictures(folders))) if not case.class_word}
     return [
-        to_picture(found[name]) for name in dict.fromkeys(one.member.name for one in cell.asked if not one.class_word)
+        to_picture(found[name]) for name in dict.fromkeys(one.member.name for one in cell.cases if not one.class_word)
     ]
 
 
@@ -126,7 +126,7 @@ def many(results: Results) -> Image.Image | None:
 
 
 def confusions(found: Mapping[str, Mapping[str, Sequence[float]]], plan: Plan) -> Image.Image:
-    """Asked for (row) against recognised (column), all merged."""
+    """PromptCase for (row) against recognised (column), all merged."""
     names = [member.name for member in plan.members]
     panels = []
     for name in (one for one in CONFUSED if one in found):

@@ -65,6 +65,6 @@ def _shown(scorer: Scorer, cell: Cell) -> Sequence[tuple[str, tuple[float, float
 
 
 def _merged(scorer: Scorer, cell: Cell) -> Stack:
-    place = scorer.place
-    stack = per_row(tuple(load(training.path(place.art, place.files)) for training in cell.trained))
+    folders = scorer.folders
+    stack = per_row(tuple(load(training.path(folders.art, folders.files)) for training in cell.trained))
     return fused(stack) if cell.merge.method == "fused" else stack

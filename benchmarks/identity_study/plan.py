@@ -12,10 +12,10 @@ import torch
 from benchmarks.identity_study.methods import METHODS, RECIPES, Method
 from benchmarks.identity_study.sample import Merge
 from benchmarks.identity_study.train import Recipe, Training
-from benchmarks.identity_study.work import Asked, Cell
+from benchmarks.identity_study.work import Cell, PromptCase
+from blocklora_core.concept.prompt_lines import PLACEHOLDER
 from demo.cast import Member
 
-PLACE = "{concept}"
 ALONE = Merge("per_row")
 CLASS_SEED, CLASS_PICTURES = 500, 2
 
@@ -41,30 +41,30 @@ class Plan:
     def trainings(self, recipe: Recipe, seed: int) -> tuple[Training, ...]:
         return tuple(Training(recipe, member, seed, slot) for slot, member in enumerate(self.members))
 
-    def asked(self, member: Member) -> tuple[Asked, ...]:
+    def cases(self, member: Member) -> tuple[PromptCase, ...]:
         """Prompts in turn; each picture has noise of its own, the same for every method."""
-        place = self.members.index(member)
+        at = self.members.index(member)
         prompts = list(islice(cycle(member.prompts), self.pictures))
         return tuple(
-            Asked(member, prompt.replace(PLACE, member.name), (100 * place + number,))
+            PromptCase(member, prompt.replace(PLACEHOLDER, member.name), (100 * at + number,))
             for number, prompt in enumerate(prompts)
         )
 
-    def asked_of_class(self, member: Member) -> Asked:
-        prompt = member.prompts[0].replace(PLACE, member.class_word)
+    def class_case(self, member: Member) -> PromptCase:
+        prompt = member.prompts[0].replace(PLACEHOLDER, member.class_word)
         seeds = tuple(CLASS_SEED + number for number in range(CLASS_PICTURES))
-        return Asked(member, prompt, seeds, class_word=True)
+        return PromptCase(member, prompt, seeds, class_word=True)
 
-    def of_classes(self, members: Sequence[Member]) -> list[Asked]:
+    def class_cases(self, members: Sequence[Member]) -> list[PromptCase]:
         """One for each class word, which all its concepts share."""
-        return list({asked.prompt: asked for asked in map(self.asked_of_class, members)}.values())
+        return list({case.prompt: case for case in map(self.class_case, members)}.values())
 
     @cached_property
     def base(self) -> Cell:
-        return Cell((), ALONE, tuple(self.of_classes(self.members)))
+        return Cell((), ALONE, tuple(self.class_cases(self.members)))
 
     def alone(self, recipe: Recipe, seed: int) -> list[Cell]:
-        return [Cell((one,), ALONE, self.asked(one.member)) for one in self.trainings(recipe, seed)]
+        return [Cell((one,), ALONE, self.cases(one.member)) for one in self.trainings(recipe, seed)]
 
     def merged(self, method: Method, seed: int, count: int) -> list[Cell]:
         """Merges of `count` concepts, in one of which each concept is sampled."""
@@ -76,12 +76,12 @@ class Plan:
             chosen = tuple(trainings[at] for at in sorted(group))
             new = [trainings[at].member for at in sorted(set(group) - seen)]
             seen |= set(group)
-            cells.append(Cell(chosen, method.merge, tuple(one for member in new for one in self.asked(member))))
+            cells.append(Cell(chosen, method.merge, tuple(one for member in new for one in self.cases(member))))
         return cells
 
     def _all(self, trainings: tuple[Training, ...], method: Method) -> Cell:
-        asked = [one for member in self.members for one in self.asked(member)]
-        return Cell(trainings, method.merge, (*asked, *(self.of_classes(self.members) if method.counts else ())))
+        cases = [one for member in self.members for one in self.cases(member)]
+        return Cell(trainings, method.merge, (*cases, *(self.class_cases(self.members) if method.counts else ())))
 
     def cells(self) -> Iterator[Cell]:
         """Everything, what matters most first."""

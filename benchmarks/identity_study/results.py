@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.identity_study.methods import RECIPES, Method
 from benchmarks.identity_study.plan import Plan
-from benchmarks.identity_study.work import Asked, Cell, Place
+from benchmarks.identity_study.work import Cell, Folders, PromptCase
 from blocklora_core.evaluation import (
     ConceptScores,
     Judge,
@@ -30,15 +30,15 @@ from demo.cast import Member
 from demo.evaluator.model import DemoEvaluator
 
 Figures = dict[str, Any]
-Shown = Sequence[tuple[Asked, Tensor]]
+Shown = Sequence[tuple[PromptCase, Tensor]]
 """What was asked for, with the embeddings of its pictures."""
 
 
-def references(members: Iterable[Member], place: Place) -> list[Reference]:
+def references(members: Iterable[Member], folders: Folders) -> list[Reference]:
     """The pictures that were held out."""
     found = []
     for member in members:
-        pictures = torch.cat([to_image(picture) for picture in member.held_out(place.art)])
+        pictures = torch.cat([to_image(picture) for picture in member.held_out(folders.art)])
         found.append(Reference(member.name, member.class_word, (pictures,)))
     return found
 
@@ -48,17 +48,17 @@ class Scorer:
     """Scores what a plan's cells show; the pictures must be there."""
 
     plan: Plan
-    place: Place
+    folders: Folders
 
     @cached_property
     def judge(self) -> Judge:
-        return Judge(DemoEvaluator.load(), references(self.plan.members, self.place))
+        return Judge(DemoEvaluator.load(), references(self.plan.members, self.folders))
 
     def ready(self, cells: Iterable[Cell]) -> bool:
-        return all(cell.path(self.place).is_file() for cell in cells)
+        return all(cell.path(self.folders).is_file() for cell in cells)
 
     def measured(self, title: str, runs: Sequence[Sequence[Cell]], count: int) -> Measured:
-        """The cells of each seed; a concept's pictures of all seeds count alike."""
+        """The cells of each seed, a run each."""
         concepts: dict[str, list[ConceptScores]] = {}
         drifted: dict[str, list[float]] = {}
         for cells in runs:
@@ -67,8 +67,9 @@ class Scorer:
                     concepts.setdefault(name, []).append(scores)
                 for name, values in self._drifts(cell, self._embedded(cell)).items():
                     drifted.setdefault(name, []).extend(values)
-        ordered = {member.name: _joined(concepts[member.name]) for member in self.plan.members}
-        return Measured(title, ordered, count, drift={name: tuple(values) for name, values in drifted.items()})
+        ordered = {member.name: ConceptScores.cat(concepts[member.name]) for member in self.plan.members}
+        drift = {name: tuple(values) for name, values in drifted.items()}
+        return Measured(title, ordered, count, drift=drift, runs=len(runs))
 
     @cached_property
     def _seen(self) -> dict[Path, Shown]:
@@ -76,31 +77,31 @@ class Scorer:
 
     def _embedded(self, cell: Cell) -> Shown:
         """A cell serves several methods and figures; it is embedded once."""
-        path = cell.path(self.place)
+        path = cell.path(self.folders)
         if path not in self._seen:
-            self._seen[path] = [(asked, self.judge.embed([shown])) for asked, shown in cell.pictures(self.place)]
+            self._seen[path] = [(case, self.judge.embed([shown])) for case, shown in cell.pictures(self.folders)]
         return self._seen[path]
 
     def scores(self, cell: Cell) -> dict[str, ConceptScores]:
         """Of each concept that the cell shows."""
         found: dict[str, list[ConceptScores]] = {}
-        for asked, embedded in self._embedded(cell):
-            if not asked.class_word:
-                name, word = asked.member.name, asked.member.class_word
-                texts = [evaluation_prompt(asked.prompt, name, word)] * len(embedded)
+        for case, embedded in self._embedded(cell):
+            if not case.class_word:
+                name, word = case.member.name, case.member.class_word
+                texts = [evaluation_prompt(case.prompt, name, word)] * len(embedded)
                 found.setdefault(name, []).append(self.judge.score(name, embedded, texts))
-        return {name: _joined(scores) for name, scores in found.items()}
+        return {name: ConceptScores.cat(scores) for name, scores in found.items()}
 
     @cached_property
     def _base(self) -> dict[str, Tensor]:
         """Prompt -> embeddings of the base's pictures."""
-        return {asked.prompt: embedded for asked, embedded in self._embedded(self.plan.base)}
+        return {case.prompt: embedded for case, embedded in self._embedded(self.plan.base)}
 
     def _drifts(self, cell: Cell, shown: Shown) -> dict[str, list[float]]:
         """How much nearer the class words' pictures came to each concept that was trained on that word."""
-        classes = {asked.prompt: embedded for asked, embedded in shown if asked.class_word}
+        classes = {case.prompt: embedded for case, embedded in shown if case.class_word}
         members = [training.member for training in cell.trained]
-        prompts = {member.name: self.plan.asked_of_class(member).prompt for member in members}
+        prompts = {member.name: self.plan.class_case(member).prompt for member in members}
         tuned = {name: classes[prompt] for name, prompt in prompts.items() if prompt in classes}
         base = {name: self._base[prompts[name]] for name in tuned}
         return drifts(tuned, base, {name: self.judge.references[name] for name in tuned})
@@ -140,17 +141,11 @@ class Scorer:
         """How well the evaluator knows the concepts: training pictures, each by its nearest reference."""
         found = {}
         for member in self.plan.members:
-            pictures = torch.cat([to_image(one) for one, _ in member.training(self.place.art)])
+            pictures = torch.cat([to_image(one) for one, _ in member.training(self.folders.art)])
             embedded = self.judge.embed([pictures])
             found[member.name] = self.judge.score(member.name, embedded, [member.class_word] * len(pictures))
         summary = summarise(Measured("training pictures", found), None)
         return {"image": summary.image.mean, "accuracy": summary.accuracy.mean}
-
-
-def _joined(parts: Sequence[ConceptScores]) -> ConceptScores:
-    return ConceptScores(
-        *(tuple(value for part in parts for value in getattr(part, name)) for name in ("image", "text", "found"))
-    )
 
 
 def _figures(measured: Measured, alone: Measured | None) -> Figures:

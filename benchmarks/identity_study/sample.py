@@ -37,7 +37,7 @@ def shoot(base: Base, stack: Stack, merge: Merge, shots: Sequence[Shot]) -> Tens
     """Pictures (N, SIZE, SIZE, 3) uint8 from one merge of `stack`; from the base where it is empty."""
     model, clip = base.model, base.clip
     if stack:
-        merged = apply_merge(stack, model, clip, merge.method, "error", merge.options)
+        merged = apply_merge(stack, model, clip, method=merge.method, overlap="error", options=merge.options)
         model, clip = merged.model, merged.clip
     sampler = Sampler(model, clip, base.vae, SAMPLING)
     return sampler.pictures([shot.prompt for shot in shots], [shot.seed for shot in shots])

@@ -32,7 +32,7 @@ from demo.cast import Member
 
 
 @dataclass(frozen=True)
-class Place:
+class Folders:
     """Where things are. work: trained files and pictures are kept here."""
 
     checkpoint: Path
@@ -54,7 +54,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptCase:
     """Pictures of one prompt: the concept they are to show, the prompt, and the seeds of their noise.
 
     class_word: the prompt names the class, not the concept; the pictures tell how far the class has drifted.
@@ -73,9 +73,9 @@ class Asked:
 class Sampled(Protocol):
     """Pictures that are kept in one file."""
 
-    def path(self, place: Place) -> Path: ...
+    def path(self, folders: Folders) -> Path: ...
 
-    def make(self, base: Base, place: Place) -> None: ...
+    def make(self, base: Base, folders: Folders) -> None: ...
 
 
 def keep_pictures(path: Path, pictures: Tensor, seconds: float) -> None:
@@ -106,14 +106,14 @@ class Cell:
 
     trained: tuple[Training, ...]
     merge: Merge
-    asked: tuple[Asked, ...]
+    cases: tuple[PromptCase, ...]
 
     @property
     def shots(self) -> list[Shot]:
-        return [shot for one in self.asked for shot in one.shots]
+        return [shot for one in self.cases for shot in one.shots]
 
-    def path(self, place: Place) -> Path:
-        files = [training.path(place.art, place.files).name for training in self.trained]
+    def path(self, folders: Folders) -> Path:
+        files = [training.path(folders.art, folders.files).name for training in self.trained]
         options = vars(self.merge.options)
         own_weight = options["own_weight"] or max(map(_own_weight, self.trained), default=0.0)
         merge = {"method": self.merge.method, "options": {**options, "own_weight": own_weight, "device": ""}}
@@ -121,59 +121,59 @@ class Cell:
         how = SAMPLING
         # A single concept is not merged, whatever the method.
         given = [files, merge if len(files) > 1 else None, shots, how.steps, how.cfg, how.sampler, how.scheduler]
-        return place.pictures / named_by(given)
+        return folders.pictures / named_by(given)
 
-    def make(self, base: Base, place: Place) -> None:
-        path = self.path(place)
+    def make(self, base: Base, folders: Folders) -> None:
+        path = self.path(folders)
         if path.is_file():
             return
-        stack = tuple(training.file(base, place.art, place.files) for training in self.trained)
+        stack = tuple(training.file(base, folders.art, folders.files) for training in self.trained)
         merge = self.merge if len(stack) > 1 else Merge("per_row")
         started = time.perf_counter()
         pictures = shoot(base, stack, merge, self.shots)
         keep_pictures(path, pictures, time.perf_counter() - started)
 
-    def pictures(self, place: Place) -> Iterator[tuple[Asked, Tensor]]:
+    def pictures(self, folders: Folders) -> Iterator[tuple[PromptCase, Tensor]]:
         """What was asked for, with its pictures (N, H, W, 3) in 0..1."""
-        whole = kept_pictures(self.path(place))
-        yield from zip(self.asked, whole.split([len(one.seeds) for one in self.asked]), strict=True)
+        whole = kept_pictures(self.path(folders))
+        yield from zip(self.cases, whole.split([len(one.seeds) for one in self.cases]), strict=True)
 
 
 _BASE: list[Base] = []
-_PLACE: list[Place] = []
+_FOLDERS: list[Folders] = []
 
 
-def _begin(place: Place, threads: int) -> None:
+def _begin(folders: Folders, threads: int) -> None:
     torch.set_num_threads(threads)
-    _PLACE.append(place)
+    _FOLDERS.append(folders)
     with torch.inference_mode():
-        _BASE.append(Base.load(place.checkpoint))
+        _BASE.append(Base.load(folders.checkpoint))
 
 
 def _train(training: Training) -> float:
     started = time.perf_counter()
     with torch.inference_mode():
-        training.file(_BASE[0], _PLACE[0].art, _PLACE[0].files)
+        training.file(_BASE[0], _FOLDERS[0].art, _FOLDERS[0].files)
     return time.perf_counter() - started
 
 
 def _sample(piece: Sampled) -> float:
     started = time.perf_counter()
     with torch.inference_mode():
-        piece.make(_BASE[0], _PLACE[0])
+        piece.make(_BASE[0], _FOLDERS[0])
     return time.perf_counter() - started
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """Processes that each hold the base."""
 
-    place: Place
+    folders: Folders
     workers: int
 
     @property
     def _spent(self) -> Path:
-        return self.place.work / "seconds.txt"
+        return self.folders.work / "seconds.txt"
 
     @property
     def seconds(self) -> float:
@@ -185,9 +185,9 @@ class Crew:
 
     def work(self, trainings: Sequence[Training], cells: Sequence[Sampled]) -> None:
         """Do what is not done yet, trainings first."""
-        art, files = self.place.art, self.place.files
+        art, files = self.folders.art, self.folders.files
         self._stage("trained", _train, {one.path(art, files): one for one in trainings})
-        self._stage("sampled", _sample, {cell.path(self.place): cell for cell in cells})
+        self._stage("sampled", _sample, {cell.path(self.folders): cell for cell in cells})
 
     def _stage(self, what: str, action: Callable[[Any], float], pieces: dict[Path, Any]) -> None:
         due = [piece for path, piece in pieces.items() if not path.is_file()]
@@ -197,7 +197,7 @@ class Crew:
         threads = max(1, (os.cpu_count() or 1) // self.workers)
         started = time.perf_counter()
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.workers, len(due)), context, _begin, (self.place, threads)) as pool:
+        with ProcessPoolExecutor(min(self.workers, len(due)), context, _begin, (self.folders, threads)) as pool:
             futures: list[Future[float]] = [pool.submit(action, piece) for piece in due]
             try:
                 for done, future in enumerate(as_completed(futures), 1):

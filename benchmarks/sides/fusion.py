@@ -18,7 +18,7 @@ from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora_core.host.train.collect import CollectJob, collect
 from blocklora_core.host.weights.names import model_stems, preferred_stems
-from blocklora_core.merge.methods.fused import DAMPING, LOUD_WEIGHT, fused
+from blocklora_core.merge.methods.fused import DAMPING, PLAIN_WEIGHT, fused
 from blocklora_core.merge.methods.gradient_fusion import gradient_fusion
 from demo.base import write_checkpoint
 
@@ -54,7 +54,7 @@ class Trial:
         write_checkpoint(path)
         model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=[])
         shapes = linears(model, wanted)
-        stack = tuple(silent(word, shapes) for word in words)
+        stack = tuple(zero_concept(word, shapes) for word in words)
         collected = collect(model, clip, stack, job).stack
         exact = tuple(trained(lora, number) for number, lora in enumerate(collected))
         return cls(exact, fused(exact))
@@ -92,7 +92,7 @@ def energy(change: Tensor, gram: Gram | None = None) -> float:
     return float(((change if gram is None else gram.applied_to(change)) * change).sum())
 
 
-def silent(word: str, shapes: Shapes) -> BlockLoRA:
+def zero_concept(word: str, shapes: Shapes) -> BlockLoRA:
     """A plain LoRA of no effect that is called `word`."""
     layers = {
         stem: Layer(torch.zeros(out, RANK), torch.zeros(RANK, size), all_rows(out), out)
@@ -123,7 +123,7 @@ def against_lbfgs() -> float:
     blocks = [small_concept(number, scheme) for number in range(4)]
     plain = [small_concept(number, None) for number in range(4)]
     cases = (
-        (blocks, fused, DAMPING, LOUD_WEIGHT, lambda goals: [sum(goals)]),
+        (blocks, fused, DAMPING, PLAIN_WEIGHT, lambda goals: [sum(goals)]),
         (plain, gradient_fusion, DAMPING, 1.0, list),
         (plain, gradient_fusion, 1e-10, 1.0, lambda _: []),
     )

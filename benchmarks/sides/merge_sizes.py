@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ SIZES = (1, 2, 5, 15, 30, 60)
 LoRA = Mapping[str, torch.Tensor]
 
 
-def chain(model: Any, clip: Any, loras: Sequence[LoRA]) -> Any:
+def chain(model: Any, clip: Any, loras: Iterable[LoRA]) -> Any:
     """What a chain of LoraLoader does to MODEL and CLIP with files in memory."""
     for lora in loras:
         model, clip = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
@@ -91,6 +91,6 @@ class Growth:
             "stock": lambda: chain(model, clip, stock),
             "ours from files": lambda: merged(tuple(map(load, paths)), model, clip),
             # One at a time, as each loader in a chain holds its own file.
-            "stock from files": lambda: chain(model, clip, [read_stock(path) for path in paths]),
+            "stock from files": lambda: chain(model, clip, map(read_stock, paths)),
         }
         return {name: partial(loaded_seconds, make) for name, make in makers.items()}

@@ -20,6 +20,12 @@ from .rows import Scheme
 # separates words.
 _PROMPT_SYNTAX = frozenset("():,\\{}|")
 
+# Names and class words come from files too: what pages, attributes and paths are made of stays out of both.
+_MARKUP = frozenset('<>&"`=/\\')
+
+MOST_LETTERS = 512
+"""Of a name, or of a class word; a file's name holds fewer."""
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -27,6 +33,7 @@ class Concept:
 
     name: the token that stands for it in prompts, such as "<hero>".
     class_word: the ordinary word for its class, such as "man"; may be empty.
+    ValueError for a name or class word that prompts, pages or paths would read as anything else than words.
     """
 
     name: str
@@ -34,18 +41,25 @@ class Concept:
 
     def __post_init__(self) -> None:
         if not self.bare:
-            raise ValueError(f"Concept name: expected a word such as <hero>, got {self.name!r}.")
-        bad = sorted({c for c in self.name if c in _PROMPT_SYNTAX or c.isspace() or not c.isprintable()})
-        if bad:
-            raise ValueError(
-                f"Concept name: expected one word without spaces or any of ( ) : , \\ {{ }} |, "
-                f"got {self.name!r}. Remove {' '.join(map(repr, bad))}."
-            )
+            raise ValueError(f"Concept name: expected a word such as <hero>, got {self.name[:MOST_LETTERS]!r}.")
+        _check("Concept name", self.name.removeprefix("<").removesuffix(">"), _PROMPT_SYNTAX | _MARKUP | {"'", " "})
+        _check("Class word", self.class_word, _MARKUP)
 
     @property
     def bare(self) -> str:
         """The name without its angle brackets."""
         return self.name.strip("<>")
+
+
+def _check(what: str, text: str, refused: frozenset[str]) -> None:
+    if len(text) > MOST_LETTERS:
+        raise ValueError(f"{what}: expected at most {MOST_LETTERS} letters, got {len(text)}. Shorten it.")
+    bad = sorted({c for c in text if c in refused or not c.isprintable()})
+    if bad:
+        raise ValueError(
+            f"{what}: expected {'one word' if ' ' in refused else 'plain words'} without any of "
+            f"{' '.join(sorted(refused - {' '}))}, got {text!r}. Remove {' '.join(map(repr, bad))}."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,15 +153,20 @@ class BlockLoRA:
         return replace(self, metadata=metadata)
 
     def renamed_layers(self, names: Mapping[str, str]) -> BlockLoRA:
-        """The same concept with layers, and the Grams that belong to them, renamed old -> new.
+        """The same concept with layers and adapters, and the Grams that belong to them, renamed old -> new.
 
         Names that `names` leaves out stay. ValueError when two layers would get one name.
         """
-        layers = {names.get(name, name): layer for name, layer in self.layers.items()}
-        if len(layers) != len(self.layers):
-            ((twice, _),) = Counter(names.get(name, name) for name in self.layers).most_common(1)
+        renamed = Counter(names.get(name, name) for name in [*self.layers, *self.adapters])
+        if renamed and max(renamed.values()) > 1:
+            ((twice, _),) = renamed.most_common(1)
             raise ValueError(f"{self.label}: expected one layer for each weight, got several for {twice}.")
-        return replace(self, layers=layers, grams=self.grams.renamed(names) if self.grams else None)
+        return replace(
+            self,
+            layers={names.get(name, name): layer for name, layer in self.layers.items()},
+            adapters={names.get(name, name): adapter for name, adapter in self.adapters.items()},
+            grams=self.grams.renamed(names) if self.grams else None,
+        )
 
 
 Stack = tuple[BlockLoRA, ...]

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from ..cancel import patiently
 
 EIGENPAIRS = 48
 
@@ -130,7 +133,9 @@ class Grams:
         k: int = EIGENPAIRS,
     ) -> Grams:
         """From full Grams by input id, (n, n). Inputs that no layer reads are dropped."""
-        return cls({key: Gram.compress(full[key], k) for key in sorted(set(input_of.values()))}, dict(input_of))
+        keys = sorted(set(input_of.values()))
+        grams = {key: patiently(partial(Gram.compress, full[key], k), 10.0 * full[key].shape[0] ** 3) for key in keys}
+        return cls(grams, dict(input_of))
 
     def covers(self, names: Iterable[str]) -> bool:
         """Whether every layer in `names` has its Gram."""

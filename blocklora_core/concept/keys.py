@@ -11,8 +11,8 @@ from functools import lru_cache
 
 _TEXT_PREFIXES = ("lora_te", "lora_prior_te", "text_encoder", "text_model.", "clip_", "t5xxl.", "hydit_clip.")
 
-# A weight of a host's text encoder, whatever that is called: "qwen3_4b.transformer.model.layers.0...".
-_ENCODER = re.compile(r"(?!diffusion_model\.|base_model\.|unet\.|model\.)\w+\.transformer\.")
+# A text encoder's weight, as the host names it: the encoder's name comes first.
+_ENCODER_WEIGHT = re.compile(r"(?!diffusion_model\.|model\.)\w+\.transformer\.")
 
 # Which of the stems that a host accepts for one weight is written to a file: the first pattern that matches.
 _PREFERENCE = tuple(
@@ -52,7 +52,7 @@ def preferred(candidates: Iterable[str]) -> str:
 @lru_cache(maxsize=2**14)
 def is_text(name: str) -> bool:
     """Whether a stem or a ComfyUI weight name belongs to a text encoder."""
-    return name.startswith(_TEXT_PREFIXES) or _ENCODER.match(name) is not None
+    return name.startswith(_TEXT_PREFIXES) or _ENCODER_WEIGHT.match(name) is not None
 
 
 def is_geglu(name: str) -> bool:
@@ -60,7 +60,7 @@ def is_geglu(name: str) -> bool:
     return _GEGLU.search(name) is not None
 
 
-def parts(name: str) -> int:
+def fused_parts(name: str) -> int:
     """Equal parts of the weight's rows that rows.py deals out separately, so that every slot gets some of each:
     2 for a GEGLU projection (values, gates), 3 for a fused Q, K and V, else 1."""
     if is_geglu(name):

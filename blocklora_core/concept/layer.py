@@ -137,11 +137,11 @@ def placed(layer: Layer, rows: range, out_features: int) -> Layer:
     """
     if layer.out_features != len(rows):
         raise ShapeError(f"expected {len(rows)} rows, the layer has {layer.out_features}.")
-    moved = tidy(range(part.start + rows.start, part.stop + rows.start, part.step) for part in layer.rows)
+    moved = tidy(range(part.start + rows.start, part.stop + rows.start) for part in layer.rows)
     return replace(layer, rows=moved, out_features=out_features)
 
 
-def joined(layers: Sequence[Layer]) -> Layer:
+def concat_layers(layers: Sequence[Layer]) -> Layer:
     """One layer that changes a weight as all `layers` of it do; its rank is the sum of theirs.
 
     ValueError when their rows overlap or interleave.

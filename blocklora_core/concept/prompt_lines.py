@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import cycle, islice
 
-PLACE = "{concept}"
-PLAIN = f"a {PLACE}"
+PLACEHOLDER = "{concept}"
+PLAIN = f"a {PLACEHOLDER}"
 
 
 def in_turn(lines: Sequence[str], called: str, count: int) -> list[str]:
     """`count` prompts of what calls the concept, taken from `lines` in turn; from PLAIN where none says anything."""
     filled = [line.strip() for line in lines if line.strip()] or [PLAIN]
-    return [line.replace(PLACE, called) for line in islice(cycle(filled), count)]
+    return [line.replace(PLACEHOLDER, called) for line in islice(cycle(filled), count)]

@@ -6,7 +6,7 @@ from .confusion import accuracy, confusion, hits, nearest
 from .crops import Box, crop
 from .embedder import Embedder, NoTextError
 from .figures import ConceptScores, Evaluation, Measured, Summary, summarise, with_notes
-from .given import Shown, as_seen, evaluate_pictures, parse_boxes, whole_pictures
+from .given import Annotation, as_seen, evaluate_pictures, parse_boxes, whole_pictures
 from .intervals import Interval, bootstrap
 from .judge import Judge
 from .references import Reference, References, reference_of, with_reference
@@ -15,6 +15,7 @@ from .scores import PREFIX, evaluation_prompt, image_alignment, in_class_words, 
 
 __all__ = [
     "PREFIX",
+    "Annotation",
     "Box",
     "ConceptScores",
     "Embedder",
@@ -25,7 +26,6 @@ __all__ = [
     "NoTextError",
     "Reference",
     "References",
-    "Shown",
     "Summary",
     "accuracy",
     "as_dict",

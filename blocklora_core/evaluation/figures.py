@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from .confusion import hits
 from .intervals import Interval, bootstrap
@@ -21,6 +21,15 @@ class ConceptScores:
     text: tuple[float, ...]
     found: tuple[str, ...]
 
+    @staticmethod
+    def cat(parts: Sequence[ConceptScores]) -> ConceptScores:
+        """Those of all pictures, in order."""
+        return ConceptScores(
+            image=tuple(value for part in parts for value in part.image),
+            text=tuple(value for part in parts for value in part.text),
+            found=tuple(value for part in parts for value in part.found),
+        )
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -28,7 +37,8 @@ class Measured:
 
     merged: how many concepts were in it; 0 for the base, None where it is not known. seconds, peak_bytes: of the merge,
     the second on top of the base and on CUDA only. drift: concept -> how much nearer each picture of its class word
-    came to its references than the base's.
+    came to its references than the base's. runs: trainings of each concept, whose pictures follow each other, as many
+    of each.
     """
 
     title: str
@@ -37,6 +47,7 @@ class Measured:
     seconds: float | None = None
     peak_bytes: int | None = None
     drift: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    runs: int = 1
 
     @property
     def found(self) -> dict[str, tuple[str, ...]]:
@@ -95,17 +106,17 @@ def with_notes(evaluation: Evaluation, notes: Iterable[str]) -> Evaluation:
 
 def summarise(measured: Measured, alone: Measured | None) -> Summary:
     """The means of `measured`. alone: what its retention is measured against, or None."""
-    scores = measured.concepts.values()
-    image = bootstrap([one.image for one in scores])
-    text = bootstrap([one.text for one in scores]) if all(one.text for one in scores) else None
+    scores, resampled = measured.concepts.values(), partial(bootstrap, runs=measured.runs)
+    image = resampled([one.image for one in scores])
+    text = resampled([one.text for one in scores]) if all(one.text for one in scores) else None
     return Summary(
-        image,
-        text,
-        mean_alignment(image.mean, text.mean) if text else None,
-        bootstrap(list(measured.hits.values())),
-        _kept(measured, alone, lambda found: {name: one.image for name, one in found.concepts.items()}),
-        _kept(measured, alone, lambda found: found.hits),
-        bootstrap(list(measured.drift.values())) if measured.drift else None,
+        image=image,
+        text=text,
+        mean=mean_alignment(image.mean, text.mean) if text else None,
+        accuracy=resampled(list(measured.hits.values())),
+        image_kept=_kept(measured, alone, lambda found: {name: one.image for name, one in found.concepts.items()}),
+        accuracy_kept=_kept(measured, alone, lambda found: found.hits),
+        drift=resampled(list(measured.drift.values())) if measured.drift else None,
     )
 
 
@@ -114,4 +125,4 @@ def _kept(
     alone: Measured | None,
     scores: Callable[[Measured], Mapping[str, tuple[float, ...] | list[float]]],
 ) -> Interval | None:
-    return None if alone is None else retention(scores(measured), scores(alone))
+    return None if alone is None else retention(scores(measured), scores(alone), runs=measured.runs)

@@ -20,7 +20,7 @@ _BOX_FORM = "x, y, width, height, <concept>, prompt"
 
 
 @dataclass(frozen=True)
-class Shown:
+class Annotation:
     """What is to be seen in a part of picture number `picture`, or of each where that is None."""
 
     concept: str
@@ -29,7 +29,7 @@ class Shown:
     picture: int | None = None
 
 
-def parse_boxes(text: str) -> list[Shown]:
+def parse_boxes(text: str) -> list[Annotation]:
     """A box a line, `x, y, width, height, <concept>, prompt`, for each picture; the prompt may be left out.
 
     ValueError for a line of another form.
@@ -37,17 +37,17 @@ def parse_boxes(text: str) -> list[Shown]:
     return [_box(line) for line in text.splitlines() if line.strip()]
 
 
-def _box(line: str) -> Shown:
+def _box(line: str) -> Annotation:
     parts = [part.strip() for part in line.split(",", 5)]
     try:
         x, y, width, height = map(float, parts[:4])
         concept, prompt = parts[4], "".join(parts[5:])
     except (ValueError, IndexError):
         raise ValueError(f"Boxes: expected {_BOX_FORM} in each line, got {line.strip()!r}.") from None
-    return Shown(concept, prompt, (x, y, width, height))
+    return Annotation(concept, prompt, (x, y, width, height))
 
 
-def whole_pictures(concepts: Sequence[str], prompts: Sequence[str], pictures: int) -> list[Shown]:
+def whole_pictures(concepts: Sequence[str], prompts: Sequence[str], pictures: int) -> list[Annotation]:
     """What each whole picture shows: one concept and prompt for each, or one for all; no prompts for plain ones.
 
     Nothing without concepts. ValueError for other numbers.
@@ -56,7 +56,7 @@ def whole_pictures(concepts: Sequence[str], prompts: Sequence[str], pictures: in
         return []
     names = _each("Concepts", concepts, pictures)
     texts = _each("Prompts", prompts, pictures) if prompts else [""] * pictures
-    return [Shown(name, text, picture=at) for at, (name, text) in enumerate(zip(names, texts, strict=True))]
+    return [Annotation(name, text, picture=at) for at, (name, text) in enumerate(zip(names, texts, strict=True))]
 
 
 def _each(what: str, given: Sequence[str], pictures: int) -> list[str]:
@@ -66,7 +66,7 @@ def _each(what: str, given: Sequence[str], pictures: int) -> list[str]:
 
 
 def evaluate_pictures(
-    pictures: Tensor, shown: Sequence[Shown], references: Sequence[Reference], judge: Judge
+    pictures: Tensor, shown: Sequence[Annotation], references: Sequence[Reference], judge: Judge
 ) -> tuple[Evaluation, list[Tensor]]:
     """pictures: (B, H, W, 3) in [0, 1]. The figures, and what was scored, each (1, h, w, 3).
 
@@ -81,27 +81,23 @@ def evaluate_pictures(
         found = list(_parts(pictures, one))
         text = _text(one, references)
         new = judge.score(one.concept, judge.embed(found), [text] * len(found))
-        scores[one.concept] = _joined(scores[one.concept], new) if one.concept in scores else new
+        scores[one.concept] = ConceptScores.cat([scores[one.concept], new]) if one.concept in scores else new
         parts += found
     return Evaluation(judge.names, (Measured(TITLE, scores),), notes=tuple(judge.notes)), parts
 
 
-def _parts(pictures: Tensor, shown: Shown) -> Iterator[Tensor]:
+def _parts(pictures: Tensor, shown: Annotation) -> Iterator[Tensor]:
     chosen = pictures if shown.picture is None else pictures[shown.picture : shown.picture + 1]
     for picture in chosen:
         yield picture[None] if shown.box == WHOLE else crop(picture[None], shown.box)
 
 
-def _text(shown: Shown, references: Sequence[Reference]) -> str:
+def _text(shown: Annotation, references: Sequence[Reference]) -> str:
     """The prompt as it is scored: every concept that has references by its class word."""
     text = in_turn([shown.prompt], shown.concept, 1)[0]
     for reference in sorted(references, key=lambda one: -len(one.concept)):
         text = in_class_words(text, reference.concept, reference.class_word)
     return PREFIX + text
-
-
-def _joined(a: ConceptScores, b: ConceptScores) -> ConceptScores:
-    return ConceptScores(a.image + b.image, a.text + b.text, a.found + b.found)
 
 
 def as_seen(part: Tensor) -> Tensor:

@@ -15,18 +15,19 @@ Scores = Mapping[str, Sequence[float]]
 
 
 def retention(
-    merged: Scores, single: Scores, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+    merged: Scores, single: Scores, seed: int = 0, draws: int = DRAWS, level: float = LEVEL, runs: int = 1
 ) -> Interval | None:
     """The mean score when merged over the mean score when alone, with an interval by the same bootstrap.
 
     Concepts count alike. The pictures of a concept are pairs, of the same prompt and noise, and are drawn as pairs.
+    runs: as in `bootstrap`.
     None where the mean alone is 0. ValueError when `single` lacks a concept of `merged`, or numbers of pictures differ.
     """
     groups = [_pairs(name, merged[name], single.get(name, ())) for name in merged]
     centre = means(groups)
     if not centre[1]:
         return None
-    drawn = resampled_means(groups, seed, draws)
+    drawn = resampled_means(groups, seed, draws, runs)
     return interval_of(centre[0] / centre[1], _ratio(drawn), level)
 
 

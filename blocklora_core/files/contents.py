@@ -3,69 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from ..concept import adapters
-from . import dialects
+from . import dialects, strangers
+from .conversions import converted
 from .record import GRAMS_TENSOR, bundled
 
 STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Merge."
 
-# Start of a tensor name -> what a file with such tensors is.
-_NOT_LORAS: Mapping[str, str] = {
-    "model.diffusion_model.": "a checkpoint (load it with Load Checkpoint)",
-    "first_stage_model.": "a checkpoint (load it with Load Checkpoint)",
-    "cond_stage_model.": "a checkpoint (load it with Load Checkpoint)",
-    "conditioner.": "a checkpoint (load it with Load Checkpoint)",
-    "diffusion_model.": "a diffusion model (load it with Load Diffusion Model)",
-    "double_blocks.": "a diffusion model (load it with Load Diffusion Model)",
-    "down_blocks.": "a diffusion model (load it with Load Diffusion Model)",
-    "text_model.": "a text encoder (load it with Load CLIP)",
-    "control_model.": "a ControlNet (load it with Load ControlNet Model)",
-    "encoder.": "a VAE (load it with Load VAE)",
-    "decoder.": "a VAE (load it with Load VAE)",
-    "emb_params": "a textual inversion embedding (name it in the prompt)",
-    "clip_l": "a textual inversion embedding (name it in the prompt)",
-    "clip_g": "a textual inversion embedding (name it in the prompt)",
-}
-
-Parts = dict[str, dict[dialects.Role, str]]
+TensorNames = dict[str, dict[dialects.Role, str]]
 """Layer stem -> role -> tensor name."""
 
 Others = dict[str, dict[str, str]]
 """Layer stem -> last words -> tensor name, of layers that are no LoRA (see adapters.py)."""
 
 
-def sort_tensors(names: Iterable[str]) -> Parts:
-    """Tensor names by layer and role; ValueError when something is no part of a LoRA that we can read."""
-    parts: Parts = {}
-    kinds: set[str] = set()
-    unknown: list[str] = []
-    for name in names:
-        if name == GRAMS_TENSOR or bundled(name):
-            continue
-        stem, role = dialects.parse(name) or ("", None)
-        if role is None:
-            unknown.append(name)
-        elif kind := "DoRA" if role == "dora_scale" else dialects.foreign_kind(name):
-            kinds.add(kind)
-        elif role in parts.setdefault(stem, {}):
-            raise ValueError(f"{stem}: expected one {role}, got {parts[stem][role]} and {name}. Remove one.")
-        else:
-            parts[stem][role] = name
-    _refuse(parts, kinds, unknown)
+class Sorted(NamedTuple):
+    """Another tool's tensors. left: names of those that are left out, as they are part of no whole layer."""
+
+    names: TensorNames
+    others: Others
+    left: tuple[str, ...]
+
+
+def sort_tensors(names: Iterable[str]) -> TensorNames:
+    """Tensor names of our own file by layer and role; ValueError when something is no part of a LoRA."""
+    parts, unknown = _parts({name: name for name in names})
+    if unknown:
+        raise _unknown(unknown)
     return parts
 
 
-def sort_foreign(names: Iterable[str]) -> tuple[Parts, Others]:
-    """Tensor names of another tool's file: those of LoRA layers, and those of layers of other kinds.
+def sort_foreign(names: Iterable[str]) -> Sorted:
+    """Tensor names of another tool's file: those of LoRA layers, those of layers of other kinds, and the rest.
 
-    Other kinds are known by the names that ComfyUI's own loader takes; under other tools' names they are refused.
-    ValueError as in `sort_tensors`.
+    Other kinds are known by the names that ComfyUI's own loader takes; under other tools' names they are refused. What
+    ComfyUI's loader leaves out beside layers that it applies is left out: tensors of no kind, and layers without their
+    up. ValueError when the file is none of LoRA layers, or one of a kind that cannot be read.
     """
-    names = list(names)
-    others = _others(names)
+    given = converted(names)
+    if strange := strangers.name_of(given):
+        raise ValueError(f"Expected a LoRA, got what looks like {strange}.")
+    others = _others(given)
     taken = {name for words in others.values() for name in words.values()}
-    return sort_tensors(name for name in names if name not in taken), others
+    parts, unknown = _parts({name: tensor for name, tensor in given.items() if tensor not in taken})
+    halves = [stem for stem, roles in parts.items() if "up" not in roles]
+    whole = {stem: roles for stem, roles in parts.items() if stem not in halves}
+    if not whole and not others:
+        if unknown:
+            raise _unknown(unknown)
+        return Sorted(parts, others, ())
+    return Sorted(whole, others, (*unknown, *(name for stem in halves for name in parts[stem].values())))
 
 
 def kind_of(words: Iterable[str]) -> str:
@@ -84,12 +73,34 @@ def changes_of(words: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _others(names: list[str]) -> Others:
+def _parts(given: Mapping[str, str]) -> tuple[TensorNames, list[str]]:
+    """given: name as ComfyUI's loader calls it -> tensor name."""
+    parts: TensorNames = {}
+    kinds: set[str] = set()
+    unknown: list[str] = []
+    for name, tensor in given.items():
+        if name == GRAMS_TENSOR or bundled(name):
+            continue
+        stem, role = dialects.parse(name) or ("", None)
+        if role is None:
+            unknown.append(tensor)
+        elif kind := "DoRA" if role == "dora_scale" else dialects.foreign_kind(name):
+            kinds.add(kind)
+        elif role in parts.setdefault(stem, {}):
+            raise ValueError(f"{stem}: expected one {role}, got {parts[stem][role]} and {tensor}. Remove one.")
+        else:
+            parts[stem][role] = tensor
+    if kinds:
+        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(sorted(kinds))}. {STOCK}")
+    return parts, unknown
+
+
+def _others(given: Mapping[str, str]) -> Others:
     words: Others = {}
-    for name in names:
+    for name, tensor in given.items():
         stem, role = dialects.parse(name) or ("", None)
         if role is not None:
-            words.setdefault(stem, {})[name[len(stem) + 1 :]] = name
+            words.setdefault(stem, {})[name[len(stem) + 1 :]] = tensor
     if any(dialects.to_host(stem) != stem for stem in words):
         return {}
     return {stem: found for stem, found in words.items() if _is_other(found)}
@@ -100,16 +111,8 @@ def _is_other(words: Mapping[str, str]) -> bool:
     return kinds <= adapters.KINDS and (bool(kinds) or "dora_scale" in words)
 
 
-def _refuse(parts: Parts, kinds: set[str], unknown: list[str]) -> None:
-    if not any({"up", "down"} & set(roles) for roles in parts.values()):
-        what = next((kind for start, kind in _NOT_LORAS.items() if _starts(unknown, start)), None)
-        if what:
-            raise ValueError(f"Expected a LoRA, got what looks like {what}.")
-    if kinds:
-        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(sorted(kinds))}. {STOCK}")
-    if unknown:
-        raise ValueError(f"Expected a LoRA, got the unknown tensor {unknown[0]} ({len(unknown)} such). {STOCK}")
-
-
-def _starts(names: Iterable[str], start: str) -> bool:
-    return any(name.startswith(start) for name in names)
+def _unknown(names: list[str]) -> ValueError:
+    return ValueError(
+        f"Expected a LoRA, got the unknown tensor {names[0]} ({len(names)} such), which no loader of ComfyUI applies. "
+        "Convert the file to kohya's or diffusers' names with the tool that made it."
+    )

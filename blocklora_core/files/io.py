@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -25,20 +21,17 @@ from ..concept.concept import BlockLoRA
 from ..concept.layer import Layer
 from ..concept.rows import describe
 from . import formats, gram_pack, shown
-from .contents import Parts, sort_foreign, sort_tensors
+from .contents import TensorNames, sort_foreign, sort_tensors
 from .formats import Source, pickles
 from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
+from .untrusted.header import DAMAGED, METADATA, PREFIX, FileError, read_header, read_tensors, unreadable
+from .writing import write_atomic, write_new
 
-_METADATA = "__metadata__"
-_MAX_HEADER = 100_000_000  # the safetensors library's own limit, in bytes
-_PREFIX = struct.Struct("<Q")
-_AGAIN = "Download it again or convert it."
-_DAMAGED = f"expected a safetensors file, got something else or a damaged file. {_AGAIN}"
-
-
-class FileError(ValueError):
-    """A file cannot be read or written; says what was expected, what came and what to do."""
+# What a file's contents may make of the code that reads them, beyond the ValueErrors with a reason.
+_STRANGE = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, SafetensorError,
+)  # fmt: skip
 
 
 def save(
@@ -56,13 +49,14 @@ def save(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise FileError(f"{path}: expected a name that ends in .safetensors. Rename it.")
-    if path.exists() and not overwrite:
-        raise FileError(f"{path}: expected a new file, got one that exists. Choose another name or overwrite.")
     try:
         data = encode(lora, dtype)
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
-    write_atomic(path, data)
+    if overwrite:
+        write_atomic(path, data)
+    elif not write_new(path, data):
+        raise FileError(f"{path}: expected a new file, got one that exists. Choose another name or overwrite.")
     return path
 
 
@@ -79,11 +73,11 @@ def load(path: str | os.PathLike[str]) -> BlockLoRA:
     except FileError:
         raise
     except OSError as error:
-        raise _unreadable(path, error) from error
-    except SafetensorError as error:
-        raise FileError(f"{path}: {_DAMAGED} ({error})") from error
+        raise unreadable(path, error) from error
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
+    except _STRANGE as error:
+        raise FileError(f"{path}: {DAMAGED} ({type(error).__name__}: {error})") from error
 
 
 def _load_pickle(path: Path) -> BlockLoRA:
@@ -92,38 +86,13 @@ def _load_pickle(path: Path) -> BlockLoRA:
 
 def _load_safetensors(path: Path) -> BlockLoRA:
     header = read_header(path)
-    entries = header.pop(_METADATA, {})
+    entries = header.pop(METADATA, {})
     record = read_record(entries)
     if record is None:
         sort_foreign(header)  # The wrong file is refused before its tensors are read.
-        return formats.read(Source(path, safetensors.torch.load_file(path), entries))
+        return formats.read(Source(path, read_tensors(path), entries))
     parts = sort_tensors(header)
-    return _block(path, entries, record, parts, safetensors.torch.load_file(path))
-
-
-def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The safetensors header, without reading any tensor: name -> {dtype, shape, data_offsets},
-    `__metadata__`.
-
-    FileError when the file is missing, is no safetensors file or is not complete.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size - _PREFIX.size
-            prefix = file.read(_PREFIX.size)
-            length = _PREFIX.unpack(prefix)[0] if len(prefix) == _PREFIX.size else 0
-            text = file.read(length) if 0 < length <= min(size, _MAX_HEADER) else b""
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    header = _parse_header(path, text)
-    end = max((entry["data_offsets"][1] for entry in _entries(header)), default=0)
-    if length + end != size:
-        raise FileError(
-            f"{path}: expected {length + end + _PREFIX.size} bytes, got {size + _PREFIX.size}. "
-            "The file is truncated or damaged: download or copy it again."
-        )
-    return header
+    return _block(path, entries, record, parts, read_tensors(path))
 
 
 def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
@@ -152,31 +121,16 @@ def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
     return serialise(tensors, write_record(lora, index))
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes `data` beside `path` and moves it there, so that no half-written file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> bytes:
     """The bytes of a safetensors file: the same tensors and metadata give the same bytes. Tensors share no memory."""
     # The library writes metadata in no fixed order, so its header is replaced by one with sorted keys.
     data = safetensors.torch.save(dict(sorted(tensors.items())), dict(entries))
-    (length,) = _PREFIX.unpack_from(data)
-    body = _PREFIX.size + length
-    header = json.loads(data[_PREFIX.size : body])
+    (length,) = PREFIX.unpack_from(data)
+    body = PREFIX.size + length
+    header = json.loads(data[PREFIX.size : body])
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    return _PREFIX.pack(len(text)) + text + data[body:]
+    return PREFIX.pack(len(text)) + text + data[body:]
 
 
 def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -195,52 +149,8 @@ def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
         raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")
 
 
-def _unreadable(path: Path, error: OSError) -> FileError:
-    if isinstance(error, FileNotFoundError):
-        return FileError(f"{path}: expected a file, got none. Check the name and the folder.")
-    return FileError(f"{path}: expected a readable file, got: {error.strerror}.")
-
-
-def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
-    try:
-        header = json.loads(text, object_pairs_hook=_once_each)
-    except _TwiceError as error:
-        raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: {_DAMAGED}") from error
-    if not isinstance(header, dict) or not all(map(_is_entry, _entries(header))):
-        raise FileError(f"{path}: {_DAMAGED}")
-    if not _is_metadata(header.get(_METADATA, {})):
-        raise FileError(f"{path}: {_DAMAGED}")
-    return header
-
-
-class _TwiceError(Exception):
-    """A name stands twice in a JSON object, where readers disagree which one counts."""
-
-
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _TwiceError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
-    return found
-
-
-def _entries(header: Mapping[str, Any]) -> list[Any]:
-    return [entry for name, entry in header.items() if name != _METADATA]
-
-
-def _is_entry(entry: object) -> bool:
-    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    return isinstance(offsets, list) and len(offsets) == 2 and all(type(at) is int and at >= 0 for at in offsets)
-
-
-def _is_metadata(entries: object) -> bool:
-    return isinstance(entries, dict) and all(isinstance(value, str) for value in entries.values())
-
-
 def _block(
-    path: Path, entries: Mapping[str, str], record: Record, parts: Parts, tensors: Mapping[str, Tensor]
+    path: Path, entries: Mapping[str, str], record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]
 ) -> BlockLoRA:
     _check_complete(record, parts, tensors)
     layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
@@ -272,10 +182,13 @@ def _check_grams(lora: BlockLoRA) -> None:
             raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
 
 
-def _check_complete(record: Record, parts: Parts, tensors: Mapping[str, Tensor]) -> None:
+def _check_complete(record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]) -> None:
     listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
     stored = {name for name in tensors if name == GRAMS_TENSOR or bundled(name)}
     odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
     if odd:
         where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"
         raise ValueError(f"Expected metadata and tensors to agree, got {odd[0]} in the {where}. Save the file again.")
+
+
+__all__ = ["FileError", "encode", "load", "read_header", "save", "serialise", "write_atomic"]

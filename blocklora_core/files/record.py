@@ -16,10 +16,14 @@ from ..concept.concept import BlockLoRA, Concept
 from ..concept.layer import Layer
 from ..concept.rows import Rows, Scheme, all_rows, to_list
 from .shown import shown_fields
+from .untrusted.json_text import parse_object
 
 KEY = "blocklora"
 FORMAT = 1
 GRAMS_TENSOR = "blocklora.grams"
+
+MOST_ROWS, MOST_LAYERS = 2**31, 2**15
+"""Of a weight, and of a file: far above those of any model."""
 
 T = TypeVar("T")
 
@@ -119,6 +123,8 @@ def _record(data: Mapping[str, Any]) -> Record:
     if scheme is not None:
         scheme.check_slot(slot)
     entries = _typed(data, "layers", dict)
+    if len(entries) > MOST_LAYERS:
+        raise ValueError(f"Expected at most {MOST_LAYERS} layers, got {len(entries)}. {_DAMAGED}")
     return Record(
         concept=Concept(_typed(data, "concept", str), _typed(data, "class_word", str)),
         scheme=scheme,
@@ -147,7 +153,7 @@ def _names(data: Mapping[str, Any], key: str) -> dict[str, str]:
 
 def _rows(stem: str, entry: Mapping[str, Any], scheme: Scheme | None, slot: int | None) -> Rows:
     # The rule decides; what the file says is a check that its writer followed the same rule.
-    if type(entry["out"]) is not int:
+    if type(entry["out"]) is not int or not 0 < entry["out"] <= MOST_ROWS:
         raise TypeError(f"out of {stem} is {entry['out']!r}")
     rows = rows_of(stem, entry["out"], scheme, slot)
     if entry["rows"] != to_list(rows):
@@ -161,7 +167,7 @@ def rows_of(name: str, out_features: int, scheme: Scheme | None, slot: int | Non
     """Rows that a file's layer holds: its slot's, or all in a plain LoRA."""
     if scheme is None or slot is None:
         return all_rows(out_features)
-    return scheme.rows(slot, out_features, keys.parts(name))
+    return scheme.rows(slot, out_features, keys.fused_parts(name))
 
 
 def _layer_entry(layer: Layer) -> dict[str, Any]:
@@ -170,9 +176,6 @@ def _layer_entry(layer: Layer) -> dict[str, Any]:
 
 def _parse_object(text: str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return parse_object(text)
+    except ValueError as error:
         raise ValueError(f"Expected JSON in the BlockLoRA metadata, got: {error}. {_DAMAGED}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"Expected a JSON object in the BlockLoRA metadata, got {type(data).__name__}. {_DAMAGED}")
-    return data

@@ -8,24 +8,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from ..concept import bases
 from ..concept.concept import BlockLoRA, Concept
+from .untrusted.json_text import parse_json
 
 NOTE = "blocklora.import_note"
 """Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
 
+FROM_FILE, FROM_USER, FROM_FILE_NAME = "the file", "your list", "the file's name"
+"""Who may tell what calls a concept."""
+
+_USER_WORDS = "blocklora.words"
+
 _MOST_TAGS = 5
+_MOST_LETTERS = 100
 
 # What PEFT and diffusers call every file that they save.
 _TOOL_NAMES = frozenset({"adapter_model", "pytorch_lora_weights"})
 
-# Base architecture -> (kohya's ss_base_model_version, modelspec.architecture).
-_BASES: Mapping[str, tuple[str, str]] = {
-    "sd15": ("sd_v1", "stable-diffusion-v1"),
-    "sd20": ("sd_v2", "stable-diffusion-v2-512"),
-    "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
-    "sd3": ("sd3m", "stable-diffusion-3-medium"),
-    "flux": ("flux1", "flux-1-dev"),
-}
+# Where trainers name the base, the most telling first.
+_BASE_FIELDS = ("ss_base_model_version", "modelspec.architecture", "base_model")
 
 # Field that LoRA managers show -> key in BlockLoRA.training.
 _TRAINING_FIELDS: Mapping[str, str] = {
@@ -55,12 +57,26 @@ def foreign_concept(metadata: Mapping[str, str], path: PurePath) -> Concept:
 
 def trigger_words(lora: BlockLoRA) -> str:
     """What a prompt needs to call the concept: its name when it was taught one, else the words that its trainer
-    recorded, separated by commas. Empty when the file does not tell.
+    recorded, separated by commas, else those that the user gave. Empty when nobody tells.
     """
+    return next((words for source, words in called_by(lora).items() if source != FROM_FILE_NAME), "")
+
+
+def called_by(lora: BlockLoRA) -> dict[str, str]:
+    """Who tells what calls the concept -> the words: the file, the user, and the file's name where neither does."""
     if _answers_to_name(lora):
-        return lora.concept.name
+        return {FROM_FILE: lora.concept.name}
     phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
-    return phrase or ", ".join(_common_tags(lora.metadata))
+    told = {
+        FROM_FILE: phrase or ", ".join(_common_tags(lora.metadata)),
+        FROM_USER: lora.metadata.get(_USER_WORDS, ""),
+    }
+    return {source: words for source, words in told.items() if words} or {FROM_FILE_NAME: lora.concept.name}
+
+
+def with_words(lora: BlockLoRA, words: str) -> BlockLoRA:
+    """`lora` with what the user says calls it."""
+    return lora.with_metadata({**lora.metadata, _USER_WORDS: words})
 
 
 def _answers_to_name(lora: BlockLoRA) -> bool:
@@ -82,7 +98,7 @@ def _common_tags(metadata: Mapping[str, str]) -> list[str]:
 def _tag_counts(text: str) -> list[dict[str, Any]]:
     # Another tool's record, of use only for hints: one that is not sound tells nothing.
     try:
-        folders = json.loads(text)
+        folders = parse_json(text)
     except ValueError:
         return []
     found = folders.values() if isinstance(folders, dict) else ()
@@ -91,21 +107,14 @@ def _tag_counts(text: str) -> list[dict[str, Any]]:
 
 def foreign_base(metadata: Mapping[str, str]) -> str:
     """The base architecture that other trainers' metadata names; empty when unknown."""
-    version = metadata.get("ss_base_model_version", "")
-    architecture = metadata.get("modelspec.architecture", "").partition("/")[0]
-    found = (base for base, names in _BASES.items() if version == names[0] or architecture == names[1])
-    return next(found, "")
+    found = (bases.known_as(metadata[field].partition("/")[0]) for field in _BASE_FIELDS if field in metadata)
+    return next(filter(None, found), "")
 
 
 def shown_fields(lora: BlockLoRA) -> dict[str, str]:
     """The ss_* and modelspec.* fields of `lora`. No dates: the same value gives the same file."""
     fields = dict(_training_fields(lora.training))
     return {**fields, **_kohya_fields(lora), **_modelspec_fields(lora)}
-
-
-def _family(base: str) -> str:
-    """ "sd15" of "sd15-26M": the architecture without the size of an unusual one."""
-    return base.partition("-")[0]
 
 
 def trigger(concept: Concept) -> str:
@@ -132,7 +141,7 @@ def _kohya_fields(lora: BlockLoRA) -> dict[str, str]:
     if _answers_to_name(lora):
         fields["ss_tag_frequency"] = _json({lora.concept.bare: {trigger(lora.concept): _images(lora)}})
     if lora.base:
-        fields["ss_base_model_version"] = _BASES.get(_family(lora.base), (lora.base, ""))[0]
+        fields["ss_base_model_version"] = bases.fields(lora.base)[0]
     return fields
 
 
@@ -145,7 +154,7 @@ def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
     if _answers_to_name(lora):
         fields["modelspec.trigger_phrase"] = trigger(lora.concept)
     if lora.base:
-        fields["modelspec.architecture"] = f"{_BASES.get(_family(lora.base), ('', lora.base))[1]}/lora"
+        fields["modelspec.architecture"] = f"{bases.fields(lora.base)[1]}/lora"
     resolution = lora.training.get("resolution")
     if resolution is not None:
         square = isinstance(resolution, int)
@@ -156,7 +165,7 @@ def _modelspec_fields(lora: BlockLoRA) -> dict[str, str]:
 def _comment(lora: BlockLoRA) -> str:
     if lora.scheme is None:
         return "Plain LoRA saved by ComfyUI-BlockLoRA."
-    return f"BlockLoRA: row block {lora.slot} of {lora.scheme.slots} ({lora.scheme.layout})."
+    return f"BlockLoRA: row block {lora.slot} of {lora.scheme.slots} (contiguous)."
 
 
 def _images(lora: BlockLoRA) -> int:
@@ -171,5 +180,17 @@ def _json(value: object) -> str:
 def file_word(path: PurePath) -> str:
     """A file's name as one word; its folder's where a tool calls all its files the same."""
     text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
-    word = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text).strip("-")
-    return word or "lora"
+    return _joined(text, "-_.+")
+
+
+def word(text: str) -> str:
+    """`text` where a prompt can hold it as a name, else as much of it as can be one word."""
+    try:
+        return Concept(text).name
+    except ValueError:
+        return _joined(text, "-_.+<>")
+
+
+def _joined(text: str, kept: str) -> str:
+    found = "".join(c if c.isalnum() or c in kept else "-" for c in text[:_MOST_LETTERS]).strip("-.")
+    return found if found.strip("<>") else "lora"

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from ..concept import keys
-from ..concept.rows import Scheme, overlap
-from .io import read_header
+from ..concept.rows import Rows, Scheme, overlap
 from .record import Record, read_record
+from .untrusted.folders import Folders, files_below
+from .untrusted.header import read_header
 
-PathLike = str | os.PathLike[str]
-Folders = PathLike | Iterable[PathLike]
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger needs of a file. shapes: (rows of the weight, parts, rows held), each once."""
+
+    concept: str
+    class_word: str
+    base: str
+    scheme: Scheme
+    slot: int
+    shapes: frozenset[tuple[int, int, Rows]]
 
 
 def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, list[Path]]:
@@ -23,24 +33,29 @@ def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, lis
     overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
     any.
     """
-    return _held(_records(folders), base, scheme)
+    return _held(_entries(folders), base, scheme)
 
 
 @dataclass(frozen=True)
 class Table:
     """Who holds which slot of one scheme for one base.
 
-    held: slot -> files, both sorted. A file of another scheme stands in every slot whose rows it holds.
+    held: slot -> files, both sorted. A file of another scheme stands in every slot whose rows it holds. owners: file ->
+    concept, so that copies and snapshots of one concept do not clash; a file that is not there is one of its own.
     """
 
     base: str
     scheme: Scheme
     held: Mapping[int, list[Path]]
+    owners: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def clashes(self) -> dict[int, list[Path]]:
-        """Slots that several files hold."""
-        return {slot: files for slot, files in self.held.items() if len(files) > 1}
+        """Slots that files of several concepts hold."""
+        return {slot: files for slot, files in self.held.items() if len(self._concepts(files)) > 1}
+
+    def _concepts(self, files: Sequence[Path]) -> set[str]:
+        return {self.owners.get(file, str(file)) for file in files}
 
     @property
     def free(self) -> list[int]:
@@ -50,10 +65,17 @@ class Table:
 
 def tables(folders: Folders) -> list[Table]:
     """One table for each base and scheme that some row-block file under `folders` names; headers only."""
-    records = _records(folders)
-    named = {(record.base, record.scheme) for record in records.values() if record.scheme is not None}
-    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].layout))
-    return [Table(base, scheme, _held(records, base, scheme)) for base, scheme in in_order]
+    entries = _entries(folders)
+    named = {(entry.base, entry.scheme) for entry in entries.values()}
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots))
+    owners = {path: f"{entry.concept} {entry.class_word}" for path, entry in entries.items()}
+    return [Table(base, scheme, _held(entries, base, scheme), owners) for base, scheme in in_order]
+
+
+def unreadable_files(folders: Folders) -> dict[Path, str]:
+    """Files under `folders` that are no sound safetensors files, and why."""
+    found = {path: _known(path) for path in lora_files(folders)}
+    return {path: entry for path, entry in found.items() if isinstance(entry, str)}
 
 
 def describe_tables(found: Sequence[Table]) -> str:
@@ -62,57 +84,72 @@ def describe_tables(found: Sequence[Table]) -> str:
 
 
 def _describe(table: Table) -> str:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} {table.scheme.layout} slots"
+    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
+    clashes = table.clashes
     lines = [
-        f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if len(files) > 1 else ''}"
+        f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if slot in clashes else ''}"
         for slot, files in table.held.items()
     ]
     return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
 
 
-def _records(folders: Folders) -> dict[Path, Record]:
-    found = {path: _record(path) for path in sorted(lora_files(folders))}
-    return {path: record for path, record in found.items() if record is not None}
+def entry_of(path: Path) -> Entry | None:
+    """The row block that the file holds, None for any other; its header is read anew only when the file changes."""
+    entry = _known(path)
+    return None if isinstance(entry, str) else entry
 
 
-def _held(records: Mapping[Path, Record], base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def _entries(folders: Folders) -> dict[Path, Entry]:
+    found = {path: entry_of(path) for path in sorted(lora_files(folders))}
+    return {path: entry for path, entry in found.items() if entry is not None}
+
+
+def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme) -> dict[int, list[Path]]:
     taken: dict[int, list[Path]] = {}
-    for path, record in records.items():
-        if record.base in ("", base):
-            for slot in _slots_of(record, scheme):
+    for path, entry in entries.items():
+        if entry.base in ("", base):
+            for slot in _slots_of(entry, scheme):
                 taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
 
 
 def lora_files(folders: Folders) -> Iterator[Path]:
     """Every .safetensors file under `folders`."""
-    seen: set[str] = set()
-    for folder in [folders] if isinstance(folders, str | os.PathLike) else folders:
-        for parent, inner, names in os.walk(folder, followlinks=True):
-            # Links are followed, as ComfyUI does, but a loop of them only once.
-            real = os.path.realpath(parent)
-            if real in seen:
-                inner.clear()
-                continue
-            seen.add(real)
-            yield from (Path(parent, name) for name in names if name.endswith(".safetensors"))
+    return files_below(folders, ".safetensors")
 
 
-def _record(path: Path) -> Record | None:
+def _known(path: Path) -> Entry | str | None:
+    """The file's entry, None when it holds no row block, or why it cannot be read."""
     try:
-        return read_record(read_header(path).get("__metadata__", {}))
-    except ValueError:
-        return None
+        state = path.stat()
+    except OSError as error:
+        return str(error.strerror)
+    return _read(path, state.st_size, state.st_mtime_ns)
 
 
-def _slots_of(record: Record, scheme: Scheme) -> set[int]:
+# Bounded by what a large folder holds; an entry takes a kilobyte or two.
+@lru_cache(maxsize=2**14)
+def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
+    try:
+        record = read_record(read_header(path).get("__metadata__", {}))
+    except (ValueError, ArithmeticError) as error:
+        return str(error)
+    return None if record is None else _entry(record)
+
+
+def _entry(record: Record) -> Entry | None:
     if record.scheme is None or record.slot is None:
-        return set()
-    if record.scheme == scheme:
-        return {record.slot}
-    shapes = {(out, keys.parts(stem), rows) for stem, (out, rows) in record.layers.items()}
+        return None
+    shapes = frozenset((out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items())
+    concept = record.concept
+    return Entry(concept.name, concept.class_word, record.base, record.scheme, record.slot, shapes)
+
+
+def _slots_of(entry: Entry, scheme: Scheme) -> set[int]:
+    if entry.scheme == scheme:
+        return {entry.slot}
     return {
         slot
         for slot in range(scheme.slots)
-        if any(overlap(rows, scheme.rows(slot, out, parts)) for out, parts, rows in shapes)
+        if any(overlap(rows, scheme.rows(slot, out, parts)) for out, parts, rows in entry.shapes)
     }

@@ -16,7 +16,17 @@ from . import dialects
 from .contents import STOCK, changes_of, kind_of
 from .record import rows_of
 
+MOST_KERNEL, MOST_NUMBERS = 16, 2**26
+"""Of a side of a convolution, and of what a decomposed layer may become: above those of any model."""
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+# Their numbers are float16's as well.
+_BYTES = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+class OddLayerError(ValueError):
+    """A layer's tensors cannot be multiplied; the stock loader goes on without such a layer."""
 
 
 def layer_of(
@@ -33,16 +43,23 @@ def layer_of(
     up, down = floats(roles["up"], tensors), floats(roles["down"], tensors)
     if "mid" in roles:
         down = _with_kernel(stem, down, floats(roles["mid"], tensors))
+    shapes = f"got up {tuple(up.shape)} and down {tuple(down.shape)}"
     if up.ndim < 2 or down.ndim < 2:
-        raise ValueError(f"{stem}: expected matrices, got up {tuple(up.shape)} and down {tuple(down.shape)}.")
+        raise OddLayerError(f"{stem}: expected matrices, {shapes}.")
+    if not up.numel() or not down.numel():
+        raise ValueError(f"{stem}: expected a rank of at least 1 and some rows, {shapes}.")
     out, rows = block or (up.shape[0], rows_of(stem, up.shape[0], None, None))
     if up.shape[0] != out:
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
     try:
         alpha = _alpha(tensors[roles["alpha"]]) if "alpha" in roles else down.shape[0]
-        return Layer(_cut(up, rows), down, rows, out, alpha / max(down.shape[0], 1))
+        held = _cut(up, rows)
     except ValueError as error:
         raise ValueError(f"{stem}: {error}") from error
+    try:
+        return Layer(held, down, rows, out, alpha / max(down.shape[0], 1))
+    except ValueError as error:
+        raise OddLayerError(f"{stem}: {error}") from error
 
 
 def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Adapter:
@@ -55,11 +72,13 @@ def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor
     if lacking:
         raise ValueError(
             f"{stem}: expected all parts of a {kind}, got no {', '.join(lacking)}. The file is damaged or of a variant "
-            f"that ComfyUI does not know. {STOCK}"
+            "that ComfyUI does not know."
         )
     values = {word: floats(name, tensors) for word, name in words.items()}
     if "alpha" in values:
         _alpha(values["alpha"])
+    if "lokr_t2" in values and "lokr_w2" not in values:
+        values = _without_core(stem, values)
     return Adapter(adapters.title(kind, words), values)
 
 
@@ -73,8 +92,35 @@ def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
             f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
             f"{tuple(mid.shape)}. The file is damaged."
         )
+    if max(mid.shape[2:]) > MOST_KERNEL or (rank and down.numel() // rank * mid.numel() // rank > MOST_NUMBERS):
+        raise ValueError(
+            f"{stem}: expected a kernel of at most {MOST_KERNEL} a side and {MOST_NUMBERS} numbers, got down "
+            f"{tuple(down.shape)} and mid {tuple(mid.shape)}. The file is damaged."
+        )
     dtype = torch.promote_types(torch.promote_types(down.dtype, mid.dtype), torch.float32)
     return torch.einsum("ij...,jn->in...", mid.to(dtype), down.flatten(1).to(dtype))
+
+
+def _without_core(stem: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LyCORIS' LoKr whose second factor is a Tucker decomposition, as one whose second factor is whole.
+
+    t2 (r, r, kh, kw), w2_a (r, m), w2_b (r, n); alpha goes with its rank, so both are in w2. ComfyUI's own adapter
+    fails on these parts and says so in the log alone.
+    """
+    core, a, b = (values[f"lokr_{name}"].float() for name in ("t2", "w2_a", "w2_b"))
+    rank = b.shape[0]
+    if core.ndim < 3 or core.shape[:2] != (rank, rank) or a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank:
+        raise ValueError(
+            f"{stem}: expected t2 (r, r, kh, kw), w2_a (r, m) and w2_b (r, n) of a LoKr, got {tuple(core.shape)}, "
+            f"{tuple(a.shape)} and {tuple(b.shape)}. The file is damaged."
+        )
+    # Where only the first factor is low-rank as well, ComfyUI takes the rank from the second, as here.
+    scale = _alpha(values["alpha"]) / rank if "alpha" in values else 1.0
+    whole = (torch.einsum("ij...,jr,ip->pr...", core, b, a) * scale).contiguous()  # else kron fails
+    dropped = ("lokr_t2", "lokr_w2_a", "lokr_w2_b", "alpha")
+    kept = {word: value for word, value in values.items() if word not in dropped}
+    first = {"lokr_w1": kept.pop("lokr_w1_a").float() @ kept.pop("lokr_w1_b").float()} if "lokr_w1_a" in kept else {}
+    return {**kept, **first, "lokr_w2": whole}
 
 
 def _cut(up: Tensor, rows: Rows) -> Tensor:
@@ -105,8 +151,10 @@ def embedding_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def floats(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The tensor called `name`; ValueError unless it holds finite floating point numbers of 16 bits or more."""
+    """The tensor called `name`, float16 for one of 8 bits; ValueError unless it holds finite floating point numbers."""
     value = tensors[name]
+    if value.dtype in _BYTES:
+        value = value.to(torch.float16)
     if value.dtype not in (*DTYPES, torch.float64):
         raise ValueError(f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}")
     if not bool(value.isfinite().all()):

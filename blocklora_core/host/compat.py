@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.model_management
 import torch
 from comfy.sd1_clip import SDTokenizer
-from torch import Tensor
+from torch import Tensor, nn
+
+from .comfy import ComfyModel
 
 
 @cache
@@ -43,3 +47,52 @@ def differentiable(func: Any) -> Callable[..., Any] | None:
         importlib.import_module("comfy_kitchen.backends.eager.rope"), name.partition(".")[0], None
     )
     return plain
+
+
+def axes_of_words(network: nn.Module) -> Any:
+    """The axes on which a Flux gives places to words, as Flux.2 does; None where the host knows none that do."""
+    return getattr(network.params, "txt_ids_dims", None)
+
+
+@contextmanager
+def told_of_training() -> Iterator[None]:
+    """Newer hosts know that gradients flow, and take no shortcut that has none."""
+    management = comfy.model_management
+    if not hasattr(management, "in_training"):
+        yield
+        return
+    before, management.in_training = management.in_training, True
+    try:
+        yield
+    finally:
+        management.in_training = before
+
+
+def is_dynamic(patcher: ComfyModel) -> bool:
+    """Whether weights are brought to the device at each use (Dynamic VRAM), NVIDIA's default from 0.16.0 on."""
+    asked = getattr(patcher, "is_dynamic", None)
+    return bool(asked and asked())
+
+
+def is_paged(module: nn.Module) -> bool:
+    """Whether Dynamic VRAM keeps this module's weights in pages: its own parameters are where these are filled from."""
+    return hasattr(module, "_v")
+
+
+def loaded_weights(patcher: ComfyModel) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of each weight of a loaded model, patches included: in pages they come to it only at its use."""
+    for prefix, module in patcher.model.named_modules():
+        for name, weight in module.named_parameters(prefix, recurse=False):
+            due = is_paged(module) and name in patcher.patches
+            yield name, patcher.patch_weight_to_device(name, weight.device, return_weight=True) if due else weight
+
+
+def lends_weights(patcher: ComfyModel, whole: bool) -> bool:
+    """Whether a weight on the device may be memory that the host fills with another one later on.
+
+    Pages of Dynamic VRAM are taken back, and what has no room is cast through buffers that two streams share. whole:
+    PATCHER is loaded with `force_full_load`, which only Dynamic VRAM disregards.
+    """
+    management = comfy.model_management
+    shared = hasattr(management, "get_cast_buffer") and management.NUM_STREAMS > 0
+    return is_dynamic(patcher) or (shared and not whole)

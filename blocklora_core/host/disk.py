@@ -1,24 +1,54 @@
-"""Where concepts are saved and found."""
+"""Where concepts are saved and found. Every path that is written goes through `place`."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import folder_paths
+import torch
 
-from ..concept.concept import Concept, Stack
-from ..files.io import save
+from ..concept.concept import BlockLoRA, Concept, Stack
+from ..files.io import encode, read_header
+from ..files.record import read_record
+from ..files.untrusted.header import FileError
+from ..files.writing import sweep, write_atomic, write_new
+
+MOST_BYTES = 200
+"""Of a file's name before its ending: systems take 255 with it, and some add their own."""
+
+# What Windows opens as a device, whatever comes after the dot.
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+
+Owned = Callable[[Mapping[str, str]], bool]
+"""Whether a file is one that may be replaced, by its metadata."""
 
 
 def safe_name(concept: Concept) -> str:
-    """The concept's name as a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in concept.bare)
+    """The concept's name as a file name. ValueError when no file system takes one so long."""
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in concept.bare).strip(".") or "_"
+    if len(name.encode()) > MOST_BYTES:
+        raise ValueError(
+            f"File name: expected at most {MOST_BYTES} bytes, got {len(name.encode())}. Rename the concept."
+        )
+    return f"_{name}" if name.partition(".")[0].lower() in _DEVICES else name
 
 
 def loras_folder() -> Path:
     """The folder that new LoRA files go to."""
     return Path(folder_paths.get_folder_paths("loras")[0])
+
+
+def embeddings_folder() -> Path:
+    """The folder that new embeddings go to."""
+    return Path(folder_paths.get_folder_paths("embeddings")[0])
+
+
+def runs_folder() -> Path:
+    """Where states and results wait; not the loras folder, as nobody is to choose them in a list."""
+    return Path(folder_paths.get_user_directory()) / "blocklora" / "runs"
 
 
 def lora_file(name: str) -> Path:
@@ -31,32 +61,98 @@ def lora_file(name: str) -> Path:
     return Path(path)
 
 
-def target_file(prefix: str, concept: Concept) -> Path:
-    """Where `concept` is saved: below the loras folder, whose subfolders are made. ValueError for any other place."""
-    root = loras_folder().resolve()
-    path = (root / f"{prefix}{safe_name(concept)}.safetensors").resolve()
-    if not path.is_relative_to(root):
-        raise ValueError(f"Prefix: expected a place inside the loras folder, got {prefix!r}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+def place(root: Path, name: str) -> Path:
+    """The path of `name` below `root`, links resolved. ValueError for any place that is not inside `root`."""
+    try:
+        folder = root.resolve()
+        path = (folder / name).resolve()
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ValueError(f"File name: expected one that the system takes, got {name[:80]!r}: {error}.") from error
+    if path == folder or not path.is_relative_to(folder):
+        raise ValueError(f"File name: expected a place inside the {root.name} folder, got {name[:80]!r}.")
     return path
 
 
+def target_file(prefix: str, concept: Concept) -> Path:
+    """Where `concept` is saved: below the loras folder. ValueError for any other place."""
+    return place(loras_folder(), f"{prefix}{safe_name(concept)}.safetensors")
+
+
+def write(path: Path, data: bytes, owned: Owned | None = None, once: bool = False) -> Path:
+    """Writes `data` to `path`, or, where that is taken, to the first free number after it; gives the file written.
+
+    owned: when given, a file whose metadata it accepts is replaced instead. once: a file that holds just `data` stays.
+    """
+    if owned is not None and is_owned(path, owned):
+        write_atomic(path, data)
+        return path
+    return next(name for name in _numbered(path) if (once and _holds(name, data)) or write_new(name, data))
+
+
 def free_file(path: Path) -> Path:
-    """`path`, numbered where that is taken."""
-    candidate, number = path, 2
-    while candidate.exists():
-        candidate = path.with_stem(f"{path.stem}_{number:02d}")
-        number += 1
-    return candidate
+    """`path`, numbered where that is taken at this moment."""
+    return next(name for name in _numbered(path) if not name.exists())
+
+
+def _numbered(path: Path) -> Iterator[Path]:
+    yield path
+    yield from (path.with_stem(f"{path.stem}_{number:02d}") for number in count(2))
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def is_owned(path: Path, owned: Owned) -> bool:
+    """Whether the file at `path` is there and may be replaced."""
+    try:
+        return owned(read_header(path).get("__metadata__", {}))
+    except FileError:
+        return False
+
+
+def owned_by(lora: BlockLoRA) -> Owned:
+    """Accepts files of this very concept: its name, base, scheme and slot."""
+
+    def owned(metadata: Mapping[str, str]) -> bool:
+        try:
+            record = read_record(metadata)
+        except ValueError:
+            return False
+        identity = (lora.concept.name, lora.base, lora.scheme, lora.slot)
+        return record is not None and (record.concept.name, record.base, record.scheme, record.slot) == identity
+
+    return owned
 
 
 def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[Path]]:
-    """Save each concept to `prefix` + its name; returns the stack with its sources, and the files written."""
+    """Save each concept to `prefix` + its name; returns the stack with its sources, and the files written.
+
+    overwrite: in place of an older file of the very same concept, and of no other.
+    """
     saved, paths = [], []
     for lora in stack:
         target = target_file(prefix, lora.concept)
-        path = target if overwrite else free_file(target)
-        save(path, lora, overwrite=overwrite)
+        path = write_lora(target, lora, owned_by(lora) if overwrite else None)
         saved.append(dataclasses.replace(lora, source=path.name))
         paths.append(path)
     return tuple(saved), paths
+
+
+def write_lora(
+    path: Path, lora: BlockLoRA, owned: Owned | None = None, dtype: torch.dtype = torch.float16, once: bool = False
+) -> Path:
+    """Writes `lora` as `write` does. FileError when it cannot be stored."""
+    try:
+        data = encode(lora, dtype)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
+    return write(path, data, owned, once)
+
+
+def sweep_leftovers() -> list[Path]:
+    """Removes what this pack's writers left when they were killed; gives what was removed."""
+    return sweep([loras_folder(), embeddings_folder(), runs_folder()])

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import threading
 from hashlib import sha256
+from pathlib import Path
 
 import folder_paths
 
-from ..concept.concept import Concept
+from ..concept.concept import BlockLoRA, Concept
 from ..concept.rows import Scheme
-from ..files.io import read_header
-from ..files.record import read_record
-from ..files.slots import Table, lora_files, occupied_slots, tables
+from ..files.slots import Table, entry_of, lora_files, occupied_slots, tables, unreadable_files
+from .claims import Claim, claims
 
-# Slots given to concepts of this session that may not be saved yet: (base, scheme, concept name) -> slot.
+# Slots given by this server, also where its claims cannot be written: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
 _lock = threading.Lock()
 
 
-def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> int | None:
+def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> list[int]:
+    """Slots that may be had, the best first."""
     own = sorted(slot for slot, names in taken.items() if names == {name})
-    if own:
-        return own[0]
-    return next((slot for slot in range(scheme.slots) if not taken.get(slot)), None)
+    return [*own, *(slot for slot in range(scheme.slots) if not taken.get(slot))]
 
 
 def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
     taken: dict[int, set[str]] = {}
     for slot, files in occupied_slots(folder_paths.get_folder_paths("loras"), base, scheme).items():
         for file in files:
-            record = read_record(read_header(file).get("__metadata__", {}))
-            taken.setdefault(slot, set()).add(record.concept.name if record else file.name)
-    for (other_base, other_scheme, name), slot in _given.items():
-        if (other_base, other_scheme) == (base, scheme):
-            taken.setdefault(slot, set()).add(name)
+            entry = entry_of(file)
+            taken.setdefault(slot, set()).add(entry.concept if entry else file.name)
+    for claim in _all_given():
+        if (claim.base, claim.scheme) == (base, scheme):
+            taken.setdefault(claim.slot, set()).add(claim.concept)
     return taken
 
 
+def _all_given() -> set[Claim]:
+    return {*claims(), *(Claim(base, scheme, slot, name) for (base, scheme, name), slot in _given.items())}
+
+
 def given_slots() -> list[tuple[str, Scheme, int, str]]:
-    """(base, scheme, slot, concept) for every training of this session, saved or not; sorted."""
+    """(base, scheme, slot, concept) for every training whose concept is not saved yet; sorted."""
     with _lock:
-        held = [(base, scheme, slot, name) for (base, scheme, name), slot in _given.items()]
-    return sorted(held, key=lambda given: (given[0], given[1].slots, given[1].layout, given[2], given[3]))
+        held = [(claim.base, claim.scheme, claim.slot, claim.concept) for claim in _all_given()]
+    return sorted(held, key=lambda given: (given[0], given[1].slots, given[2], given[3]))
 
 
 def slot_tables() -> list[Table]:
@@ -49,29 +54,41 @@ def slot_tables() -> list[Table]:
     return tables(folder_paths.get_folder_paths("loras"))
 
 
+def passed_over() -> dict[Path, str]:
+    """Files of the loras folders that cannot be read, and why: they hold no slot."""
+    return unreadable_files(folder_paths.get_folder_paths("loras"))
+
+
 def slots_state() -> str:
-    """Changes when a file of the loras folders or a slot of this session does."""
-    found = lora_files(folder_paths.get_folder_paths("loras"))
-    files = sorted(path for path in found if path.is_file())
-    states = [f"{path} {entry.st_size} {entry.st_mtime_ns}" for path in files for entry in [path.stat()]]
-    return sha256("\n".join([*states, *map(str, given_slots())]).encode()).hexdigest()
+    """Changes when a file of the loras folders or a slot that was given does."""
+    state = sha256()
+    for path in sorted(lora_files(folder_paths.get_folder_paths("loras"))):
+        try:
+            entry = path.stat()
+        except OSError:
+            continue
+        state.update(os.fsencode(path) + f" {entry.st_size} {entry.st_mtime_ns}\n".encode())
+    return sha256(state.digest() + "\n".join(map(str, given_slots())).encode()).hexdigest()
 
 
 def hold_slot(base: str, scheme: Scheme, concept: Concept, slot: int) -> None:
-    """Remember a slot that was set by hand, so that no other training of this session is given it."""
+    """Remember a slot that was set by hand, so that no other training is given it."""
     scheme.check_slot(slot)
     with _lock:
         _given[base, scheme, concept.name] = slot
+        _claim(Claim(base, scheme, slot, concept.name))
 
 
 def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
-    """The slot for `concept` on `base`: its own, from a file in the loras folders or a training
-    of this session, else the lowest free one. ValueError when all are taken, with the remedy.
+    """The slot for `concept` on `base`: its own, from a file in the loras folders or a training that is not saved yet,
+    else the lowest free one. No other server on these folders is given it too. ValueError when all are taken, with the
+    remedy.
     """
     with _lock:
         key = (base, scheme, concept.name)
         taken = _taken(base, scheme)
-        slot = _given.get(key, _own_or_free(taken, scheme, concept.name))
+        wanted = [_given[key]] if key in _given else _own_or_free(taken, scheme, concept.name)
+        slot = next((slot for slot in wanted if _claim(Claim(base, scheme, slot, concept.name))), None)
         if slot is None:
             holders = sorted({name for names in taken.values() for name in names})
             raise ValueError(
@@ -81,3 +98,26 @@ def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
             )
         _given[key] = slot
         return slot
+
+
+def release_slot(base: str, scheme: Scheme, concept: Concept) -> None:
+    """The slot that `concept` was given is free again, or held by its file from now on."""
+    with _lock:
+        slot = _given.pop((base, scheme, concept.name), None)
+        for claim in {*claims()}:
+            if (claim.base, claim.scheme, claim.concept) == (base, scheme, concept.name) and slot in (None, claim.slot):
+                claim.give_back()
+
+
+def release_saved(lora: BlockLoRA) -> None:
+    """As `release_slot`, for a concept that has just been saved."""
+    if lora.scheme is not None and lora.slot is not None:
+        release_slot(lora.base, lora.scheme, lora.concept)
+
+
+def _claim(claim: Claim) -> bool:
+    try:
+        return claim.take()
+    except (OSError, ValueError) as error:
+        logging.warning("BlockLoRA: slot %d cannot be kept from other servers: %s", claim.slot, error)
+        return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+from ..cancel import check
 from ..concept.adapters import Adapter
 from ..concept.concept import BlockLoRA, Stack
 from ..concept.layer import Layer
@@ -20,19 +21,19 @@ Convert = Callable[[str, Adapter], Layer]
 ELSEWHERE = "Merge with task_sum, or leave it out and put ComfyUI's own Load LoRA before Merge for it."
 
 
-def opened(stack: Stack, method: Method, convert: Convert | None) -> Stack:
+def densified(stack: Stack, method: Method, convert: Convert | None) -> Stack:
     """`stack` with the adapters that `method` cannot take as they are made layers.
 
     convert: the host's; None where there is no host. ValueError for an adapter whose change depends on the weight.
     """
     blocked = _blocked(stack, method)
     why = "compares the entries of all changes" if method.needs_layers else "shares out rows that several concepts hold"
-    return tuple(_opened(lora, blocked & set(lora.adapters), f"{method.name} {why}", convert) for lora in stack)
+    return tuple(_densified(lora, blocked & set(lora.adapters), f"{method.name} {why}", convert) for lora in stack)
 
 
 def layers_alone(lora: BlockLoRA, why: str, convert: Convert) -> BlockLoRA:
-    """`lora` with all its adapters made layers. why: for messages, who needs that; ValueError as in `opened`."""
-    return _opened(lora, set(lora.adapters), why, convert)
+    """`lora` with all its adapters made layers. why: for messages, who needs that; ValueError as in `densified`."""
+    return _densified(lora, set(lora.adapters), why, convert)
 
 
 def _blocked(stack: Stack, method: Method) -> set[str]:
@@ -44,11 +45,12 @@ def _blocked(stack: Stack, method: Method) -> set[str]:
     return {name for name in adapted if holders[name] > 1}
 
 
-def _opened(lora: BlockLoRA, names: set[str], why: str, convert: Convert | None) -> BlockLoRA:
+def _densified(lora: BlockLoRA, names: set[str], why: str, convert: Convert | None) -> BlockLoRA:
     if not names:
         return lora
     layers = dict(lora.layers)
     for name in sorted(names):
+        check()
         if name in layers:
             raise ValueError(f"{lora.label}: expected one change of {name}, got a LoRA and an adapter. {ELSEWHERE}")
         layers[name] = _layer(lora, name, why, convert)

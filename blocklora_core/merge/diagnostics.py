@@ -12,6 +12,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from ..cancel import patiently
 from ..concept.concept import Stack
 from ..concept.layer import Layer
 from ..concept.rows import index, overlap, positions
@@ -28,7 +29,8 @@ def inner_product(a: Layer, b: Layer) -> float:
         return 0.0
     ups = [_matrix(layer.up)[positions(layer.rows, shared).to(layer.up.device)] for layer in (a, b)]
     downs = [_matrix(layer.down) for layer in (a, b)]
-    return a.scale * b.scale * float(((ups[0].T @ ups[1]) * (downs[0] @ downs[1].T)).sum())
+    cost = (len(ups[0]) + downs[0].shape[1]) * a.rank * b.rank
+    return a.scale * b.scale * patiently(lambda: float(((ups[0].T @ ups[1]) * (downs[0] @ downs[1].T)).sum()), cost)
 
 
 def cosine(a: Layer, b: Layer) -> float:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..cancel import check, patiently
 from ..concept.concept import Stack
 from ..concept.layer import Layer
 from ..concept.rows import all_rows, index
@@ -68,6 +69,11 @@ def truncated(layer: Layer, rank: int) -> Layer:
     """
     if layer.rank <= rank:
         return layer
+    cost = 2 * (layer.up.numel() + layer.down.numel()) * layer.rank + 20 * layer.rank**3
+    return patiently(lambda: _truncated(layer, rank), cost)
+
+
+def _truncated(layer: Layer, rank: int) -> Layer:
     up, down = layer.up.flatten(1).double() * layer.scale, layer.down.flatten(1).double()
     (left, small_left), (right, small_right) = torch.linalg.qr(up), torch.linalg.qr(down.T)
     u, values, v = torch.linalg.svd(small_left @ small_right.T, full_matrices=False)
@@ -75,9 +81,11 @@ def truncated(layer: Layer, rank: int) -> Layer:
     new_up, new_down = left @ u[:, :rank] * roots, (right @ v[:rank].T * roots).T
     kernel = [1] * (layer.down.ndim - 2)
     return Layer(
-        new_up.float().reshape(*new_up.shape, *kernel), new_down.float().reshape(-1, *layer.down.shape[1:]),
-        layer.rows, layer.out_features,
-    )  # fmt: skip
+        new_up.float().reshape(*new_up.shape, *kernel),
+        new_down.float().reshape(-1, *layer.down.shape[1:]),
+        layer.rows,
+        layer.out_features,
+    )
 
 
 def relative_error(got: Layers, exact: Layers) -> float:
@@ -101,6 +109,7 @@ def smallest_exact(tensors: Sequence[Tensor]) -> torch.dtype:
 
 
 def _holds(dtype: torch.dtype, tensor: Tensor) -> bool:
+    check()
     return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 

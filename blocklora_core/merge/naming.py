@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from ..concept.concept import Stack
+from ..concept.names import fold
 
 
 def distinct(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
     """`stack` with later concepts of one name renamed, `<ada>` to `<ada-2>`, and a word about each.
 
-    Prompts do not tell upper from lower case (CLIP's tokenizer folds it), so neither does this. Names that no other
-    concept has stay, and no new name is one that was given.
+    Names that no other concept has stay, and no new name is one that was given.
     """
-    given = {lora.concept.name.casefold() for lora in stack}
+    given = {fold(lora.concept.name) for lora in stack}
     owners: dict[str, str] = {}
     members, notes = [], []
     for lora in stack:
         name = lora.concept.name
-        if name.casefold() in owners:
+        if fold(name) in owners:
             name = _free(name, given | set(owners))
-            notes.append(f"{lora.label} is called {name} here: {owners[lora.concept.name.casefold()]} has its name.")
+            notes.append(f"{lora.label} is called {name} here: {owners[fold(lora.concept.name)]} has its name.")
             lora = lora.renamed(name)
-        owners[name.casefold()] = lora.label
+        owners[fold(name)] = lora.label
         members.append(lora)
     return tuple(members), tuple(notes)
 
@@ -28,6 +28,6 @@ def distinct(stack: Stack) -> tuple[Stack, tuple[str, ...]]:
 def _free(name: str, taken: set[str]) -> str:
     stem = name.rstrip(">")
     number = 2
-    while (candidate := f"{stem}-{number}{name[len(stem) :]}").casefold() in taken:
+    while fold(candidate := f"{stem}-{number}{name[len(stem) :]}") in taken:
         number += 1
     return candidate

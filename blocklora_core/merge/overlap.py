@@ -25,7 +25,7 @@ OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
 
 @dataclass(frozen=True)
-class Settled:
+class OverlapResult:
     """A stack after the policy; rows that several members held, and layers where they did."""
 
     members: Stack
@@ -33,7 +33,7 @@ class Settled:
     shared_layers: int
 
 
-def settle(stack: Stack, policy: Overlap) -> Settled:
+def apply_overlap(stack: Stack, policy: Overlap) -> OverlapResult:
     """Applies the overlap policy to `stack`.
 
     error: ValueError that names two concepts, their layers and rows. share: a row held by k members is
@@ -42,7 +42,7 @@ def settle(stack: Stack, policy: Overlap) -> Settled:
     """
     if policy not in OVERLAPS:
         raise ValueError(f"Overlap policy: expected one of {', '.join(OVERLAPS)}, got {policy!r}.")
-    counted = left(stack)
+    counted = count_shared(stack)
     if not counted.shared_rows:
         return counted
     if policy == "error":
@@ -50,12 +50,12 @@ def settle(stack: Stack, policy: Overlap) -> Settled:
     return replace(counted, members=_RULES[policy](stack, _holders(stack)))
 
 
-def left(stack: Stack) -> Settled:
+def count_shared(stack: Stack) -> OverlapResult:
     """`stack` as it is, its shared rows counted: for methods that are made for them."""
     # Layers that are dealt out alike share as many rows, and a model has few ways of dealing.
     shared = cache(shared_rows)
     found = [number for dealt in _dealt(stack).values() if (number := shared(*dealt))]
-    return Settled(stack, sum(found), len(found))
+    return OverlapResult(stack, sum(found), len(found))
 
 
 def check_shapes(stack: Stack, task: str) -> None:

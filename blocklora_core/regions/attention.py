@@ -32,8 +32,8 @@ class Part:
     region: int
     cells: Tensor
     weights: Tensor
-    places: Tensor
-    """Where `cells` stand in Plan.inside."""
+    positions: Tensor
+    """Of `cells` in Plan.inside."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ OnPart = Callable[[Part, Tensor, Tensor], None]
 """Told of a region, its keys (B, T, C) and its attention before it is weighted (B, n, C)."""
 
 
-def plan(laid: Layout, device: torch.device, dtype: torch.dtype) -> Plan:
-    """The plan of `laid`, its tensors on `device`, its weights of `dtype`."""
-    inside = (laid.weights > 0).any(dim=0).nonzero().flatten()
-    place = torch.zeros(laid.base.numel(), dtype=torch.long)
-    place[inside] = torch.arange(inside.numel())
+def plan(layout: Layout, device: torch.device, dtype: torch.dtype) -> Plan:
+    """The plan of `layout`, its tensors on `device`, its weights of `dtype`."""
+    inside = (layout.weights > 0).any(dim=0).nonzero().flatten()
+    position = torch.zeros(layout.base.numel(), dtype=torch.long)
+    position[inside] = torch.arange(inside.numel())
 
     def part(region: int, share: Tensor) -> Part:
         cells = share.nonzero().flatten()
-        return Part(region, cells.to(device), share[cells, None].to(device, dtype), place[cells].to(device))
+        return Part(region, cells.to(device), share[cells, None].to(device, dtype), position[cells].to(device))
 
-    parts = tuple(part(region, share) for region, share in enumerate(laid.weights) if share.any())
-    return Plan(inside.to(device), laid.base[inside, None].to(device, dtype), parts)
+    parts = tuple(part(region, share) for region, share in enumerate(layout.weights) if share.any())
+    return Plan(inside.to(device), layout.base[inside, None].to(device, dtype), parts)
 
 
 def regional_attention(
@@ -87,6 +87,6 @@ def regional_attention(
         own = attend(q.index_select(1, part.cells), k, v)
         if on_part is not None:
             on_part(part, k, own)
-        mixed.index_add_(1, part.places, own * part.weights)
+        mixed.index_add_(1, part.positions, own * part.weights)
     # Not in place: attention keeps its output for the backward pass.
     return base.index_copy(1, planned.inside, mixed)

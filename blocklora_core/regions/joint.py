@@ -36,16 +36,16 @@ class Texts:
         return self.base + sum(self.slots)
 
 
-def joint_bias(laid: Layout, texts: Texts, further: int, dtype: torch.dtype) -> Tensor:
-    """(N, N), query x key, for text, the cells of `laid`, and `further` tokens behind, such as reference pictures.
+def joint_bias(layout: Layout, texts: Texts, further: int, dtype: torch.dtype) -> Tensor:
+    """(N, N), query x key, for text, the cells of `layout`, and `further` tokens behind, such as reference pictures.
 
     Further tokens go by the whole picture's prompt, and everybody sees them. What is not seen has half of the lowest
     number of `dtype`: an infinity would give NaN where attention is computed in chunks of keys.
     """
     owners = _owners(texts)
-    laid = laid.only([count > 0 for count in texts.used])
+    layout = layout.only([count > 0 for count in texts.used])
     # How much the prompt of each owner counts at each token behind the text: the base's, then the regions'.
-    shares = torch.cat([laid.base[None], laid.weights])
+    shares = torch.cat([layout.base[None], layout.weights])
     beyond = torch.zeros(len(shares), further)
     beyond[0] = 1
     shares = torch.cat([shares, beyond], dim=1)
@@ -55,7 +55,7 @@ def joint_bias(laid: Layout, texts: Texts, further: int, dtype: torch.dtype) -> 
     by_token = torch.cat([shares, torch.zeros(1, shares.shape[1])])[owners]
     seen[texts.total :, : texts.total] = by_token.T
     seen[: texts.total, texts.total :] = (by_token > 0).float()
-    seen[: texts.total, texts.total + laid.base.numel() :] = 1
+    seen[: texts.total, texts.total + layout.base.numel() :] = 1
     seen[texts.total :, texts.total :] = 1
     return seen.to(dtype).log().clamp(min=torch.finfo(dtype).min / 2)
 

@@ -77,9 +77,7 @@ def bounds(region: Region) -> Box:
         return region.shape
     mask = region.shape
     inside = mask >= min(HALF, float(mask.max()))
-    (top, bottom), (left, right) = (
-        _first_and_last(inside.any(dim=1)), _first_and_last(inside.any(dim=0))
-    )  # fmt: skip
+    (top, bottom), (left, right) = (_first_and_last(inside.any(dim=1)), _first_and_last(inside.any(dim=0)))
     height, width = mask.shape
     return Box(left / width, top / height, (right - left) / width, (bottom - top) / height)
 

@@ -21,10 +21,10 @@ def regions_picture(regions: Sequence[Region], rule: OverlapRule = "mean") -> Im
     As tall and wide as the first freehand mask, in proportion; a square without one.
     """
     width, height = _size(_shape_of_masks(regions))
-    laid = layout(regions, (height // CELL, width // CELL), rule)
+    grid = layout(regions, (height // CELL, width // CELL), rule)
     colours = np.array([FREE, *(colour(number) for number in range(len(regions)))], dtype=np.float32)
-    shares = np.concatenate([laid.base[None].numpy(), laid.weights.numpy()])
-    cells = (shares.T @ colours).round().astype(np.uint8).reshape(*laid.size, 3)
+    shares = np.concatenate([grid.base[None].numpy(), grid.weights.numpy()])
+    cells = (shares.T @ colours).round().astype(np.uint8).reshape(*grid.size, 3)
     picture = Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(picture)
     for number, region in enumerate(regions):
@@ -49,8 +49,6 @@ def _write(draw: ImageDraw.ImageDraw, name: str, region: Region, size: tuple[int
     left, top, right, bottom = draw.textbbox((0, 0), name)
     centre = [sum(edges) / 2 * side for edges, side in zip((box.across, box.down), size, strict=True)]
     spans = (right - left + 2 * PADDING, bottom - top + 2 * PADDING)
-    x, y = (
-        min(max(at - span / 2, 0), max(side - span, 0)) for at, span, side in zip(centre, spans, size, strict=True)
-    )  # fmt: skip
+    x, y = (min(max(at - span / 2, 0), max(side - span, 0)) for at, span, side in zip(centre, spans, size, strict=True))
     draw.rectangle((x, y, x + spans[0], y + spans[1]), fill=PAPER)
     draw.text((x + PADDING - left, y + PADDING - top), name, fill=INK)

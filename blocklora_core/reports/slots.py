@@ -32,7 +32,7 @@ def _height(table: Table) -> int:
 
 
 def _draw_table(draw: ImageDraw.ImageDraw, table: Table, top: int) -> None:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} {table.scheme.layout} slots: {len(table.free)} free"
+    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots: {len(table.free)} free"
     draw.text((MARGIN, top), title, fill=INK)
     owners = sorted({file for files in table.held.values() for file in files})
     for slot in range(table.scheme.slots):
@@ -40,11 +40,13 @@ def _draw_table(draw: ImageDraw.ImageDraw, table: Table, top: int) -> None:
         y = top + LINE + 6 + slot // COLUMNS * (HEIGHT + 4)
         files = table.held.get(slot, [])
         box = (left, y, left + CELL - 4, y + HEIGHT)
-        clash = len(files) > 1
+        clash = slot in table.clashes
         draw.rectangle(
-            box, fill=colour(owners.index(files[0])) if files else FREE, outline=WARNING if clash else None,
+            box,
+            fill=colour(owners.index(files[0])) if files else FREE,
+            outline=WARNING if clash else None,
             width=4 if clash else 0,
-        )  # fmt: skip
+        )
         draw.text((left + 6, y + 4), str(slot), fill=PAPER if files else INK)
         draw.text((left + 6, y + 22), f"{len(files)} files" if clash else _short(files), fill=PAPER)
 

@@ -15,7 +15,7 @@ from .port import AdaptedLayer, Conditioning, Port
 from .sampling import OnStep, euler, ignore
 
 
-class InputWatch:
+class InputRecorder:
     """Accumulates one Gram per distinct input. Layers called with the same tensor share one: q, k and v of a block, k
     and v of all blocks that read the prompt.
     """
@@ -33,7 +33,7 @@ class InputWatch:
             yield
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def watch(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        def record(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
             version, known = self._seen.get(x, (None, ""))
             if version == x._version and self.input_of.get(name, known) == known:
@@ -45,7 +45,7 @@ class InputWatch:
                 self.totals[key] = GramAccumulator(x.shape[-1], x.device)
             self.totals[key].add(x)
 
-        return watch
+        return record
 
 
 def collect_grams(
@@ -64,10 +64,10 @@ def collect_grams(
     latent_shape: (C, H, W). on_step: called after each step; what it raises is passed on. eigenpairs: kept of
     each Gram. Not under inference mode.
     """
-    watch = InputWatch(layers)
-    with watch.attached():
+    recorder = InputRecorder(layers)
+    with recorder.attached():
         conditioning = encode()
         noise = torch.randn((len(conditioning), *latent_shape), generator=generator).to(port.device)
         euler(port, noise, conditioning, steps, on_step=on_step)
-    full = {key: total.mean() for key, total in watch.totals.items()}
-    return Grams.from_full(full, watch.input_of, eigenpairs)
+    full = {key: total.mean() for key, total in recorder.totals.items()}
+    return Grams.from_full(full, recorder.input_of, eigenpairs)

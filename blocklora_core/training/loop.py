@@ -22,7 +22,7 @@ from .objective import Objective
 from .optimisation.learner import Learner
 from .optimisation.optimizers import Group
 from .port import Conditioning, Port
-from .prompts import OwnPrompts, make_token
+from .prompts import ConceptPrompts, make_token
 from .sampling import euler
 
 
@@ -63,7 +63,7 @@ class Trainer:
         self.niche_losses: list[float] = []
         self.token = make_token(port, concept.class_word, config.token.kind, self.generator)
         self.text_learns = config.optimizer.text_learning_rate > 0
-        self.own = OwnPrompts(port, concept.name, self.token, live=self.text_learns)
+        self.prompts = ConceptPrompts(port, concept.name, self.token, live=self.text_learns)
         self.layers = {**port.layers, **(port.text_layers if self.text_learns else {})}
         self.adapters = AdapterSet(self._make_adapters(), config.erasure, self.generator)
         self.learner = Learner(self._groups(), config)
@@ -71,7 +71,7 @@ class Trainer:
             port=port,
             dataset=dataset,
             concept=concept,
-            own=self.own,
+            prompts=self.prompts,
             adapters=self.adapters,
             config=config,
             generator=self.generator,
@@ -86,7 +86,9 @@ class Trainer:
             rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot)
             if count(rows):
                 frozen = basis.down(name, layer, rank) if basis else None
-                made[name] = RowBlockAdapter(layer, rows, rank, self.generator, self.port.device, frozen)
+                made[name] = RowBlockAdapter(
+                    layer, rows, rank=rank, generator=self.generator, device=self.port.device, frozen=frozen
+                )
         if not made:
             raise ValueError("Layers to adapt: expected at least one with rows in this slot, got none.")
         return made
@@ -106,7 +108,7 @@ class Trainer:
 
     def run(self, callback: Callback) -> None:
         """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
-        with self.adapters.attached(self.layers), self.objective.watching():
+        with self.adapters.attached(self.layers), self.objective.recording():
             self.prepare()
             while len(self.losses) < self.config.steps:
                 self._step()
@@ -123,8 +125,8 @@ class Trainer:
 
     def freeze_token(self) -> None:
         """The token stays as it is, or as it is on average, from now on."""
-        self.learner.settle(list(self.token.parameters()))
-        self.own.freeze()
+        self.learner.freeze(list(self.token.parameters()))
+        self.prompts.freeze()
 
     def _here(self) -> Position:
         return Position(self.generator.get_state(), self.dataset.queues())
@@ -173,7 +175,7 @@ class Trainer:
 
     def _freeze_token_when_due(self) -> None:
         learning = len(self.losses) < self.config.embedding_steps
-        if not self.own.frozen and not (learning and self.token.mean_norm() < self.config.token.norm_limit):
+        if not self.prompts.frozen and not (learning and self.token.mean_norm() < self.config.token.norm_limit):
             self.freeze_token()
 
     def _update(self) -> None:
@@ -211,13 +213,13 @@ class Trainer:
 
     def _shown_prompt(self) -> Conditioning:
         text = self.config.preview.prompt
-        return self.own.encode([text]).detach() if text else self._own_prompts(1)
+        return self.prompts.encode([text]).detach() if text else self._own_prompts(1)
 
     @torch.no_grad()
     def _own_prompts(self, pictures: int) -> Conditioning:
         captions = [f"a {self.concept.name}", *self.dataset.captions]
         chosen = [captions[number % len(captions)] for number in range(pictures)]
-        return self.own.encode(chosen).detach()
+        return self.prompts.encode(chosen).detach()
 
     def _collect_grams(self) -> Grams | None:
         # A convolution's Gram would be over whole patches of its input, (n kh kw) squared: too large to keep.

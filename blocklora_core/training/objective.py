@@ -13,8 +13,8 @@ from .adapters.trainable import AdapterSet
 from .config import TrainConfig
 from .data.dataset import Batch, Dataset
 from .port import Port
-from .prompts import Negatives, OwnPrompts
-from .regularisers.attention import AttentionWatch
+from .prompts import ConceptPrompts, Negatives
+from .regularisers.attention import AttentionRecorder
 from .regularisers.prior import ClassPictures
 from .terms import Term, term_losses
 from .weighting import WEIGHTINGS
@@ -37,41 +37,41 @@ class Objective:
         port: Port,
         dataset: Dataset,
         concept: Concept,
-        own: OwnPrompts,
+        prompts: ConceptPrompts,
         adapters: AdapterSet,
         config: TrainConfig,
         generator: torch.Generator,
     ):
-        self.port, self.dataset, self.concept, self.own = port, dataset, concept, own
+        self.port, self.dataset, self.concept, self.prompts = port, dataset, concept, prompts
         self.adapters, self.config, self.generator = adapters, config, generator
-        self._watch = self._make_watch()
+        self._recorder = self._make_recorder()
         self._negatives: Negatives | None = None
         self._prior: ClassPictures | None = None
 
-    def _make_watch(self) -> AttentionWatch | None:
+    def _make_recorder(self) -> AttentionRecorder | None:
         if not self.config.attention.weight:
             return None
-        if not (self.port.cross_attentions and self.own.token.embeddings() and self.dataset.has_masks):
+        if not (self.port.cross_attentions and self.prompts.token.embeddings() and self.dataset.has_masks):
             raise ValueError(
                 "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
                 "got one of them missing. Connect masks to Train, or set its weight to 0."
             )
-        return AttentionWatch(self.port.cross_attentions)
+        return AttentionRecorder(self.port.cross_attentions)
 
-    def watching(self) -> AbstractContextManager[object]:
+    def recording(self) -> AbstractContextManager[object]:
         """Where the losses are computed: with a hook on each cross-attention, if they are regularised."""
-        return self._watch.attached() if self._watch else nullcontext()
+        return self._recorder.attached() if self._recorder else nullcontext()
 
     def prepare(self) -> None:
         """Draw the prompts and pictures that the regularisations need."""
         config, concept = self.config, self.concept
-        with self.adapters.silent():
+        with self.adapters.disabled():
             if config.niche_pictures:
                 self._negatives = Negatives(
                     port=self.port,
                     captions=self.dataset.captions,
                     concept=concept,
-                    token=self.own.token,
+                    token=self.prompts.token,
                     config=config.niche,
                     generator=self.generator,
                 )
@@ -91,14 +91,14 @@ class Objective:
         terms = [own, *self._niche_terms(own), *self._prior_terms()]
         losses = term_losses(self.port, terms, self._weights)
         total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
-        if self._watch:
-            total = total + self.config.attention.weight * self._attention_loss(own, self._watch)
+        if self._recorder:
+            total = total + self.config.attention.weight * self._attention_loss(own, self._recorder)
         return BatchLoss(total, losses[0].item(), losses[1].item() if self._negatives else 0.0)
 
     def _own_term(self, batch: Batch) -> Term:
         latents = batch.latents.to(self.port.device)
         noisy, sigma = self._noised(latents)
-        return Term(noisy, sigma, self.own.encode(batch.captions), latents, masks=batch.masks)
+        return Term(noisy, sigma, self.prompts.encode(batch.captions), latents, masks=batch.masks)
 
     def _niche_terms(self, own: Term) -> list[Term]:
         """The same noisy pictures under prompts that are not the concept's, and what the frozen model sees in them."""
@@ -107,21 +107,23 @@ class Objective:
         repeated = self.config.niche_pictures
         noisy, sigma = own.noisy[:repeated], own.sigma[:repeated]
         prompts = self._negatives.pick(repeated, self.generator)
-        with self.adapters.silent():
-            goal = self.port.predict(noisy, sigma, self._negatives.encode(prompts, live=False))
-        return [Term(noisy, sigma, self._negatives.encode(prompts, self.own.live), goal, self.config.niche.weight)]
+        with self.adapters.disabled():
+            target = self.port.predict(noisy, sigma, self._negatives.encode(prompts, live=False))
+        return [
+            Term(noisy, sigma, self._negatives.encode(prompts, self.prompts.live), target, self.config.niche.weight)
+        ]
 
     def _prior_terms(self) -> list[Term]:
         if self._prior is None:
             return []
         latents = self._prior.pick(self.config.prior_batch, self.generator).to(self.port.device)
         noisy, sigma = self._noised(latents)
-        prompts = self._prior.encode(len(latents), live=self.own.live)
+        prompts = self._prior.encode(len(latents), live=self.prompts.live)
         return [Term(noisy, sigma, prompts, latents, self.config.prior.weight)]
 
-    def _attention_loss(self, own: Term, watch: AttentionWatch) -> Tensor:
+    def _attention_loss(self, own: Term, recorder: AttentionRecorder) -> Tensor:
         masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
-        return watch.loss(masks, own.prompts.concept_at)
+        return recorder.loss(masks, own.prompts.concept_at)
 
     def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """(latents at a random noise level each, those levels)."""

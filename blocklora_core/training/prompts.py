@@ -78,7 +78,7 @@ def _token(class_vector: Tensor, generator: torch.Generator, layers: int | None)
     return pair if layers is None else pair.expand(layers, -1, -1).clone()
 
 
-class OwnPrompts:
+class ConceptPrompts:
     """The concept's prompts, each encoded once a batch, with gradients into its token; once frozen, once a run.
 
     live: the text encoder learns too, so that no encoding can be kept.
@@ -141,10 +141,10 @@ class Negatives:
     ):
         self.port, self.concept, self.generator = port, concept.name, generator
         self.pool: list[FrozenPrompt] = []
-        stranger = self._strange_tokens(concept.class_word, token) if token.embeddings() else self._strange_words()
+        negative = self._random_tokens(concept.class_word, token) if token.embeddings() else self._random_words()
         with torch.no_grad():
             for number in range(config.negatives):
-                self._add(*stranger(captions[number % len(captions)]))
+                self._add(*negative(captions[number % len(captions)]))
             if concept.class_word and config.class_word:
                 for caption in captions[: max(1, config.negatives // 3)]:
                     self._add(caption.replace(concept.name, concept.class_word), {})
@@ -156,24 +156,24 @@ class Negatives:
                 "Allow other random tokens, the class word or captions, or set niche to 0."
             )
 
-    def _strange_tokens(self, class_word: str, token: ConceptToken) -> Callable[[str], tuple[str, Embeddings]]:
+    def _random_tokens(self, class_word: str, token: ConceptToken) -> Callable[[str], tuple[str, Embeddings]]:
         classes = self.port.class_embeddings(class_word)
 
-        def stranger(caption: str) -> tuple[str, Embeddings]:
+        def negative(caption: str) -> tuple[str, Embeddings]:
             made = {
                 encoder: _token(vector.cpu().float(), self.generator, token.layers).to(self.port.device)
                 for encoder, vector in classes.items()
             }
             return caption, made
 
-        return stranger
+        return negative
 
-    def _strange_words(self) -> Callable[[str], tuple[str, Embeddings]]:
-        def stranger(caption: str) -> tuple[str, Embeddings]:
+    def _random_words(self) -> Callable[[str], tuple[str, Embeddings]]:
+        def negative(caption: str) -> tuple[str, Embeddings]:
             at = torch.randint(len(_LETTERS), (_WORD_LENGTH,), generator=self.generator).tolist()
             return caption.replace(self.concept, "".join(_LETTERS[number] for number in at)), {}
 
-        return stranger
+        return negative
 
     def _add(self, text: str, embeddings: Embeddings) -> None:
         self.pool.append(FrozenPrompt(text, self.port.encode(text, self.concept, embeddings), embeddings))

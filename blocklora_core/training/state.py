@@ -13,18 +13,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from ..files.io import FileError, read_header, serialise, write_atomic
+from ..files.io import serialise
+from ..files.untrusted.header import FileError, read_whole, tensors_in
+from ..files.untrusted.json_text import parse_json
+from ..files.writing import write_atomic
 from .config import TrainConfig
 from .loop import Position, Trainer
 from .quantised import stored
 
 KEY = "blocklora_state"
-FORMAT = 1
+CHECKSUM = "blocklora_checksum"
+FORMAT = 2
 
 _SAMPLES = 64  # numbers of each weight that tell one base from another
 _SHOWN = frozenset({"preview_every", "preview_steps", "preview_cfg", "sample_prompt", "save_every"})
@@ -38,7 +40,7 @@ class StateMismatchError(ValueError):
     """A state belongs to a run with other settings or inputs; says which."""
 
 
-def fingerprint(trainer: Trainer) -> dict[str, str]:
+def run_inputs(trainer: Trainer) -> dict[str, str]:
     """The inputs of a run: base and its weights, text encoder, layers, concept, captions, latents."""
     port, concept, examples = trainer.port, trainer.concept, trainer.dataset.examples
     layers = {name: trainer.layers[name] for name in trainer.adapters.adapters}
@@ -70,47 +72,74 @@ def run_key(config: TrainConfig, inputs: Inputs) -> str:
 
 
 def save_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs) -> Path:
-    """Write `trainer`'s state after its last whole step, atomically, over any state before it; gives the path.
+    """Write `encode_state`, atomically, over any state before it; gives the path."""
+    path = Path(path)
+    write_atomic(path, encode_state(trainer, inputs))
+    return path
+
+
+def encode_state(trainer: Trainer, inputs: Inputs) -> bytes:
+    """The file of `trainer`'s state after its last whole step, with a checksum.
 
     FileError when the run has not started, broke off within an optimiser step, or what it learnt is not finite.
     """
-    path = Path(path)
     if trainer.position is None:
-        raise FileError(
-            f"{path}: expected a run that has started, got one without a step, or stopped between two steps."
-        )
+        raise FileError("State: expected a run that has started, got one without a step, or stopped between two steps.")
     if not all(bool(parameter.isfinite().all()) for parameter in trainer.learner.parameters):
-        raise FileError(f"{path}: expected finite weights, got NaN or infinity. Train at a lower learning rate.")
+        raise FileError("State: expected finite weights, got NaN or infinity. Train at a lower learning rate.")
     optimizer, tensors = _pack(trainer.learner.optimizer.state_dict(), "optimizer")
     record = {
         "format": FORMAT,
         "config": _plain(trainer.config),
         "inputs": dict(inputs),
         "steps_done": len(trainer.losses),
-        "frozen": trainer.own.frozen,
+        "frozen": trainer.prompts.frozen,
         "queues": trainer.position.queues,
         "optimizer": optimizer,
     }
     tensors.update(_run_tensors(trainer, trainer.position))
     ready = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    write_atomic(path, serialise(ready, {KEY: _json(record)}))
-    return path
+    return with_checksum(ready, {KEY: _json(record)})
 
 
-def load_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs) -> int:
+def with_checksum(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> bytes:
+    """The bytes of a safetensors file that tells whether it is as it was written."""
+    return serialise(tensors, {**entries, CHECKSUM: _checksum(tensors, entries)})
+
+
+def checked(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of the bytes of `with_checksum`. FileError when they are not as they were written."""
+    tensors, entries = tensors_in(path, data)
+    found = entries.pop(CHECKSUM, None)
+    if found != _checksum(tensors, entries):
+        raise FileError(f"{path}: expected the checksum of what was written, got another. {_DAMAGED}")
+    return tensors, entries
+
+
+def _checksum(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> str:
+    state = hashlib.sha256(_json(dict(entries)).encode())
+    for name, tensor in sorted(tensors.items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        state.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def load_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs, data: bytes | None = None) -> int:
     """Put a new `trainer` where the saved run was; its `run` then ends as that run would have. Gives the steps done.
 
-    StateMismatchError when settings or inputs differ, FileError when the file cannot be read.
+    data: the state where it is not in the file at `path`. StateMismatchError when settings or inputs differ, FileError
+    when the state cannot be read.
     """
     path = Path(path)
-    record = _read_record(path)
+    tensors, entries = checked(path, read_whole(path) if data is None else data)
+    record = _read_record(path, entries)
     _check_equal(path, "settings", record.get("config", {}), _plain(trainer.config))
     _check_equal(path, "inputs", record.get("inputs", {}), dict(inputs))
     # What was drawn before the first step is drawn again, from the seed; then the generator goes where it was.
     trainer.prepare()
     try:
-        _restore(trainer, record, safetensors.torch.load_file(path))
-    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, SafetensorError) as error:
+        _restore(trainer, record, tensors)
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, ValueError) as error:
         raise FileError(f"{path}: expected a whole training state, got: {error!r}. {_DAMAGED}") from error
     return len(trainer.losses)
 
@@ -178,10 +207,9 @@ def _unpack(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     return tuple(parts) if kind == "tuple" else parts
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    text = read_header(path).get("__metadata__", {}).get(KEY)
+def _read_record(path: Path, entries: Mapping[str, str]) -> dict[str, Any]:
     try:
-        record = json.loads(text or "")
+        record = parse_json(entries.get(KEY, ""))
     except ValueError as error:
         raise FileError(f"{path}: expected a training state of BlockLoRA, got another file. Choose another.") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:

@@ -15,20 +15,20 @@ from .port import Conditioning, Port
 class Term:
     """Pictures whose mean error is one part of the loss.
 
-    noisy (B, C, H, W) at noise levels sigma (B,); goal (B, C, H, W): what the clean estimate should be.
+    noisy (B, C, H, W) at noise levels sigma (B,); target (B, C, H, W): what the clean estimate should be.
     masks: (B, 1, H, W), where errors count; None is everywhere. weight: of this part in the loss.
     """
 
     noisy: Tensor
     sigma: Tensor
     prompts: Conditioning
-    goal: Tensor
+    target: Tensor
     weight: float = 1.0
     masks: Tensor | None = None
 
     def error(self, predicted: Tensor) -> Tensor:
         """Mean squared error of each picture: (B,)."""
-        squared = (predicted - self.goal).square()
+        squared = (predicted - self.target).square()
         if self.masks is None:
             return squared.flatten(1).mean(1)
         # Video latents have frames between channels and pixels.

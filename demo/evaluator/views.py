@@ -158,7 +158,15 @@ def draw_instances(
     edges = styled & (rng.rand(count) < 0.4)
     captioned = np.arange(count) < subjects
     captioned[1::2] = False
-    return Instances(sprites, scenes, colourings(rng, kinds), styled, colourings(rng, style_kinds), edges, captioned)
+    return Instances(
+        sprites=sprites,
+        scenes=scenes,
+        colouring=colourings(rng, kinds),
+        styled=styled,
+        style=colourings(rng, style_kinds),
+        edges=edges,
+        captioned=captioned,
+    )
 
 
 @dataclass(frozen=True)

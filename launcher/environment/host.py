@@ -137,15 +137,17 @@ def require_version(root: Path) -> None:
         raise LauncherError(f"{root} is ComfyUI {version}; {COMFYUI_VERSION} or newer is needed. Update it.")
 
 
-def find_python(root: Path, given: Path | None, current: Path) -> Path:
+def find_python(root: Path, given: Path | None, current: Path, fallback: Path | None = None) -> Path:
     """The interpreter of a user's ComfyUI: the given one, its own, the embedded one, or the current one.
 
-    LauncherError if the choice cannot run ComfyUI.
+    fallback: in place of one that was not given and cannot run ComfyUI. LauncherError if there is none.
     """
     candidates = [given] if given else [root / p for p in INSIDE] + [root.parent / p for p in BESIDE]
     found = next((path for path in candidates if path.is_file()), None)
     python = found or (current if given is None else None)
     if python is None or not can_import(python, ("torch", "safetensors", "aiohttp")):
+        if fallback is not None and given is None:
+            return fallback
         raise LauncherError(
             f"No Python that can run {root} was found. Tried: {', '.join(map(str, candidates))}, {current}. "
             "It must have torch, safetensors and aiohttp. Name it with --python PATH."

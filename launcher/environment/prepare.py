@@ -16,6 +16,7 @@ from .extras import read_extra
 from .host import (
     Host,
     can_import,
+    comfyui_version,
     damaged,
     find_python,
     has_accelerator,
@@ -29,9 +30,10 @@ from .pip import isolated, pip
 from .stages import Stage, complete, content_key
 from .unpack import MARKER, remove_tree, unpack_comfyui
 
-# torchaudio is left out: a build that does not match torch breaks ComfyUI's audio nodes at import, while
-# without it ComfyUI only logs a warning. requests is imported by ComfyUI and listed nowhere.
+# Left out for our own ComfyUI: a build that does not match torch breaks its audio nodes at import, while without it
+# that version only logs a warning. Newer ones import it.
 DROPPED = ("torchaudio",)
+# requests is imported by ComfyUI and listed nowhere.
 ADDED = ("requests", COMFY_CLI)
 PYTEST_PARTS = ("pytest", "hypothesis")
 
@@ -76,10 +78,11 @@ def _comfyui_stage(layout: Layout) -> Stage:
     return Stage(title, layout.comfyui / ".unpacked.json", lambda: key, make, marker.is_file)
 
 
-def comfyui_requirements(text: str) -> list[str]:
-    """The lines of ComfyUI's requirements.txt that are installed, and what it forgets to list."""
+def comfyui_requirements(text: str, version: str) -> list[str]:
+    """What is installed of the requirements.txt of ComfyUI of that version, and what it forgets to list."""
     lines = [line.split("#")[0].strip() for line in text.splitlines()]
-    return [line for line in lines if line and line not in DROPPED] + list(ADDED)
+    dropped = DROPPED if version == COMFYUI_VERSION else ()
+    return [line for line in lines if line and line not in dropped] + list(ADDED)
 
 
 def _install_stage(title: str, what: str, python: Path, stamp: Path, wanted: Callable[[], Sequence[str]]) -> Stage:
@@ -98,15 +101,16 @@ def _install_stage(title: str, what: str, python: Path, stamp: Path, wanted: Cal
     return Stage(title, stamp, lambda: content_key(*wanted()), make, lambda: not broken())
 
 
-def _packages_stage(layout: Layout) -> Stage:
+def _packages_stage(root: Path, venv: Path) -> Stage:
     def wanted() -> list[str]:
-        return comfyui_requirements((layout.comfyui / "requirements.txt").read_text(encoding="utf-8"))
+        listed = (root / "requirements.txt").read_text(encoding="utf-8")
+        return comfyui_requirements(listed, comfyui_version(root))
 
     return _install_stage(
         "installing ComfyUI's packages (about 6 GB on Linux)",
         "the packages ComfyUI needs",
-        venv_python(layout.venv),
-        layout.venv / ".packages.json",
+        venv_python(venv),
+        venv / ".packages.json",
         wanted,
     )
 
@@ -143,7 +147,7 @@ def own_stages(layout: Layout, extra: str | None) -> list[Stage]:
     stages = [
         _venv_stage("making a virtual environment", layout.venv),
         _comfyui_stage(layout),
-        _packages_stage(layout),
+        _packages_stage(layout.comfyui, layout.venv),
         _art_stage(layout, venv_python(layout.venv)),
     ]
     if extra:
@@ -182,9 +186,14 @@ def _needs_no_torch(requirement: str) -> bool:
 
 
 def guest_stages(layout: Layout, host: Host, extra: str | None) -> list[Stage]:
-    """The stages beside a ComfyUI of the user's own, whose Python is never changed."""
-    tools = venv_python(layout.tools)
+    """The stages beside a ComfyUI of the user's own, whose Python is never changed, but may be one that we made."""
+    tools, made = venv_python(layout.tools), layout.guest_venv(host.root)
     stages = [
+        *(
+            [_venv_stage("making a virtual environment for that ComfyUI", made), _packages_stage(host.root, made)]
+            if host.python == venv_python(made)
+            else []
+        ),
         _venv_stage("making a virtual environment for the tools", layout.tools),
         _install_stage(
             "installing comfy-cli",
@@ -209,7 +218,9 @@ EXTRA_FOLDERS = {"dev": "test_tools", "bench": "bench_tools"}
 
 def _guest_host(layout: Layout, root: Path, python: Path | None, extra: str | None) -> Host:
     require_version(root)
-    found = find_python(root, python, Path(sys.executable))
+    # Tests run a ComfyUI that nobody uses, so that it may well have no packages yet.
+    fallback = venv_python(layout.guest_venv(root)) if extra else None
+    found = find_python(root, python, Path(sys.executable), fallback)
     path = (getattr(layout, EXTRA_FOLDERS[extra]),) if extra else ()
     return Host(root, found, venv_python(layout.tools), layout.cli_home, ours=False, path=path)
 

@@ -12,7 +12,14 @@ from ...blocklora_core.host.composer.composer import Composed, apply_composer
 from ...blocklora_core.host.composer.prompt import concept_prompt
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.regions import OVERLAP_RULES, OverlapRule, Regions
-from ...blocklora_core.regions.composer.options import FILL_MEANS, PAPER, PRESETS, ComposerOptions
+from ...blocklora_core.regions.composer.options import (
+    DEFAULT_PRESET,
+    DEFAULTS,
+    FILL_MEANS,
+    PRESETS,
+    ComposerOptions,
+    preset_of,
+)
 from ...blocklora_core.reports.regions import regions_picture
 from ..schema import ComposerOptionsType, RegionsType, StackType, schema
 
@@ -56,13 +63,13 @@ class BlockLoRAConceptPrompt(io.ComfyNode):
 
 def _number(name: str, most: float, step: float, tooltip: str) -> Any:
     return io.Float.Input(
-        name, default=getattr(PAPER, name), min=0.0, max=most, step=step, round=False, tooltip=tooltip
+        name, default=getattr(DEFAULTS, name), min=0.0, max=most, step=step, round=False, tooltip=tooltip
     )
 
 
 def _whole(name: str, most: int, step: int, tooltip: str) -> Any:
     return io.Int.Input(
-        name, default=getattr(PAPER, name), min=1 if step == 2 else 0, max=most, step=step, tooltip=tooltip
+        name, default=getattr(DEFAULTS, name), min=1 if step == 2 else 0, max=most, step=step, tooltip=tooltip
     )
 
 
@@ -74,15 +81,15 @@ class BlockLoRAComposerOptions(io.ComfyNode):
         return schema(
             "BlockLoRAComposerOptions",
             "BlockLoRA Composer Options",
-            description="Every weight and schedule of LoRA-Composer, in place of a preset. The defaults are the paper's.",
+            description="Every weight and schedule of LoRA-Composer, in place of a preset. The defaults are those of the default preset.",
             inputs=[
                 _number("enhancement", 1000.0, 0.1, "Weight of L_ce: the concept lights up in its box. Paper 1, code 8."),
                 _number("fill", 1000.0, 0.05, "Weight of L_fill: it fills the box. Paper 0.25, code 2."),
                 _number("region", 1000.0, 0.1, "Weight of L_region: the box does not look outside. Paper 0.8, code 10."),
-                io.Boolean.Input("centred", default=PAPER.centred, tooltip="L_ce counts the middle of a box more than its edges."),
+                io.Boolean.Input("centred", default=DEFAULTS.centred, tooltip="L_ce counts the middle of a box more than its edges."),
                 _number("gaussian_sigma", 100.0, 0.1, "How wide the middle is; the box reaches from -1 to 1."),
                 _number("top_k", 1.0, 0.05, "Share of the box's area whose highest values count."),
-                io.Combo.Input("fill_mean", options=list(FILL_MEANS), default=PAPER.fill_mean, tooltip="L_fill is a mean over the box's rows and columns (paper), or over the whole map's (code)."),
+                io.Combo.Input("fill_mean", options=list(FILL_MEANS), default=DEFAULTS.fill_mean, tooltip="L_fill is a mean over the box's rows and columns (paper), or over the whole map's (code)."),
                 _whole("smoothing_kernel", 99, 2, "Side of the filter that smooths the maps, an odd number."),
                 _number("smoothing_sigma", 100.0, 0.1, "Width of that filter, as the code has it."),
                 _number("step_size", 10000.0, 1.0, "How far each step moves the latents. 0 leaves them."),
@@ -124,7 +131,7 @@ class BlockLoRAComposer(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with: with the concepts merged into it, or the base with a stack."),
                 RegionsType.Input("regions", tooltip="The regions, from BlockLoRA Region, with prompts of BlockLoRA Concept Prompt."),
-                io.Combo.Input("preset", options=list(PRESETS), default="paper", tooltip="Weights of the paper, or of its authors' code, which are much stronger and were found on SD1.5."),
+                io.Combo.Input("preset", options=list(PRESETS), default=DEFAULT_PRESET, tooltip="How hard guidance pulls. gentle: the paper's weights with the step of its authors' code. medium: the same, each step twice as far. strong: the weights of the authors' code, found on SD1.5, eight times as hard as gentle and more."),
                 _part("injection", "Concepts of the stack act in their regions' prompts and pixels."),
                 _part("enhancement", "Guidance: each concept lights up in its box (L_ce)."),
                 _part("fill", "Guidance: it fills the box (L_fill)."),
@@ -143,11 +150,20 @@ class BlockLoRAComposer(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, preset: str) -> bool | str:
+        """In place of the host's look into the list, which would refuse what presets were called in 0.1."""
+        try:
+            preset_of(preset)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls, model: Any, regions: Regions, preset: str, overlap: OverlapRule, stack: Stack | None = None,
         options: ComposerOptions | None = None, **parts: bool,
     ) -> io.NodeOutput:  # fmt: skip
-        chosen = _chosen(PRESETS[preset] if options is None else options, parts)
+        chosen = _chosen(preset_of(preset) if options is None else options, parts)
         composed = apply_composer(model, regions, chosen, overlap, stack or ())
         image, report = to_image(regions_picture(regions, overlap)), _report(composed, chosen)
         return io.NodeOutput(composed.model, image, report, ui=ui.PreviewText(report))

@@ -61,7 +61,15 @@ class BlockLoRARegion(io.ComfyNode):
         feather: float, priority: int, mask: torch.Tensor | None = None, negative: Any = None, regions: Regions = (),
     ) -> io.NodeOutput:  # fmt: skip
         shape = _shape(Box(x, y, width, height), mask)
-        region = Region(shape, positive, negative, concept.strip(), weight, feather, priority)
+        region = Region(
+            shape,
+            positive,
+            negative=negative,
+            concept=concept.strip(),
+            weight=weight,
+            feather=feather,
+            priority=priority,
+        )
         return io.NodeOutput((*regions, region))
 
 

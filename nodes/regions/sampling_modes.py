@@ -22,7 +22,7 @@ def _report(sampled: Sampled, mode: str, every: int) -> str:
     if sampled.text_layers:
         lines.append(f"{sampled.text_layers} layers of text encoders were averaged: a prompt is encoded once.")
     for label, stems in sampled.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 

@@ -28,9 +28,10 @@ from ...blocklora_core.evaluation import (
     with_reference,
 )
 from ...blocklora_core.host.evaluate.clip_embedder import ClipEmbedder
-from ...blocklora_core.host.evaluate.evaluate import PROMPTS, EvaluateJob, evaluate, parse_counts
+from ...blocklora_core.host.evaluate.evaluate import evaluate
 from ...blocklora_core.host.evaluate.generate import Sampling
-from ...blocklora_core.host.evaluate.progress import NodeWatcher
+from ...blocklora_core.host.evaluate.job import PROMPTS, EvaluateJob, parse_counts
+from ...blocklora_core.host.evaluate.progress import NodeProgress
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.merge import METHODS, Options, Overlap
 from ..schema import ReferencesType, StackType, advanced, schema
@@ -144,12 +145,22 @@ class BlockLoRAEvaluate(io.ComfyNode):
         sampler_name: str, scheduler: str, size: int, seed: int, text_clip: Any = None, batch: int = 4, **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
         job = EvaluateJob(
-            prompts.splitlines(), pictures, parse_counts(counts, len(stack)), drift, method, overlap, Options(**options),
-            Sampling(steps, cfg, sampler_name, scheduler, size, seed, batch),
-        )  # fmt: skip
-        watcher = NodeWatcher(cls.hidden.unique_id, steps)
+            prompts=prompts.splitlines(),
+            pictures=pictures,
+            counts=parse_counts(counts, len(stack)),
+            drift=drift,
+            method=method,
+            overlap=overlap,
+            options=Options(**options),
+            sampling=Sampling(
+                steps=steps, cfg=cfg, sampler=sampler_name, scheduler=scheduler, size=size, seed=seed, batch=batch
+            ),
+        )
+        callback = NodeProgress(cls.hidden.unique_id, steps)
         embedder = ClipEmbedder(clip_vision, text_clip)
-        found = evaluate((model, clip, vae), stack, references, embedder, job, watcher)
+        found = evaluate(
+            (model, clip, vae), stack=stack, references=references, embedder=embedder, job=job, callback=callback
+        )
         return _output(found.evaluation, torch.cat([*found.pictures.values()]).float() / 255)
 
 

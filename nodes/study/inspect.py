@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
+from ...blocklora_core.host.interrupt import cancellable
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.reports.inspection import inspect, report_picture, table, text
 from ..schema import StackType, schema
@@ -31,8 +32,9 @@ class BlockLoRAInspect(io.ComfyNode):
 
     @classmethod
     def execute(cls, stack: Stack) -> io.NodeOutput:
-        inspection = inspect(stack)
-        report, image = text(inspection), to_image(report_picture(stack, inspection))
+        with cancellable():
+            inspection = inspect(stack)
+            report, image = text(inspection), to_image(report_picture(stack, inspection))
         shown = {**ui.PreviewText(report).as_dict(), **ui.PreviewImage(image).as_dict()}
         return io.NodeOutput(report, table(inspection), image, ui=shown)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
-from ...blocklora_core.host.train.folders import fingerprint, picture_folders, read_pictures
+from ...blocklora_core.host.train.folders import folder_hash, picture_folders, read_pictures
 from ..schema import schema
 
 
@@ -16,18 +16,18 @@ class BlockLoRAImages(io.ComfyNode):
         return schema(
             "BlockLoRAImages",
             "BlockLoRA Images + Captions",
-            description="Reads a folder of pictures below ComfyUI's input folder, and the .txt caption beside each.",
+            description="Reads a folder of pictures below ComfyUI's input folder, and the caption file beside each.",
             search_aliases=["load image folder", "dataset", "captions"],
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=picture_folders(),
-                    tooltip="A folder below ComfyUI's input folder that holds pictures. New folders show after a refresh (R).",
+                    tooltip="A folder below ComfyUI's input folder that holds pictures, or folders named 10_name class. New ones show after a refresh (R).",
                 ),
                 io.String.Input(
                     "default_caption",
                     default="",
-                    tooltip="Caption of pictures that have no .txt file of the same name. The concept's name is added by Train.",
+                    tooltip="Caption of pictures that have no .txt or .caption file of the same name. The concept's name is added by Train.",
                 ),
             ],
             outputs=[
@@ -45,11 +45,12 @@ class BlockLoRAImages(io.ComfyNode):
 
     @classmethod
     def execute(cls, folder: str, default_caption: str) -> io.NodeOutput:
-        return io.NodeOutput(*read_pictures(folder, default_caption))
+        read = read_pictures(folder, default_caption)
+        return io.NodeOutput(read.pictures, read.captions, read.masks, ui=ui.PreviewText(read.report))
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:
-        return f"{fingerprint(folder)} {default_caption}"
+        return f"{folder_hash(folder)} {default_caption}"
 
 
 NODES = [BlockLoRAImages]

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...blocklora_core.concept.rows import LAYOUTS, MOST_SLOTS, Layout, Scheme
+from ...blocklora_core.concept.rows import MOST_SLOTS, Scheme
 from ...blocklora_core.training import TrainConfig, TrainSettings
 from ...blocklora_core.training.data.captions import TEMPLATES, CaptionRules
 from ...blocklora_core.training.optimisation.optimizers import OPTIMIZERS
@@ -85,14 +85,12 @@ def _block_inputs() -> list[Any]:
 
 
 def _further_inputs() -> list[Any]:
-    scheme = Scheme()
     return [
         _number("text_learning_rate", 1.0, 0.00001, "The text encoders learn too, in the same kind of layers. 0 leaves them; a tenth of Train's learning_rate is usual."),
         _whole("prior_pictures", 0, 1000, "Prior preservation: the base makes this many pictures of the class word first, and they are learnt along. 0 for none; 50 is usual."),
         _number("prior_weight", 10.0, 0.1, "How much the loss of those pictures counts."),
         _number("attention_weight", 1.0, 0.01, "Attention regularisation: outside the masks, nothing may look at the concept's token. Needs masks; 0.01 is Mix-of-Show's. 0 turns it off."),
-        io.Int.Input("slots", default=scheme.slots, min=1, max=MOST_SLOTS, tooltip="How many row blocks there are: so many concepts merge freely, if all are trained with one number."),
-        io.Combo.Input("layout", options=list(LAYOUTS), default=scheme.layout, tooltip="A slot's rows stand together, or every so many. Merge freely only with others of the same layout."),
+        io.Int.Input("slots", default=Scheme().slots, min=1, max=MOST_SLOTS, tooltip="How many row blocks there are: so many concepts merge freely, if all are trained with one number."),
     ]  # fmt: skip
 
 
@@ -102,6 +100,15 @@ def _caption_inputs() -> list[Any]:
         io.Boolean.Input("caption_shuffle", default=RULES.shuffle, tooltip="Parts between commas come in another order each time; the first stays in front."),
         io.Combo.Input("caption_template", options=list(TEMPLATES), default=RULES.template, tooltip="Wraps each caption in a phrase such as 'a photo of': choose what the concept is."),
     ]  # fmt: skip
+
+
+def _emphasis_input() -> Any:
+    return io.Boolean.Input(
+        "caption_emphasis",
+        default=RULES.emphasis,
+        optional=True,
+        tooltip="Brackets in captions weigh words, as (red:1.2) does in prompts. Off: they are just brackets.",
+    )
 
 
 def _keeping_inputs() -> list[Any]:
@@ -125,7 +132,7 @@ class BlockLoRATrainSettings(io.ComfyNode):
             search_aliases=["optimizer", "scheduler", "train settings"],
             inputs=[
                 *_optimizer_inputs(), *_loss_inputs(), *_block_inputs(), *_further_inputs(), *_caption_inputs(),
-                *_keeping_inputs(),
+                *_keeping_inputs(), _emphasis_input(),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="To the settings input of BlockLoRA Train.")],
         )  # fmt: skip
@@ -141,13 +148,13 @@ class BlockLoRATrainSettings(io.ComfyNode):
         sample_prompt: str,
         niche_captions: str,
         slots: int,
-        layout: Layout,
+        caption_emphasis: bool = False,
         **fields: Any,
     ) -> io.NodeOutput:
-        rules = CaptionRules(caption_dropout, caption_shuffle, caption_template)
+        rules = CaptionRules(caption_dropout, caption_shuffle, caption_template, caption_emphasis)
         prompts = tuple(line.strip() for line in niche_captions.splitlines() if line.strip())
         fields = {**fields, "captions": rules, "sample_prompt": sample_prompt.strip(), "niche_captions": prompts}
-        fields["scheme"] = Scheme(slots=slots, layout=layout)
+        fields["scheme"] = Scheme(slots=slots)
         erasure = {"per_sample": erasure_per_sample, "rescale": erasure_rescale}
         return io.NodeOutput(TrainSettings(_changed(fields, DEFAULTS), _changed(erasure, vars(ERASURE))))
 

@@ -179,11 +179,21 @@ class BlockLoRATrain(io.ComfyNode):
         )
         settings = one.get("settings") or TrainSettings()
         job = TrainJob(
-            Concept(one["concept"].strip(), one["class_word"].strip()), images, captions, settings.apply(config),
-            one["slot"], one.get("resolution", 512), one.get("layers", "attention"), one.get("precision", AUTO),
-            one.get("checkpointing", False), cls.hidden.unique_id, masks or (), one.get("resume", True),
-            one.get("train_again", False), one.get("layer_pattern", "").strip(),
-        )  # fmt: skip
+            concept=Concept(one["concept"].strip(), one["class_word"].strip()),
+            images=images,
+            captions=captions,
+            config=settings.apply(config),
+            slot=one["slot"],
+            resolution=one.get("resolution", 512),
+            layers=one.get("layers", "attention"),
+            precision=one.get("precision", AUTO),
+            checkpointing=one.get("checkpointing", False),
+            node_id=cls.hidden.unique_id,
+            masks=masks or (),
+            resume=one.get("resume", True),
+            again=one.get("train_again", False),
+            layer_pattern=one.get("layer_pattern", "").strip(),
+        )
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)
         curve = loss_curve(result.losses, config.steps, job.concept.name, result.samples)

@@ -1,5 +1,5 @@
 """What one does with trained concepts: load, join, merge, export."""
 
-from . import export, files, grams, merge, slots
+from . import export, files, grams, loader, merge, slots
 
-NODES = [*files.NODES, *merge.NODES, *grams.NODES, *export.NODES, *slots.NODES]
+NODES = [*loader.NODES, *files.NODES, *merge.NODES, *grams.NODES, *export.NODES, *slots.NODES]

@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
-from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, Wish, export
+from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, ExportJob, export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
-from ..schema import schema
-from .merge import BlockLoRAMerge
+from ..schema import node_id, schema
+from .merge import KEEP_APART, keep_apart_input, merge_inputs, prepared
 
 MOST_RANK = 4096
 
@@ -30,9 +30,9 @@ def _prompts(exported: Exported) -> list[str]:
     lines = [f"  {name}: write {word} in stock prompts" for name, word in exported.embeddings.items()]
     if lines:
         lines.insert(0, "Tokens, saved as embeddings:")
-    if exported.silent:
+    if exported.layerwise:
         lines.append(
-            f"No embedding file can hold the layer-wise tokens of {', '.join(exported.silent)}: prompts know them only "
+            f"No embedding file can hold the layer-wise tokens of {', '.join(exported.layerwise)}: prompts know them only "
             "after BlockLoRA Merge."
         )
     return lines
@@ -49,7 +49,7 @@ def _report(applied: Applied, exported: Exported) -> str:
         lines.append(f"An exact file would have rank {_span(exported.full_ranks)}: the concepts' ranks add up.")
     lines += [*_prompts(exported), *applied.merged.notes]
     for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 
@@ -65,7 +65,7 @@ class BlockLoRAExport(io.ComfyNode):
             search_aliases=["save merged lora", "bake"],
             is_output_node=True,
             inputs=[
-                *BlockLoRAMerge.define_schema().inputs,
+                *merge_inputs(),
                 io.String.Input("name", default="blocklora/merged", tooltip="The file's name in your loras folder; may hold a subfolder."),
                 io.Combo.Input(
                     "dtype", options=[AUTO, *DTYPES], default=AUTO,
@@ -79,21 +79,24 @@ class BlockLoRAExport(io.ComfyNode):
                     "if_exists", options=["keep both", "overwrite"], default="keep both",
                     tooltip="What to do when the file is there already: save beside it with a number, or replace it.",
                 ),
+                keep_apart_input(),
             ],
             outputs=[
                 io.String.Output(display_name="path", tooltip="The file written."),
                 io.String.Output(display_name="report", tooltip="Its size, rank and loss, and what to write in prompts."),
             ],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
     def execute(
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, name: str, dtype: str, max_rank: int,
-        if_exists: str, **options: Any,
+        if_exists: str, keep_apart: str = KEEP_APART[0], **options: Any,
     ) -> io.NodeOutput:  # fmt: skip
-        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
-        exported = export(applied, stack, Wish(name, dtype, max_rank, if_exists == "overwrite"))
-        report = _report(applied, exported)
+        stack, method, told = prepared(stack, model, clip, method, overlap, keep_apart, node_id(cls))
+        applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
+        exported = export(applied, stack, ExportJob(name, dtype, max_rank, if_exists == "overwrite"))
+        report = "\n".join([_report(applied, exported), *told])
         return io.NodeOutput(str(exported.path), report, ui=ui.PreviewText(report))
 
 

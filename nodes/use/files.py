@@ -13,6 +13,7 @@ from ...blocklora_core.files.formats import files_of
 from ...blocklora_core.files.io import load
 from ...blocklora_core.files.shown import NOTE, trigger_words
 from ...blocklora_core.host.disk import lora_file, save_stack
+from ...blocklora_core.host.ledger import release_saved
 from ..schema import StackType, advanced, schema
 
 STACK_INPUTS = 8
@@ -46,6 +47,8 @@ class BlockLoRASave(io.ComfyNode):
     @classmethod
     def execute(cls, stack: Stack, prefix: str, if_exists: str) -> io.NodeOutput:
         saved, paths = save_stack(stack, prefix, overwrite=if_exists == "overwrite")
+        for lora in saved:
+            release_saved(lora)
         text = "\n".join(map(str, paths))
         return io.NodeOutput(saved, text, ui=ui.PreviewText(text))
 
@@ -135,12 +138,12 @@ class BlockLoRAStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, **inputs: Any) -> io.NodeOutput:
-        joined = []
+        found = []
         for number in range(1, STACK_INPUTS + 1):
             factor = inputs.get(f"strength_{number}", 1.0)
             for lora in inputs.get(f"stack_{number}") or ():
-                joined.append(lora.with_strength(lora.strength * factor, lora.effective_strength_clip * factor))
-        return io.NodeOutput(tuple(joined))
+                found.append(lora.with_strength(lora.strength * factor, lora.effective_strength_clip * factor))
+        return io.NodeOutput(tuple(found))
 
 
 NODES = [BlockLoRASave, BlockLoRALoad, BlockLoRAStack]

@@ -9,9 +9,12 @@ from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.concept.rows import describe
+from ...blocklora_core.host.base import usual_size
+from ...blocklora_core.host.train.collect import CollectJob
+from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
-from ...blocklora_core.merge import DEFAULTS, METHODS, Options, Overlap
-from ..schema import StackType, advanced, schema
+from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap
+from ..schema import StackType, advanced, node_id, schema
 
 
 def _line(lora: Any) -> str:
@@ -25,7 +28,17 @@ def _line(lora: Any) -> str:
     return f"  {lora.concept.name}: {held}{rows}, {', '.join(parts) or 'no layers of its own'}"
 
 
-def _report(applied: Applied, seconds: float) -> str:
+KEEP_APART = ("on", "off (plain sum, as chained loaders)")
+
+
+def keep_apart_input() -> Any:
+    return io.Combo.Input(
+        "keep_apart", options=list(KEEP_APART), default=KEEP_APART[0], optional=True,
+        tooltip="Plain LoRAs do not mix: each is sampled once for what it sees, and that is kept for all later runs. Off adds them as chained loaders do.",
+    )  # fmt: skip
+
+
+def report_of(applied: Applied, seconds: float) -> str:
     merged = applied.merged
     lines = [
         f"{merged.concepts} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
@@ -35,7 +48,7 @@ def _report(applied: Applied, seconds: float) -> str:
         *merged.notes,
     ]
     for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers are not in this model and were left out, e.g. {stems[0]}")
+        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
     return "\n".join(lines)
 
 
@@ -65,6 +78,33 @@ def option_inputs() -> list[Any]:
     ]  # fmt: skip
 
 
+def merge_inputs() -> list[Any]:
+    """What every node that merges a stack takes, but for `keep_apart_input`."""
+    return [
+        io.Model.Input("model", tooltip="The base model the concepts were trained on."),
+        io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
+        StackType.Input("stack", tooltip="The concepts to merge."),
+        io.Combo.Input(
+            "method", options=["auto", *METHODS], default="auto",
+            tooltip="auto takes fused when every file carries its Grams (gradient_fusion when they share rows), else per_row. See the help page.",
+        ),
+        io.Combo.Input(
+            "overlap", options=list(get_args(Overlap)), default="error",
+            tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one. Plain LoRAs under auto never stop.",
+        ),
+        *option_inputs(),
+    ]  # fmt: skip
+
+
+def prepared(
+    stack: Stack, model: Any, clip: Any, method: str, overlap: Overlap, keep_apart: str, node: str | None
+) -> tuple[Stack, str, tuple[str, ...]]:
+    """The stack and the method that `method` comes to, and what to tell; under auto plain LoRAs get their Grams."""
+    if method != AUTO or overlap != "error":
+        return stack, method, ()
+    return apart_or_summed(stack, model, clip, keep_apart, CollectJob(size=usual_size(model), node_id=node))
+
+
 class BlockLoRAMerge(io.ComfyNode):
     """Merges any number of concepts into MODEL and CLIP."""
 
@@ -75,34 +115,24 @@ class BlockLoRAMerge(io.ComfyNode):
             "BlockLoRA Merge",
             description="Merges any number of concepts in an instant. Stock nodes work with what comes out; prompts understand each name.",
             search_aliases=["apply lora", "load lora", "combine"],
-            inputs=[
-                io.Model.Input("model", tooltip="The base model the concepts were trained on."),
-                io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
-                StackType.Input("stack", tooltip="The concepts to merge."),
-                io.Combo.Input(
-                    "method", options=["auto", *METHODS], default="auto",
-                    tooltip="auto takes fused when every file carries its Grams (gradient_fusion when they share rows), else per_row. See the help page.",
-                ),
-                io.Combo.Input(
-                    "overlap", options=list(get_args(Overlap)), default="error",
-                    tooltip="When two files hold the same rows: stop, share the rows, or give them to the earlier one.",
-                ),
-                *option_inputs(),
-            ],
+            inputs=[*merge_inputs(), keep_apart_input()],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The merged model."),
                 io.Clip.Output(display_name="CLIP", tooltip="The text encoder that understands the names."),
                 io.String.Output(display_name="report", tooltip="What was merged, and how."),
             ],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, **options: Any
-    ) -> io.NodeOutput:
+        cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, keep_apart: str = KEEP_APART[0],
+        **options: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        stack, method, told = prepared(stack, model, clip, method, overlap, keep_apart, node_id(cls))
         started = time.perf_counter()
-        applied = apply_merge(stack, model, clip, method, overlap, Options(**options))
-        report = _report(applied, time.perf_counter() - started)
+        applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
+        report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 
 

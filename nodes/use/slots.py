@@ -5,17 +5,20 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...blocklora_core.files.slots import describe_tables
-from ...blocklora_core.host.ledger import given_slots, slot_tables, slots_state
+from ...blocklora_core.host.ledger import given_slots, passed_over, slot_tables, slots_state
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.reports.slots import slot_picture
 from ..schema import schema
 
 
 def _session() -> str:
-    lines = [
-        f"  {base}, slot {slot} of {scheme.slots} {scheme.layout}: {name}" for base, scheme, slot, name in given_slots()
-    ]
-    return "\n".join(["", "Given to trainings of this session, saved or not:", *lines]) if lines else ""
+    lines = [f"  {base}, slot {slot} of {scheme.slots}: {name}" for base, scheme, slot, name in given_slots()]
+    return "\n".join(["", "Given to trainings, not saved yet:", *lines]) if lines else ""
+
+
+def _passed_over() -> str:
+    lines = [f"  {path.name}: {reason}" for path, reason in passed_over().items()]
+    return "\n".join(["", "Passed over, as they cannot be read:", *lines]) if lines else ""
 
 
 class BlockLoRASlots(io.ComfyNode):
@@ -39,7 +42,7 @@ class BlockLoRASlots(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         found = slot_tables()
-        report, image = describe_tables(found) + _session(), to_image(slot_picture(found))
+        report, image = describe_tables(found) + _session() + _passed_over(), to_image(slot_picture(found))
         shown = {**ui.PreviewText(report).as_dict(), **ui.PreviewImage(image).as_dict()}
         return io.NodeOutput(report, image, ui=shown)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.gram import Grams
-from blocklora_core.concept.keys import parts
+from blocklora_core.concept.keys import fused_parts
 from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 
@@ -42,7 +42,7 @@ def make_layer(
     """A random layer for a weight of `shape` (m, n[, kh, kw])."""
     rows = all_rows(shape[0])
     if scheme is not None and slot is not None:
-        rows = scheme.rows(slot, shape[0], parts(name))
+        rows = scheme.rows(slot, shape[0], fused_parts(name))
     random = generator(seed)
     up = torch.randn(count(rows), rank, *[1] * (len(shape) - 2), generator=random).to(dtype)
     down = torch.randn(rank, *shape[1:], generator=random).to(dtype)

@@ -21,6 +21,20 @@ def test_without_rules_the_caption_stays_and_nothing_is_drawn() -> None:
     assert torch.equal(random.get_state(), before)
 
 
+@pytest.mark.parametrize(
+    ("caption", "plain"),
+    [
+        ("miku (vocaloid), hat", r"miku \(vocaloid\), hat"),
+        (r"miku \(vocaloid\)", r"miku \(vocaloid\)"),
+        ("a (red:1.2) hat", r"a \(red:1.2\) hat"),
+        ("no brackets", "no brackets"),
+    ],
+)
+def test_brackets_are_just_brackets_unless_emphasis_is_wanted(caption: str, plain: str) -> None:
+    assert CaptionRules().apply(caption, generator()) == plain
+    assert CaptionRules(emphasis=True).apply(caption, generator()) == caption
+
+
 @given(st.integers(0, 1000))
 def test_shuffling_keeps_the_first_tag_and_all_others(seed: int) -> None:
     tags = CaptionRules(shuffle=True).apply("a <hero>, red, tall,  old", generator(seed)).split(", ")

@@ -13,7 +13,7 @@ from blocklora_core.concept.rows import Scheme
 from blocklora_core.training import AdaptedLayer
 from blocklora_core.training.adapters.trainable import AdapterSet, RowBlockAdapter
 from blocklora_core.training.checkpointing import checkpointed, heavy_blocks
-from blocklora_core.training.regularisers.erasure import Erasure
+from blocklora_core.training.regularisers.erasure import Erasure, HeldErasure
 from tests.core.samples import generator
 
 WIDTH = 16
@@ -116,7 +116,7 @@ def test_erasure_is_drawn_anew_at_each_step() -> None:
             drawn.append(held._masks.apply("layer", torch.ones(1, 256)))
             assert torch.equal(drawn[-1], held._masks.apply("layer", torch.ones(1, 256)))
     assert not torch.equal(*drawn)
-    assert torch.equal(drawn[0], erasure.apply(torch.ones(1, 256), generator=two))
+    assert torch.equal(drawn[0], HeldErasure(erasure, two).apply("layer", torch.ones(1, 256)))
 
 
 def test_nothing_is_computed_twice_without_gradients() -> None:

@@ -21,7 +21,15 @@ from blocklora_core.regions.composer.losses import (
     region_loss,
 )
 from blocklora_core.regions.composer.maps import outside_probabilities, smooth, token_probabilities
-from blocklora_core.regions.composer.options import CODE, PAPER, PRESETS, ComposerOptions
+from blocklora_core.regions.composer.options import (
+    CODE,
+    DEFAULT_PRESET,
+    FORMER_NAMES,
+    PAPER,
+    PRESETS,
+    ComposerOptions,
+    preset_of,
+)
 from blocklora_core.regions.composer.region_mask import BLOCKED, groups, isolated_attention, logits, visible
 from blocklora_core.regions.composer.reinit import best_corner, extent, reinitialised
 from blocklora_core.regions.composer.schedule import goes_on, step_sizes
@@ -410,11 +418,21 @@ def test_corners_and_extents() -> None:
 def test_the_presets_are_the_papers_and_the_codes_numbers() -> None:
     assert (PAPER.enhancement, PAPER.fill, PAPER.region) == (1.0, 0.25, 0.8)
     assert (CODE.enhancement, CODE.fill, CODE.region) == (8.0, 2.0, 10.0)
-    for options in PRESETS.values():
+    assert PRESETS["gentle"] == PAPER and PRESETS["strong"] == CODE
+    for options in (PAPER, CODE):
         assert (options.step_size, options.first_scale, options.last_scale) == (20.0, 1.0, 0.5)
         assert (options.last_step, options.patience, options.top_k) == (25, 5, 0.2)
         assert (options.smoothing_kernel, options.smoothing_sigma) == (3, 0.5)
         assert options.injection and options.isolation and options.reinitialise and options.guides
+
+
+def test_presets_differ_in_how_hard_they_guide_and_keep_their_former_names() -> None:
+    assert DEFAULT_PRESET in PRESETS and set(FORMER_NAMES.values()) <= set(PRESETS)
+    pulls = [options.enhancement * options.step_size for options in PRESETS.values()]
+    assert pulls == sorted(pulls) and len(set(pulls)) == len(pulls)
+    assert preset_of("paper") == PAPER and preset_of("code") == CODE and preset_of("gentle") == PAPER
+    with pytest.raises(ValueError, match="expected a preset among gentle"):
+        preset_of("fierce")
 
 
 def test_what_needs_no_gradient_says_so() -> None:

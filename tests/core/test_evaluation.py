@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from blocklora_core.evaluation import (
+    ConceptScores,
     Interval,
+    Measured,
     accuracy,
     bootstrap,
     confusion,
@@ -24,6 +26,7 @@ from blocklora_core.evaluation import (
     mean_alignment,
     nearest,
     retention,
+    summarise,
     text_alignment,
 )
 from tests.core.samples import generator
@@ -173,6 +176,54 @@ def test_the_interval_is_that_of_a_bootstrap_by_hand() -> None:
     wider = bootstrap(given_groups, draws=4000, level=0.99)
     assert wider.low < found.low and found.high < wider.high
     assert bootstrap(given_groups, seed=1) != bootstrap(given_groups, seed=2)
+
+
+def test_runs_are_drawn_between_concepts_and_pictures() -> None:
+    """Against the same by hand, in three stages."""
+    random = generator(5)
+    nested = [[[0.1, 0.2], [0.8, 0.9], [0.5, 0.4]], [[0.3, 0.1], [0.2, 0.2], [0.9, 1.0]]]
+    drawn = []
+    for _ in range(4000):
+        means = []
+        for at in torch.randint(2, (2,), generator=random):
+            for run in torch.randint(3, (3,), generator=random):
+                members = torch.randint(2, (2,), generator=random)
+                means.append(sum(nested[at][run][member] for member in members) / 2)
+        drawn.append(sum(means) / 6)
+    low, high = torch.quantile(torch.tensor(drawn), torch.tensor([0.025, 0.975])).tolist()
+    flat = [[score for run in group for score in run] for group in nested]
+    found = bootstrap(flat, draws=4000, runs=3)
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
+    pooled = bootstrap(flat, draws=4000)
+    assert pooled.mean == pytest.approx(found.mean)
+    assert pooled.high - pooled.low < found.high - found.low, "pictures of one training are not independent"
+
+
+def test_pictures_of_one_training_are_no_new_evidence() -> None:
+    """Copies of every picture change nothing: only its training was drawn."""
+    few, many = [[0.0, 1.0, 1.0]] * 2, [[0.0] * 8 + [1.0] * 16] * 2
+    assert bootstrap(few, runs=3).high == pytest.approx(bootstrap(many, runs=3).high, abs=0.02)
+    assert bootstrap(many).high < bootstrap(many, runs=3).high
+
+
+def test_every_run_has_as_many_pictures() -> None:
+    with pytest.raises(ValueError, match=r"Expected as many scores of each of 2 runs, got groups of \[4, 3\]"):
+        bootstrap([[0.1] * 4, [0.2] * 3], runs=2)
+
+
+def test_retention_draws_runs_too() -> None:
+    merged, single = {"<a>": [0.1, 0.1, 0.9, 0.9]}, {"<a>": [1.0] * 4}
+    by_run, pooled = retention(merged, single, runs=2), retention(merged, single)
+    assert by_run is not None and pooled is not None and by_run.mean == pooled.mean
+    assert (by_run.low, by_run.high) == (pytest.approx(0.1), pytest.approx(0.9))
+    assert pooled.high - pooled.low <= by_run.high - by_run.low
+
+
+def test_a_summary_draws_the_runs_of_what_was_measured() -> None:
+    scores = {"<a>": ConceptScores((0.1,) * 8 + (0.9,) * 8, (), ("<a>",) * 8 + ("<b>",) * 8)}
+    one, two = (summarise(Measured("m", scores, runs=runs), None) for runs in (1, 2))
+    assert one.image.mean == two.image.mean and one.image != two.image
+    assert (two.accuracy.low, two.accuracy.high) == (0.0, 1.0)
 
 
 def test_a_bootstrap_in_parts_is_sound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from blocklora_core.evaluation import (
+    Annotation,
     ConceptScores,
     Evaluation,
     Judge,
     Measured,
     NoTextError,
     Reference,
-    Shown,
     as_dict,
     as_seen,
     evaluate_pictures,
@@ -181,8 +181,8 @@ def test_the_picture_shows_what_was_measured() -> None:
 
 def test_boxes_are_read() -> None:
     assert parse_boxes("0, 0.5, 0.25, 0.5, <red>, a red, bright\n\n 4,4,8,8,<blue>") == [
-        Shown("<red>", "a red, bright", (0.0, 0.5, 0.25, 0.5)),
-        Shown("<blue>", "", (4.0, 4.0, 8.0, 8.0)),
+        Annotation("<red>", "a red, bright", (0.0, 0.5, 0.25, 0.5)),
+        Annotation("<blue>", "", (4.0, 4.0, 8.0, 8.0)),
     ]
     for bad in ("0, 0, 1, <red>, a red", "0, 0, 1, 1", "a, b, c, d, <red>, e"):
         with pytest.raises(ValueError, match="expected x, y, width, height, <concept>, prompt in each line"):
@@ -190,8 +190,13 @@ def test_boxes_are_read() -> None:
 
 
 def test_whole_pictures_take_one_line_or_one_each() -> None:
-    assert whole_pictures(["<red>"], ["a", "b"], 2) == [Shown("<red>", "a", picture=0), Shown("<red>", "b", picture=1)]
-    assert whole_pictures([], ["a"], 2) == [] and whole_pictures(["<red>"], [], 1) == [Shown("<red>", "", picture=0)]
+    assert whole_pictures(["<red>"], ["a", "b"], 2) == [
+        Annotation("<red>", "a", picture=0),
+        Annotation("<red>", "b", picture=1),
+    ]
+    assert whole_pictures([], ["a"], 2) == [] and whole_pictures(["<red>"], [], 1) == [
+        Annotation("<red>", "", picture=0)
+    ]
     with pytest.raises(ValueError, match="Concepts: expected one line for each of the 3 pictures, or one, got 2"):
         whole_pictures(["<red>", "<blue>"], [], 3)
 
@@ -221,4 +226,4 @@ def test_given_pictures_need_something_to_be_seen_and_references() -> None:
     with pytest.raises(ValueError, match="expected the concept that each picture shows, or boxes, got neither"):
         evaluate_pictures(plain("<red>"), [], REFERENCES, judge)
     with pytest.raises(ValueError, match="<x>: expected reference pictures"):
-        evaluate_pictures(plain("<red>"), [Shown("<x>", "")], REFERENCES, judge)
+        evaluate_pictures(plain("<red>"), [Annotation("<x>", "")], REFERENCES, judge)

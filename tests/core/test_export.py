@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from blocklora_core.concept.adapters import Adapter
 from blocklora_core.concept.concept import BlockLoRA, Concept, Stack
 from blocklora_core.concept.layer import Layer
-from blocklora_core.concept.rows import LAYOUTS, Scheme, all_rows
+from blocklora_core.concept.rows import Scheme, all_rows
 from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, merge
 from blocklora_core.merge.export import flat, in_dtype, relative_error, smallest_exact, truncated
@@ -25,7 +25,7 @@ METHOD_NAMES = sorted(METHODS)
 @st.composite
 def stacks(draw: st.DrawFn) -> Stack:
     """One to four concepts with Grams, row blocks of one scheme or plain ones, with layers and scales of their own."""
-    scheme = draw(st.sampled_from([None, *(Scheme(slots=s, layout=layout) for s in (4, 16) for layout in LAYOUTS)]))
+    scheme = draw(st.sampled_from([None, Scheme(slots=4), Scheme(slots=16)]))
     seed, found = draw(st.integers(0, 10**6)), []
     for slot in range(draw(st.integers(1, 4))):
         names = draw(st.sets(st.sampled_from(sorted(SHAPES)), min_size=1))

@@ -14,7 +14,7 @@ from blocklora_core.training import AdaptedLayer
 from blocklora_core.training.adapters.fixed import FixedLayer, FixedLayers
 from tests.core.samples import generator, make_layer
 
-SCHEMES = [None, Scheme(), Scheme(layout="interleaved")]
+SCHEMES = [None, Scheme()]
 MODULES = {
     "linear": lambda: nn.Linear(12, 32),
     "convolution": lambda: nn.Conv2d(6, 32, 3, stride=2, padding=1),
@@ -34,7 +34,7 @@ def attached_output(module: nn.Module, layer: Layer, x: torch.Tensor) -> torch.T
         return module(x)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES, ids=["plain", "contiguous", "interleaved"])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=["plain", "row block"])
 @pytest.mark.parametrize("kind", MODULES)
 @torch.no_grad()
 def test_the_output_is_that_of_changed_weights(kind: str, scheme: Scheme | None) -> None:

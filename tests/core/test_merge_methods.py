@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blocklora_core.concept.concept import BlockLoRA, Stack
 from blocklora_core.concept.layer import Layer
-from blocklora_core.concept.rows import LAYOUTS, Scheme
+from blocklora_core.concept.rows import Scheme
 from blocklora_core.merge import METHODS, Options, merge
 from blocklora_core.merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
 from blocklora_core.merge.methods.fused import DAMPING, fused
@@ -45,10 +45,8 @@ def assert_equal(a: Matrices, b: Matrices, tolerance: float = 0.0) -> None:
 @st.composite
 def stacks(draw: st.DrawFn, plain: bool | None = None) -> Stack:
     """Two to four concepts with Grams: ranks, layer sets and strengths of their own; all plain or all row blocks."""
-    if draw(st.booleans()) if plain is None else plain:
-        scheme = None
-    else:
-        scheme = Scheme(slots=draw(st.sampled_from([4, 16])), layout=draw(st.sampled_from(LAYOUTS)))
+    plain = draw(st.booleans()) if plain is None else plain
+    scheme = None if plain else Scheme(slots=draw(st.sampled_from([4, 16])))
     seed = draw(st.integers(0, 10**6))
     found = []
     for slot in range(draw(st.integers(2, 4))):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocklora_core.concept.layer import Layer, ShapeError, joined, placed
+from blocklora_core.concept.layer import Layer, ShapeError, concat_layers, placed
 from blocklora_core.concept.rows import Scheme, all_rows
 
 INPUTS = 5
@@ -34,7 +34,7 @@ def test_pieces_change_a_weight_as_they_would_alone(
         end += layer.out_features + gap
     whole = [placed(layer, range(at, at + layer.out_features), end) for layer, at in zip(layers, starts, strict=True)]
     random.shuffle(whole)
-    change = joined(whole).dense()
+    change = concat_layers(whole).dense()
     assert change.shape == (end, INPUTS)
     expected = torch.zeros(end, INPUTS)
     for layer, at in zip(layers, starts, strict=True):
@@ -55,4 +55,4 @@ def test_a_layer_for_another_piece_is_refused() -> None:
 
 def test_two_layers_for_one_row_are_refused() -> None:
     with pytest.raises(ValueError, match="Expected disjoint"):
-        joined([placed(piece(3, 1, 1.0), range(at, at + 3), 12) for at in (0, 2)])
+        concat_layers([placed(piece(3, 1, 1.0), range(at, at + 3), 12) for at in (0, 2)])

@@ -39,11 +39,6 @@ def test_a_file_of_another_scheme_takes_every_slot_that_it_overlaps(tmp_path: Pa
     assert occupied_slots(tmp_path, "sd15", Scheme()) == {2: [path], 3: [path]}
 
 
-def test_a_file_of_another_layout_may_take_all(tmp_path: Path) -> None:
-    put(tmp_path, "a", 1, replace(RECIPE, scheme=Scheme(layout="interleaved")))
-    assert list(occupied_slots(tmp_path, "sd15", Scheme())) == list(range(16))
-
-
 def test_tables_tell_who_clashes_and_what_is_free(tmp_path: Path) -> None:
     a, b = put(tmp_path, "a", 1), put(tmp_path / "deep", "b", 1)
     wide = put(tmp_path, "c", 1, replace(RECIPE, scheme=Scheme(slots=8)))
@@ -67,7 +62,7 @@ def test_the_command_lists_slots(tmp_path: Path, repository: Path) -> None:
     put(tmp_path, "a", 3)
     done = run("slots", str(tmp_path), root=repository)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("sd15, 16 contiguous slots\n  slot 3: a.safetensors\n  free: 0, 1, 2, 4")
+    assert done.stdout.startswith("sd15, 16 slots\n  slot 3: a.safetensors\n  free: 0, 1, 2, 4")
     missing = run("slots", str(tmp_path / "nowhere"), root=repository)
     assert missing.returncode == 1
     assert "expected a folder" in missing.stderr

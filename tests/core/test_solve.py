@@ -50,11 +50,11 @@ def test_each_gram_may_count_more_for_its_own_goals(n: int, k: int, weights: lis
     goals = [torch.randn(2 + at, n, generator=generator(at), dtype=torch.float64) for at in range(len(weights))]
     whole = sum(one.dense() for one in found) + delta * torch.eye(n, dtype=torch.float64)
     solutions = summed.solve_each(goals, delta, weights)
-    for one, root, goal, weight, solved in zip(found, summed.roots, goals, weights, solutions, strict=True):
+    for one, root, target, weight, solved in zip(found, summed.roots, goals, weights, solutions, strict=True):
         own = whole + (weight - 1) * root @ root.T
-        torch.testing.assert_close(solved, goal @ torch.linalg.inv(own), rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(solved, target @ torch.linalg.inv(own), rtol=1e-6, atol=1e-8)
         more = one.dense() + (weight - 1) * root @ root.T
-        torch.testing.assert_close(summed.product(found.index(one), goal, weight), goal @ more)
+        torch.testing.assert_close(summed.product(found.index(one), target, weight), target @ more)
 
 
 def test_the_sum_knows_its_grams() -> None:

@@ -17,7 +17,7 @@ from blocklora_core.files.io import FileError, save
 from blocklora_core.training import Dataset, Example, Progress, TrainConfig, Trainer
 from blocklora_core.training.loop import NonFiniteLossError
 from blocklora_core.training.regularisers.erasure import Erasure
-from blocklora_core.training.state import KEY, StateMismatchError, fingerprint, load_state, run_key, save_state
+from blocklora_core.training.state import KEY, StateMismatchError, load_state, run_inputs, run_key, save_state
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
 HERO = Concept("<hero>", "man")
@@ -67,7 +67,7 @@ def interrupted(config: TrainConfig, step: int, path: Path) -> Trainer:
     broken = trainer(config)
     with pytest.raises(StopError):
         broken.run(stop_at(step))
-    save_state(path, broken, fingerprint(broken))
+    save_state(path, broken, run_inputs(broken))
     return broken
 
 
@@ -78,7 +78,7 @@ def finished(path: Path, run: Trainer) -> bytes:
 
 def resumed(path: Path, config: TrainConfig = EVERYTHING) -> Trainer:
     fresh = trainer(config)
-    load_state(path, fresh, fingerprint(fresh))
+    load_state(path, fresh, run_inputs(fresh))
     return fresh
 
 
@@ -88,7 +88,7 @@ def test_resumed_run_ends_byte_for_byte_where_the_whole_one_ends(step: int, tmp_
     broken = interrupted(EVERYTHING, step, tmp_path / "run.state")
     again = resumed(tmp_path / "run.state")
     assert len(again.losses) == step and again.losses == broken.losses
-    assert again.own.frozen == broken.own.frozen == (step > 8)
+    assert again.prompts.frozen == broken.prompts.frozen == (step > 8)
     assert finished(tmp_path / "again.safetensors", again) == whole
 
 
@@ -118,7 +118,7 @@ def test_resumed_twice_and_previewed_is_still_the_same(tmp_path: Path) -> None:
     second = resumed(tmp_path / "run.state", config)
     with pytest.raises(StopError):
         second.run(stop_at(12))
-    save_state(tmp_path / "run.state", second, fingerprint(second))
+    save_state(tmp_path / "run.state", second, run_inputs(second))
     assert finished(tmp_path / "again.safetensors", resumed(tmp_path / "run.state", config)) == whole
 
 
@@ -134,7 +134,7 @@ def test_an_error_within_a_step_leaves_the_state_of_the_step_before(tmp_path: Pa
     with pytest.raises(NonFiniteLossError):
         broken.run(poison)
     broken.port.out.weight.data.copy_(weight)
-    save_state(tmp_path / "run.state", broken, fingerprint(broken))
+    save_state(tmp_path / "run.state", broken, run_inputs(broken))
     again = resumed(tmp_path / "run.state")
     assert len(again.losses) == 6
     assert finished(tmp_path / "again.safetensors", again) == whole
@@ -163,22 +163,22 @@ def test_another_run_is_refused_by_name(other: Callable[[], Trainer], named: str
     first = interrupted(EVERYTHING, 4, tmp_path / "run.state")
     fresh = other()
     with pytest.raises(StateMismatchError, match=named):
-        load_state(tmp_path / "run.state", fresh, fingerprint(fresh))
+        load_state(tmp_path / "run.state", fresh, run_inputs(fresh))
     assert not fresh.losses
-    assert run_key(first.config, fingerprint(first)) != run_key(fresh.config, fingerprint(fresh))
-    assert run_key(first.config, fingerprint(first)) == run_key(EVERYTHING, fingerprint(trainer()))
+    assert run_key(first.config, run_inputs(first)) != run_key(fresh.config, run_inputs(fresh))
+    assert run_key(first.config, run_inputs(first)) == run_key(EVERYTHING, run_inputs(trainer()))
 
 
 def test_masks_are_inputs_too() -> None:
     first, second = trainer(), trainer()
     mask = torch.ones(1, SIDE, SIDE)
     second.dataset.examples[0] = dataclasses.replace(second.dataset.examples[0], mask=mask)
-    odd = {name for name, value in fingerprint(first).items() if fingerprint(second)[name] != value}
+    odd = {name for name, value in run_inputs(first).items() if run_inputs(second)[name] != value}
     assert odd == {"masks"}
 
 
 def test_what_is_only_shown_or_saved_is_no_part_of_the_run() -> None:
-    inputs = fingerprint(trainer())
+    inputs = run_inputs(trainer())
     shown = EVERYTHING.changed(preview_every=2, preview_cfg=1.0, sample_prompt="a <hero>", save_every=5)
     assert run_key(shown, inputs) == run_key(EVERYTHING, inputs)
     assert run_key(shown.changed(seed=1), inputs) != run_key(EVERYTHING, inputs)
@@ -197,13 +197,13 @@ def test_an_error_within_the_optimiser_leaves_nothing_to_save(tmp_path: Path) ->
     with pytest.raises(StopError):
         broken.run(lambda _: None)
     with pytest.raises(FileError, match="between two steps"):
-        save_state(tmp_path / "run.state", broken, fingerprint(broken))
+        save_state(tmp_path / "run.state", broken, run_inputs(broken))
 
 
 def test_another_base_is_told_by_its_weights() -> None:
     first, second = trainer(), trainer()
     second.port.k.weight.data.mul_(1.01)
-    odd = {name for name, value in fingerprint(first).items() if fingerprint(second)[name] != value}
+    odd = {name for name, value in run_inputs(first).items() if run_inputs(second)[name] != value}
     assert odd == {"weights of the base"}
 
 
@@ -223,11 +223,11 @@ def test_weights_that_are_no_numbers_do_not_replace_a_good_state(tmp_path: Path)
     before = (tmp_path / "run.state").read_bytes()
     broken.learner.parameters[0].data.fill_(float("inf"))
     with pytest.raises(FileError, match="finite weights"):
-        save_state(tmp_path / "run.state", broken, fingerprint(broken))
+        save_state(tmp_path / "run.state", broken, run_inputs(broken))
     assert (tmp_path / "run.state").read_bytes() == before
 
 
 def test_a_run_that_has_not_started_has_no_state(tmp_path: Path) -> None:
     fresh = trainer()
     with pytest.raises(FileError, match="has started"):
-        save_state(tmp_path / "run.state", fresh, fingerprint(fresh))
+        save_state(tmp_path / "run.state", fresh, run_inputs(fresh))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import comfy.model_patcher
 import comfy.supported_models as architectures
 import torch
+from comfy.ldm.flux.model import FluxParams
 from torch import nn
 
 CPU = torch.device("cpu")
@@ -31,6 +33,8 @@ _FLUX = {
     "context_in_dim": 96, "hidden_size": 96, "mlp_ratio": 4.0, "num_heads": 3, "depth": 1, "depth_single_blocks": 1,
     "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
 }  # fmt: skip
+if "txt_ids_dims" in {field.name for field in dataclasses.fields(FluxParams)}:  # Hosts that know Flux.2 ask for it.
+    _FLUX["txt_ids_dims"] = []
 _LUMINA = {
     "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 96, "cap_feat_dim": 96, "n_layers": 1,
     "n_heads": 3, "n_kv_heads": 1, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64], "qk_norm": True,

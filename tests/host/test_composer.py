@@ -16,15 +16,16 @@ import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import all_rows
-from blocklora.blocklora_core.host.composer.attention import Boxes, Call, _SelfAttention
-from blocklora.blocklora_core.host.composer.composer import KEY, apply_composer
-from blocklora.blocklora_core.host.composer.guidance import Pull, forward, pull
+from blocklora.blocklora_core.host.composer.attention import AttentionPatches, Boxes, _SelfAttention
+from blocklora.blocklora_core.host.composer.blocks import downscaling, watched_blocks
+from blocklora.blocklora_core.host.composer.composer import apply_composer
+from blocklora.blocklora_core.host.composer.context import KEY, Context
+from blocklora.blocklora_core.host.composer.guidance import LatentGradient, forward, latent_gradient
 from blocklora.blocklora_core.host.composer.maps import Recorder
-from blocklora.blocklora_core.host.composer.places import downscaling, watched_places
 from blocklora.blocklora_core.host.composer.prompt import CONCEPT_AT
 from blocklora.blocklora_core.host.composer.run import Run
 from blocklora.blocklora_core.host.regions.regional import RegionalSampling, apply_regions
-from blocklora.blocklora_core.host.text.layerwise import cross_attention_places
+from blocklora.blocklora_core.host.text.layerwise import cross_attention_blocks
 from blocklora.blocklora_core.host.weights.autograd import leave_inference_mode
 from blocklora.blocklora_core.host.weights.names import model_stems, preferred_stems
 from blocklora.blocklora_core.host.weights.patching import apply_merge
@@ -127,7 +128,7 @@ def near(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-4) -> bool:
 def test_the_only_level_is_watched_where_there_is_one(models: dict[str, Any], name: str) -> None:
     network = models[name].model.diffusion_model
     assert set(downscaling(network).values()) == {2}
-    assert watched_places(network) == frozenset(cross_attention_places(network))
+    assert watched_blocks(network) == frozenset(cross_attention_blocks(network))
 
 
 def test_sd15_s_layout_watches_layers_4_5_7_8_9() -> None:
@@ -137,9 +138,9 @@ def test_sd15_s_layout_watches_layers_4_5_7_8_9() -> None:
             channel_mult=(1, 2, 4, 4), transformer_depth=[1, 1, 1, 1, 1, 1, 0, 0], transformer_depth_middle=1,
             transformer_depth_output=[1] * 9 + [0] * 3, context_dim=32, num_heads=8, use_spatial_transformer=True,
         )  # fmt: skip
-    numbers = {place: number for number, place in enumerate(cross_attention_places(network))}
+    numbers = {place: number for number, place in enumerate(cross_attention_blocks(network))}
     assert len(numbers) == 16
-    assert sorted(numbers[place] for place in watched_places(network)) == [4, 5, 7, 8, 9]
+    assert sorted(numbers[place] for place in watched_blocks(network)) == [4, 5, 7, 8, 9]
 
 
 # Parts switched off
@@ -217,7 +218,7 @@ class Probe:
 
 
 def recorder(model: Any, options: ComposerOptions) -> Recorder:
-    places = watched_places(model.model.diffusion_model)
+    places = watched_blocks(model.model.diffusion_model)
     return Recorder(places, [(2, 3), (4,)], options.reads_tokens, options.region > 0)
 
 
@@ -230,7 +231,7 @@ def test_the_gradient_is_the_loss_s_slope(models: dict[str, Any], name: str, opt
 
     def ask(guider: Any, x: Any, sigma: Any, model_options: Any) -> Any:
         def at(latents: torch.Tensor) -> Any:
-            found = pull(
+            found = latent_gradient(
                 guider, latents, sigma, model_options, recorder(base, options),
                 lambda size: boxes.masks(size, x.device), options,
             )  # fmt: skip
@@ -259,8 +260,10 @@ def test_the_step_is_the_equation_s(models: dict[str, Any]) -> None:
     seen: list[Any] = []
 
     def ask(guider: Any, x: Any, sigma: Any, model_options: Any) -> Any:
-        run: Run = model_options["transformer_options"][KEY]
-        found = pull(guider, x, sigma, model_options, recorder(models["sd15"], options), run.masks_at, options)
+        run: Run = model_options["transformer_options"][KEY].run
+        found = latent_gradient(
+            guider, x, sigma, model_options, recorder(models["sd15"], options), run.masks_at, options
+        )
         assert found is not None
         z = x / found.scale
         moved = x.clone()
@@ -280,7 +283,7 @@ def test_the_loss_falls_by_a_small_step(models: dict[str, Any]) -> None:
     losses: list[float] = []
 
     def ask(guider: Any, x: Any, sigma: Any, model_options: Any) -> Any:
-        run: Run = model_options["transformer_options"][KEY]
+        run: Run = model_options["transformer_options"][KEY].run
         for _ in range(3):
             run.guide(guider, x, sigma, model_options)
             losses.append(float(run.losses[0]))
@@ -327,13 +330,13 @@ def test_a_stopped_picture_is_moved_no_more(monkeypatch: pytest.MonkeyPatch) -> 
     )
     told = iter([[5.0, 1.0], [6.0, 0.9], [1.0, 0.8], [1.0, 2.0]])
     monkeypatch.setattr(
-        "blocklora.blocklora_core.host.composer.run.pull",
-        lambda _guider, x, *_: Pull(torch.tensor(next(told)), torch.ones_like(x), torch.ones(1)),
+        "blocklora.blocklora_core.host.composer.run.latent_gradient",
+        lambda _guider, x, *_, **_named: LatentGradient(torch.tensor(next(told)), torch.ones_like(x), torch.ones(1)),
     )
     x, sizes = torch.zeros(2, 1), step_sizes(4, PAPER)
     for step, level in enumerate((4.0, 3.0, 2.0, 1.0)):
         run.guide(None, x, torch.full((2,), level), {})
-        run.telling(None)(step, x, x, 4)
+        run.counting(None)(step, x, x, 4)
     assert x.flatten().tolist() == pytest.approx([-sum(sizes[:2]), -sum(sizes)])
     assert run.guided == 4
     run.guide(None, x, torch.ones(2), {})
@@ -344,8 +347,8 @@ def test_a_gradient_that_overflows_leaves_its_picture(monkeypatch: pytest.Monkey
     run = Run(replace(OFF, fill=1.0), Boxes(halves("sd15"), "mean"), frozenset(), [], torch.tensor([2.0, 1.0, 0.0]))
     gradient = torch.tensor([[1.0], [torch.nan]])
     monkeypatch.setattr(
-        "blocklora.blocklora_core.host.composer.run.pull",
-        lambda *_: Pull(torch.tensor([1.0, torch.nan]), gradient, torch.ones(1)),
+        "blocklora.blocklora_core.host.composer.run.latent_gradient",
+        lambda *_, **_named: LatentGradient(torch.tensor([1.0, torch.nan]), gradient, torch.ones(1)),
     )
     x = torch.zeros(2, 1)
     run.guide(None, x, torch.full((2,), 2.0), {})
@@ -369,8 +372,8 @@ def test_gradients_reach_the_latents_and_nothing_else(models: dict[str, Any]) ->
     model = models["sd15"]
 
     def ask(guider: Any, x: Any, sigma: Any, model_options: Any) -> Any:
-        run: Run = model_options["transformer_options"][KEY]
-        found = pull(guider, x, sigma, model_options, recorder(model, CODE), run.masks_at, CODE)
+        run: Run = model_options["transformer_options"][KEY].run
+        found = latent_gradient(guider, x, sigma, model_options, recorder(model, CODE), run.masks_at, CODE)
         assert found is not None and bool((found.gradient != 0).all())
         assert not any(tensor.requires_grad for tensor in (x, *found))
         return True
@@ -386,19 +389,21 @@ def test_checkpointing_bounds_memory_and_changes_no_gradient(
     kept: list[int] = []
 
     def ask(guider: Any, x: Any, sigma: Any, model_options: Any) -> Any:
-        run: Run = model_options["transformer_options"][KEY]
+        run: Run = model_options["transformer_options"][KEY].run
 
-        def pulled() -> Any:
+        def gradient() -> Any:
             kept.append(0)
             with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-                return pull(guider, x, sigma, model_options, recorder(models["sd15"], CODE), run.masks_at, CODE)
+                return latent_gradient(
+                    guider, x, sigma, model_options, recorder(models["sd15"], CODE), run.masks_at, CODE
+                )
 
-        with_it = pulled()
+        with_it = gradient()
         monkeypatch.setattr(
             "blocklora.blocklora_core.host.composer.guidance.checkpointed",
             lambda _blocks: contextlib.nullcontext(),
         )
-        return with_it, pulled()
+        return with_it, gradient()
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         kept[-1] += tensor.nbytes
@@ -531,12 +536,12 @@ def test_a_stage_without_noise_is_not_reinitialised(models: dict[str, Any]) -> N
 def test_boxes_do_not_see_each_other() -> None:
     """What lies in one box changes nothing of the other's self-attention, and of the background's something."""
     regions = (Region(Box(0, 0, 0.5, 0.5), prompt("sd15", 2)), Region(Box(0.5, 0.5, 0.5, 0.5), prompt("sd15", 3)))
-    call = Call(Boxes(regions, "mean"), isolation=True)
-    attention = _SelfAttention(call, ("input", 4, 0), None)
+    patches = AttentionPatches(Boxes(regions, "mean"), isolation=True, context=Context())
+    attention = _SelfAttention(patches, ("input", 4, 0), None)
     options = {"n_heads": 2, "attn_precision": None, "activations_shape": [1, 4, 4, 4]}
     draw = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 16, 8, generator=draw) for _ in range(3))
-    first, second = call.boxes.masks((4, 4), torch.device("cpu")).flatten(1)
+    first, second = patches.boxes.masks((4, 4), torch.device("cpu")).flatten(1)
     changed = v.clone()
     changed[:, first] += 1
     before, after = attention(q, k, v, options), attention(q, k, changed, options)
@@ -601,7 +606,7 @@ def test_each_injected_part_is_the_merge_s(models: dict[str, Any], part: str) ->
 def test_a_concept_acts_in_its_own_region_alone(models: dict[str, Any]) -> None:
     """In the first layer, whose input is the same."""
     model, outs = models["sd15"], []
-    first = next(iter(cross_attention_places(model.model.diffusion_model).values()))
+    first = next(iter(cross_attention_blocks(model.model.diffusion_model).values()))
     block = next(part for part in model.model.modules() if getattr(part, "attn2", None) is first)
     for stack in ((), (concept(model, "<a>", 1),)):
         seen: list[torch.Tensor] = []

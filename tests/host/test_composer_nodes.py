@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+import execution
 import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
@@ -11,7 +13,7 @@ from blocklora.blocklora_core.concept.keys import is_text
 from blocklora.blocklora_core.host.composer.prompt import CONCEPT_AT, clip_of, concept_at, concept_prompt
 from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
 from blocklora.blocklora_core.host.weights.patching import apply_merge
-from blocklora.blocklora_core.regions.composer.options import CODE, PAPER, ComposerOptions
+from blocklora.blocklora_core.regions.composer.options import CODE, FORMER_NAMES, PAPER, PRESETS, ComposerOptions
 from blocklora.nodes.regions.composer import BlockLoRAComposer, BlockLoRAComposerOptions, BlockLoRAConceptPrompt
 from blocklora.nodes.regions.regions import BlockLoRARegion
 
@@ -125,12 +127,12 @@ def test_the_nodes_make_a_picture(base: Base, stack: tuple[BlockLoRA, BlockLoRA]
     before = patched(base.model)
     found = regions(base, stack)
     on: dict[str, bool] = dict.fromkeys(PARTS, True)
-    output = BlockLoRAComposer.execute(base.model, found, "code", "mean", stack, **on).args
+    output = BlockLoRAComposer.execute(base.model, found, "strong", "mean", stack, **on).args
     picture = run(base, output[0])
     assert bool(picture.isfinite().all()) and output[1].shape[-1] == 3
     assert "enhancement 8" in output[2] and "act nowhere" in output[2] and "Injected layers: 0" not in output[2]
     assert torch.equal(picture, run(base, output[0]))
-    off = BlockLoRAComposer.execute(base.model, found, "code", "mean", stack, **dict.fromkeys(PARTS, False)).args
+    off = BlockLoRAComposer.execute(base.model, found, "strong", "mean", stack, **dict.fromkeys(PARTS, False)).args
     assert "Guidance: none" in off[2] and "Injected layers: 0" in off[2]
     assert not torch.allclose(run(base, off[0]), picture, rtol=1e-3, atol=1e-3)
     assert same(before, patched(base.model))
@@ -151,14 +153,38 @@ def test_every_switch_and_option_arrives(base: Base, stack: Any, monkeypatch: py
     numbers = {item.id: getattr(CODE, item.id) for item in BlockLoRAComposerOptions.define_schema().inputs}
     options = BlockLoRAComposerOptions.execute(**numbers).args[0]
     on = dict.fromkeys(PARTS, True)
-    BlockLoRAComposer.execute(base.model, found, "paper", "mean", **on)
-    BlockLoRAComposer.execute(base.model, found, "paper", "mean", options=options, **on)
+    BlockLoRAComposer.execute(base.model, found, "gentle", "mean", **on)
+    BlockLoRAComposer.execute(base.model, found, "gentle", "mean", options=options, **on)
     assert seen == [PAPER, CODE] and set(numbers) | set(PARTS) == set(ComposerOptions.__dataclass_fields__)
     for part in PARTS:
-        BlockLoRAComposer.execute(base.model, found, "code", "mean", **{**on, part: False})
+        BlockLoRAComposer.execute(base.model, found, "strong", "mean", **{**on, part: False})
         left = seen.pop()
         assert not getattr(left, part)
         assert all(getattr(left, other) == getattr(CODE, other) for other in PARTS if other != part)
+
+
+async def _accepted(preset: str) -> bool:
+    """By the host, with what is connected taken for good."""
+    linked = {"model": ["2", 0], "regions": ["3", 0]}
+    inputs = {**linked, "preset": preset, "overlap": "mean", **dict.fromkeys(PARTS, True)}
+    kinds = {"1": "BlockLoRAComposer", "2": "CheckpointLoaderSimple", "3": "BlockLoRARegion"}
+    prompt = {number: {"class_type": kind, "inputs": inputs if number == "1" else {}} for number, kind in kinds.items()}
+    validated: dict[str, Any] = {number: (True, [], number) for number in ("2", "3")}
+    return (await execution.validate_inputs("prompt", prompt, "1", validated))[0]
+
+
+@torch.inference_mode()
+def test_what_presets_were_called_once_still_runs(base: Base, stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for node in (BlockLoRAComposer, BlockLoRARegion):
+        monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, node.define_schema().node_id, node)
+    assert not asyncio.run(_accepted("fierce"))
+    found, on = regions(base, stack), dict.fromkeys(PARTS, True)
+    for name in (*PRESETS, *FORMER_NAMES):
+        assert asyncio.run(_accepted(name)), name
+        report = BlockLoRAComposer.execute(base.model, found, name, "mean", **on).args[2]
+        assert f"enhancement {PRESETS[FORMER_NAMES.get(name, name)].enhancement:g}," in report
+    with pytest.raises(ValueError, match="expected a preset among gentle, medium, strong, got 'fierce'"):
+        BlockLoRAComposer.execute(base.model, found, "fierce", "mean", **on)
 
 
 def test_a_name_that_the_stack_has_not_is_refused(base: Base, stack: Any) -> None:
@@ -174,5 +200,5 @@ def test_layer_wise_tokens_are_composed(base: Base, stack: tuple[BlockLoRA, Bloc
     merged = apply_merge(pair, base.model, base.clip, "task_sum")
     known = Base(merged.model, merged.clip, base.vae)
     found = regions(known, None)
-    model = BlockLoRAComposer.execute(merged.model, found, "code", "mean", **dict.fromkeys(PARTS, True)).args[0]
+    model = BlockLoRAComposer.execute(merged.model, found, "strong", "mean", **dict.fromkeys(PARTS, True)).args[0]
     assert bool(run(known, model).isfinite().all())

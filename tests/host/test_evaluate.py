@@ -17,15 +17,10 @@ import torch
 from blocklora.blocklora_core.concept.concept import Stack
 from blocklora.blocklora_core.evaluation import Reference, text
 from blocklora.blocklora_core.host.evaluate.clip_embedder import ClipEmbedder
-from blocklora.blocklora_core.host.evaluate.evaluate import (
-    Evaluated,
-    EvaluateJob,
-    Watcher,
-    evaluate,
-    parse_counts,
-)
+from blocklora.blocklora_core.host.evaluate.evaluate import Evaluated, evaluate
 from blocklora.blocklora_core.host.evaluate.generate import Sampler, Sampling
-from blocklora.blocklora_core.host.evaluate.progress import NodeWatcher, strip
+from blocklora.blocklora_core.host.evaluate.job import EvaluateJob, parse_counts
+from blocklora.blocklora_core.host.evaluate.progress import EvaluateCallback, NodeProgress, strip
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.tiny import Base, adaptable, make_lora, patched, same
@@ -73,7 +68,7 @@ def embedder(vision: Any, text_clip: Any) -> ClipEmbedder:
     return ClipEmbedder(vision, text_clip)
 
 
-class Diary(Watcher):
+class Diary(EvaluateCallback):
     """Writes down what it is told."""
 
     def __init__(self) -> None:
@@ -190,7 +185,7 @@ def test_the_same_seed_gives_the_same_report(
 def test_nothing_stays_patched_after_a_cancel(
     base: Base, stack: Stack, references: tuple[Reference, ...], embedder: ClipEmbedder
 ) -> None:
-    class Cancel(Watcher):
+    class Cancel(EvaluateCallback):
         def setting(self, title: str) -> None:
             if "merged" in title:
                 raise comfy.model_management.InterruptProcessingException
@@ -272,16 +267,18 @@ def test_previews_show_the_last_pictures() -> None:
 def test_the_node_shows_progress_and_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Any] = []
 
-    def hook(value: int, total: int, preview: Any, **_node: Any) -> None:
-        shown.append((value, total, preview and preview[1].size))
+    def update(bar: Any, value: int, total: int | None = None, preview: Any = None) -> None:
+        assert total is None
+        shown.append((value, bar.total, preview and preview[1].size))
 
-    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
-    watcher = NodeWatcher(None, steps=2)
-    watcher.begin(3)
-    watcher.setting("<a> alone")
+    # The bar itself may be slow to tell: newer hosts throttle it.
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", update)
+    progress = NodeProgress(None, steps=2)
+    progress.begin(3)
+    progress.setting("<a> alone")
     for _ in range(3):
-        watcher.step(2)
-    watcher.done(torch.zeros(3, 4, 5, 3, dtype=torch.uint8))
+        progress.step(2)
+    progress.done(torch.zeros(3, 4, 5, 3, dtype=torch.uint8))
     assert shown == [(2, 6, None), (4, 6, None), (6, 6, None), (6, 6, (15, 4))]
 
 

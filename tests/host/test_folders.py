@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.files.io import load
+from blocklora.blocklora_core.host.train.folders import picture_folders
 from PIL import Image
 
 from tests.host.tiny import Base, adaptable, make_lora
@@ -171,6 +172,44 @@ def test_a_folder_outside_input_is_refused(node: dict[str, Any], folders: Path, 
     picture(folders / "output" / "a.png")
     with pytest.raises(ValueError, match="expected a folder below ComfyUI's input folder"):
         node["BlockLoRAImages"].execute(name, "")
+
+
+def test_kohya_s_parent_folder_is_listed_and_its_repeats_count(node: dict[str, Any], folders: Path) -> None:
+    for name in ("2_ohwx man", "1_hat"):
+        picture(folders / "input" / "img" / name / "a.png")
+    (folders / "input" / "img" / "1_hat" / "a.caption").write_text("a hat", "utf-8")
+    assert picture_folders() == ["img", "img/1_hat", "img/2_ohwx man"]
+    output = node["BlockLoRAImages"].execute("img", "")
+    assert output.result[1] == ["a hat", "ohwx man", "ohwx man"]
+    assert node["BlockLoRAImages"].execute("img", "a photo").result[1] == ["a hat", "a photo", "a photo"]
+    assert "2 pictures, 1 with a caption of their own, 3 with the repeats" in "".join(output.ui.as_dict()["text"])
+    before = node["BlockLoRAImages"].fingerprint_inputs("img", "")
+    (folders / "input" / "img" / "1_hat" / "a.caption").write_text("a red hat", "utf-8")
+    assert node["BlockLoRAImages"].fingerprint_inputs("img", "") != before
+
+
+def test_a_folder_of_folders_names_them(node: dict[str, Any], folders: Path) -> None:
+    picture(folders / "input" / "all" / "dogs" / "a.png")
+    with pytest.raises(ValueError, match="none in it but some below it: dogs"):
+        node["BlockLoRAImages"].execute("all", "")
+
+
+def test_skipped_files_are_counted_and_named(node: dict[str, Any], folders: Path) -> None:
+    picture(folders / "input" / "set" / "a.png")
+    for name in ("b.heic", "Thumbs.db", "._a.png", "gone.txt"):
+        (folders / "input" / "set" / name).write_bytes(b"x")
+    text = "".join(node["BlockLoRAImages"].execute("set", "").ui.as_dict()["text"])
+    assert "2 files skipped" in text and "b.heic, gone.txt" in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_linked_folder_works_and_a_loop_ends(node: dict[str, Any], folders: Path, tmp_path: Path) -> None:
+    picture(tmp_path / "elsewhere" / "a.png")
+    (folders / "input" / "link").symlink_to(tmp_path / "elsewhere")
+    (folders / "input" / "deep").mkdir()
+    (folders / "input" / "deep" / "loop").symlink_to(folders / "input")
+    assert picture_folders() == ["link"]
+    assert len(node["BlockLoRAImages"].execute("link", "").result[0]) == 1
 
 
 def test_a_file_that_is_no_picture_is_refused(node: dict[str, Any], folders: Path) -> None:

@@ -225,13 +225,14 @@ def test_a_fused_weight_and_a_piece_of_it_are_refused(tmp_path: Path) -> None:
         apply_merge((lora,), model, None, "per_row")
 
 
-def test_the_load_node_refuses_what_it_cannot_apply_whole(pack: ModuleType, layers: list[Known], folders: Path) -> None:
+def test_the_load_node_tells_what_it_leaves_out(pack: ModuleType, layers: list[Known], folders: Path) -> None:
     loader = {node.__name__: node for node in pack.NODES}["BlockLoRALoad"]
     tensors = named(layers[:1], lambda known: known.stem, ".lora_down.weight", ".lora_up.weight")
     strange = {f"{layers[0].stem}.surprise": torch.ones(1)}
     write(folders / "models" / "loras" / "other.safetensors", tensors | strange)
-    with pytest.raises(ValueError, match=r"other.safetensors: Expected a LoRA, .*\.surprise \(1 such\).*Load LoRA"):
-        loader.execute("other.safetensors", 1.0)
+    output = loader.execute("other.safetensors", 1.0)
+    assert set(output.result[0][0].layers) == {layers[0].stem}
+    assert "1 tensors are part of no whole layer" in "\n".join(output.ui.as_dict()["text"])
 
 
 def test_prompts_understand_an_ed_lora_s_name(base: Base, layers: list[Known], tmp_path: Path) -> None:

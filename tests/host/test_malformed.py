@@ -88,7 +88,6 @@ UNFIT: list[tuple[str, Callable[[BlockLoRA], BlockLoRA], str]] = [
     ),
     ("too many layers' tokens", lambda x: replace(x, embeddings={"clip_l": torch.zeros(99, 2, 768)}), "99"),
     ("Grams of another size", lambda x: replace(x, grams=grams(x, 3)), "expected a Gram of 320 features .* got 3"),
-    ("another base", lambda x: replace(x, base="sdxl"), "one base architecture"),
     ("the same rows, no Grams", lambda x: replace(x, slot=1, layers=make_rows(x, 1), grams=None), "rows of their own"),
 ]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
 import pytest
 import torch
 from blocklora.blocklora_core.host.train.memory import (
-    Levers,
     MemoryMeter,
+    MemorySettings,
     TrainingMemoryError,
     is_out_of_memory,
+    memory_advice,
     model_bytes,
-    naming_levers,
 )
 from blocklora.blocklora_core.host.train.port import ComfyPort
 from blocklora.blocklora_core.training import TrainConfig
@@ -64,22 +65,25 @@ def test_no_memory_names_the_levers_and_keeps_what_was_learnt(
 
 
 def test_only_levers_that_help_are_named() -> None:
-    done = Levers(True, 1, 0, torch.bfloat16, "attention")
-    assert done.to_pull() == ["lower resolution (now 0, which leaves every picture its size)"]
-    wide = Levers(True, 1, 512, torch.bfloat16, "attention + feed-forward")
-    assert wide.to_pull()[-1] == "set layers to attention (now attention + feed-forward)"
+    done = MemorySettings(True, 1, 0, torch.bfloat16, "attention")
+    assert done.remedies() == ["lower resolution (now 0, which leaves every picture its size)"]
+    wide = MemorySettings(True, 1, 512, torch.bfloat16, "attention + feed-forward")
+    assert wide.remedies()[-1] == "set layers to attention (now attention + feed-forward)"
 
 
 def test_other_errors_pass_as_they_are() -> None:
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError())
-    with pytest.raises(RuntimeError, match=r"^shapes differ$"), naming_levers(Levers(True, 1, 0, torch.float32, "all")):
+    with (
+        pytest.raises(RuntimeError, match=r"^shapes differ$"),
+        memory_advice(MemorySettings(True, 1, 0, torch.float32, "all")),
+    ):
         raise RuntimeError("shapes differ")
 
 
 def test_the_report_adds_up_models_learnt_and_activations(base: Base) -> None:
     use = train(base).memory
     assert use is not None and use.device == "cpu" and not use.measured
-    assert use.model == model_bytes([base.model.model, base.clip.cond_stage_model], CPU)
+    assert use.model == model_bytes([base.model, base.clip.patcher], CPU)
     assert use.activations > 0 and use.learnt > 0
     assert use.total == use.model + use.learnt + use.activations
     assert f"{use.total / 1024**3:.2f} GiB" in str(use)
@@ -89,7 +93,7 @@ def test_bytes_are_counted_exactly() -> None:
     frozen, weight = nn.Linear(16, 16, bias=False), nn.Parameter(torch.randn(16, 16))
     learner = Learner([Group([weight], 1e-3)], TrainConfig.of(ema_decay=0.9))
     x = torch.randn(4, 16)
-    meter = MemoryMeter(CPU, [frozen])
+    meter = MemoryMeter(CPU, [SimpleNamespace(model=frozen)])
     with meter:
         for _ in range(2):
             hidden = x @ weight

@@ -16,7 +16,7 @@ import pytest
 import torch
 from blocklora.blocklora_core.host.regions.cross import project
 from blocklora.blocklora_core.host.regions.regional import KEY, RegionalSampling, apply_regions
-from blocklora.blocklora_core.host.text.layerwise import LayerContext, cross_attention_places, read_layerwise
+from blocklora.blocklora_core.host.text.layerwise import LayerContext, cross_attention_blocks, read_layerwise
 from blocklora.blocklora_core.regions import Box, Region
 
 from tests.host.any_model import MODELS, build
@@ -103,7 +103,7 @@ class Watch:
     """Outputs of every cross-attention, before to_out, in the order of computing."""
 
     def __init__(self, model: Any):
-        self.modules = cross_attention_places(model.model.diffusion_model)
+        self.modules = cross_attention_blocks(model.model.diffusion_model)
         self.seen: list[torch.Tensor] = []
 
     def __enter__(self) -> list[torch.Tensor]:
@@ -200,7 +200,7 @@ def test_start_and_end(models: dict[str, Any], name: str) -> None:
 @pytest.mark.parametrize("name", UNETS)
 def test_keys_and_values_are_projected_once(models: dict[str, Any], name: str) -> None:
     model, calls = models[name], []
-    layers = len(cross_attention_places(model.model.diffusion_model))
+    layers = len(cross_attention_blocks(model.model.diffusion_model))
 
     def counting(module: Any, place: Any, region: int, side: Any, text: torch.Tensor) -> Any:
         calls.append((place, region, side))
@@ -217,7 +217,7 @@ def test_weights_that_change_between_steps_are_read_at_each(models: dict[str, An
     model = models["sd15"]
     patched = regional(model, Region(ALL, prompt("sd15", 2)))
     plain = sample("sd15", patched, prompt("sd15", 1))
-    module = next(iter(cross_attention_places(model.model.diffusion_model).values()))
+    module = next(iter(cross_attention_blocks(model.model.diffusion_model).values()))
     calls = []
     handle = module.to_v.register_forward_hook(lambda _m, _a, out: calls.append(1) or out * (1 + len(calls)))
     try:
@@ -229,7 +229,7 @@ def test_weights_that_change_between_steps_are_read_at_each(models: dict[str, An
 
 def test_layerwise_prompts_give_each_layer_its_own(models: dict[str, Any]) -> None:
     model = models["sd15"].clone()
-    count = len(cross_attention_places(model.model.diffusion_model))
+    count = len(cross_attention_blocks(model.model.diffusion_model))
     read_layerwise(model, count)
     layered, first = prompt("sd15", 2, 77 * count), prompt("sd15", 1, 77)
     seen = {}
@@ -240,7 +240,7 @@ def test_layerwise_prompts_give_each_layer_its_own(models: dict[str, Any]) -> No
 
     found = sample("sd15", regional(model, Region(ALL, layered), project=watching), first)
     assert near(found, sample("sd15", model, layered))
-    for number, place in enumerate(cross_attention_places(model.model.diffusion_model)):
+    for number, place in enumerate(cross_attention_blocks(model.model.diffusion_model)):
         assert torch.equal(seen[place], layered[0][0][:, 77 * number : 77 * (number + 1)])
     assert isinstance(model.model_options["transformer_options"]["patches"]["attn2_patch"][0], LayerContext)
 
@@ -255,7 +255,7 @@ def test_a_control_s_residuals_do_not_disturb(models: dict[str, Any]) -> None:
         seen: list[int]
 
         def __init__(self) -> None:
-            self.seen = []
+            self.seen, self.multigpu_clones = [], {}  # the second for newer hosts
 
         def get_control(self, x: torch.Tensor, _t: Any, cond: Any, *_: Any) -> dict[str, list[torch.Tensor]]:
             self.seen.append(cond["c_crossattn"].shape[1])

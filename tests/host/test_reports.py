@@ -54,7 +54,7 @@ def test_slots_tells_what_this_session_gave_and_looks_again(node: dict[str, Any]
     before = slots.fingerprint_inputs()
     ledger.hold_slot("sd15", CONTIGUOUS, Concept("<new>"), 7)
     after = slots.fingerprint_inputs()
-    assert "sd15, slot 7 of 16 contiguous: <new>" in slots.execute().result[0]
+    assert "sd15, slot 7 of 16: <new>" in slots.execute().result[0]
     save(folders / "models" / "loras" / "a.safetensors", make_lora(base, "<a>", 1, stems=list(adaptable(base))[:1]))
     (folders / "models" / "loras" / "gone.safetensors").symlink_to(folders / "nowhere")
     assert len({before, after, slots.fingerprint_inputs()}) == 3

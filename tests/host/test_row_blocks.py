@@ -25,7 +25,7 @@ def layers_of_one_weight(draw: st.DrawFn) -> list[Layer]:
     halves = draw(st.sampled_from([1, 2]))
     shape = (draw(st.integers(1, 24)) * halves, draw(st.integers(1, 6)), *draw(st.sampled_from([(), (3, 3), (1,)])))
     slots = draw(st.integers(1, 20))
-    scheme = Scheme(slots=slots, layout=draw(st.sampled_from(["contiguous", "interleaved"])))
+    scheme = Scheme(slots=slots)
     chosen = draw(st.lists(st.integers(0, slots - 1), unique=True, min_size=1, max_size=slots))
     held = [scheme.rows(slot, shape[0], halves) for slot in chosen]
     held += [all_rows(shape[0])] * draw(st.integers(0, 2))
@@ -78,9 +78,8 @@ def test_the_host_can_rebuild_an_adapter_from_its_attributes() -> None:
     assert first.calculate_shape("w") is None
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "interleaved"])
-def test_blocks_dealt_out_evenly_are_one_product(layout: str) -> None:
-    scheme = Scheme(slots=16, layout=layout)
+def test_blocks_dealt_out_evenly_are_one_product() -> None:
+    scheme = Scheme(slots=16)
     layers = [make_layer(scheme.rows(slot, 64), (64, 8), 4, 1.0, slot) for slot in range(15)]
     ((ups, downs, *_),) = RowBlocksAdapter.of(layers).weights
     assert (ups.shape, downs.shape) == ((15, 4, 4), (15, 4, 8))

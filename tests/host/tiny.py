@@ -12,7 +12,7 @@ import comfy.model_management
 import comfy.sd
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
-from blocklora.blocklora_core.concept.keys import is_geglu, parts
+from blocklora.blocklora_core.concept.keys import fused_parts, is_geglu
 from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora.blocklora_core.host.base import base_name
@@ -23,7 +23,6 @@ from demo.base import UNET, VAE, write_checkpoint
 from demo.denoiser import build_unet
 
 CONTIGUOUS = Scheme()
-INTERLEAVED = Scheme(layout="interleaved")
 TEXT_LAYERS = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
 
 
@@ -93,7 +92,7 @@ def adaptable(base: Base) -> dict[str, tuple[int, ...]]:
 
 
 def _layer(stem: str, shape: tuple[int, ...], scheme: Scheme | None, slot: int, random: torch.Generator) -> Layer:
-    rows = scheme.rows(slot, shape[0], parts(stem)) if scheme else all_rows(shape[0])
+    rows = scheme.rows(slot, shape[0], fused_parts(stem)) if scheme else all_rows(shape[0])
     up = torch.randn(count(rows), 4, generator=random) * 0.1
     down = torch.randn(4, shape[1], generator=random) * 0.1
     # Values that float16 holds, as a saved file has them.

@@ -10,6 +10,7 @@ import pytest
 from tests.server.conftest import ComfyUI
 
 NODES = (
+    "BlockLoRALoader",
     "BlockLoRAImages",
     "BlockLoRATrainSettings",
     "BlockLoRATrain",

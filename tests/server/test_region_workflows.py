@@ -1,4 +1,4 @@
-"""The bundled workflows of regions, run as a user runs them; only steps are fewer."""
+"""The bundled workflows of regions, run as a user runs them, and one with a ControlNet; only steps are fewer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def concepts(trained: Outcome) -> None:
         save(folder / f"{name}.safetensors", lora, overwrite=True)
 
 
-def run(comfyui: ComfyUI, repository: Path, name: str, **overrides: dict[str, Any]) -> Outcome:
+def run(comfyui: ComfyUI, folder: Path, name: str, **overrides: dict[str, Any]) -> Outcome:
     steps = {"KSampler": {"steps": SAMPLER_STEPS}}
-    return comfyui.run_workflow(repository / "workflows" / f"{name}.json", steps | overrides)
+    return comfyui.run_workflow(folder / f"{name}.json", steps | overrides)
 
 
 def check(outcome: Outcome, prefix: str, count: int, size: tuple[int, int]) -> list[np.ndarray]:
@@ -52,14 +52,16 @@ def check(outcome: Outcome, prefix: str, count: int, size: tuple[int, int]) -> l
 def test_a_workflow_of_regions(
     comfyui: ComfyUI, repository: Path, name: str, count: int, size: tuple[int, int]
 ) -> None:
-    check(run(comfyui, repository, name), name, count, size)
+    check(run(comfyui, repository / "workflows", name), name, count, size)
 
 
 @pytest.mark.usefixtures("concepts")
-def test_regions_with_a_controlnet(comfyui: ComfyUI, repository: Path) -> None:
+def test_regions_with_a_controlnet(comfyui: ComfyUI) -> None:
+    """No bundled workflow: it takes a pose and a ControlNet, and there is none for the demo's base but this one."""
+    folder = Path(__file__).parent
     write_controlnet(comfyui.controlnets / "pose.safetensors")
-    posed = run(comfyui, repository, "two_people_posed")
-    free = run(comfyui, repository, "two_people_posed", ControlNetApplyAdvanced={"strength": 0.0})
+    posed = run(comfyui, folder, "two_people_posed")
+    free = run(comfyui, folder, "two_people_posed", ControlNetApplyAdvanced={"strength": 0.0})
     with_pose = check(posed, "two_people_posed", 2, (384, 832))
     without = check(free, "two_people_posed", 2, (384, 832))
     assert all(np.abs(a - b).mean() > 1 for a, b in zip(with_pose, without, strict=True))

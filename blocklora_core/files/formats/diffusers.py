@@ -16,7 +16,7 @@ _CONFIG = "lora_adapter_metadata"
 
 def owns(source: Source) -> bool:
     """Whether a layer is named by component or by diffusers' UNet blocks."""
-    return _CONFIG in source.entries or any(dialects.to_host(stem) != stem for stem in source.parts)
+    return _CONFIG in source.entries or any(dialects.to_host(stem) != stem for stem in source.tensor_names)
 
 
 def read(source: Source) -> BlockLoRA:

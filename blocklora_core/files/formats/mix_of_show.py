@@ -19,6 +19,7 @@ _TOKENS = "new_concept_embedding/"
 _SIDES = ("unet/", "text_encoder/")
 _ENCODER = "clip_l"  # Mix-of-Show trains Stable Diffusion 1.5, whose text encoder ComfyUI calls so
 _BASE = "sd15"
+MOST_LAYERS = 256
 
 
 def owns(source: Source) -> bool:
@@ -34,7 +35,7 @@ def read(source: Source) -> BlockLoRA:
     lora = replace(diffusers.read(Source(source.path, _layers(inner))), concept=concept, base=_BASE)
     if not tokens:
         return lora
-    vectors = _joined([_per_layer(name, inner) for name in tokens.values()])
+    vectors = _concat([_per_layer(name, inner) for name in tokens.values()])
     lora = replace(lora, embeddings={_ENCODER: vectors})
     return noted(lora, f"Its name stands for {' '.join(tokens)}.")
 
@@ -63,7 +64,7 @@ def _per_layer(name: str, inner: Mapping[str, Tensor]) -> Tensor:
     return value.reshape(-1, value.shape[-1])
 
 
-def _joined(tokens: list[Tensor]) -> Tensor:
+def _concat(tokens: list[Tensor]) -> Tensor:
     """(layers, tokens, width), or (tokens, width) where all layers read the same; a token (layers, width) or (1, width)
     each."""
     widths = sorted({token.shape[1] for token in tokens})
@@ -73,5 +74,9 @@ def _joined(tokens: list[Tensor]) -> Tensor:
     if len(counts) > 1:
         raise ValueError(f"Expected concept tokens for one number of layers, got {' and '.join(map(str, counts))}.")
     layers = counts[0] if counts else 1
+    if layers > MOST_LAYERS:
+        raise ValueError(
+            f"Expected concept tokens for at most {MOST_LAYERS} layers, got {layers}. The file is damaged."
+        )
     stacked = torch.stack([token.expand(layers, -1) for token in tokens], dim=1)
     return stacked if counts else stacked[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...concept.concept import BlockLoRA
 from .. import dialects
+from ..untrusted.json_text import MOST_LETTERS
 from .scaling import parse_config, scaling_of
 from .source import Source, noted, plain, scaled
 
@@ -23,7 +24,7 @@ def config_file(path: Path) -> Path:
 
 def owns(source: Source) -> bool:
     """Whether a layer has PEFT's prefix."""
-    return any(stem.startswith(PREFIX) for stem in source.parts)
+    return any(stem.startswith(PREFIX) for stem in source.tensor_names)
 
 
 def read(source: Source) -> BlockLoRA:
@@ -31,8 +32,10 @@ def read(source: Source) -> BlockLoRA:
     lora = plain(source)
     config = config_file(source.path)
     if config.is_file():
-        rule = scaling_of(parse_config(config.read_text("utf-8")))
+        with config.open("rb") as file:
+            text = file.read(MOST_LETTERS + 1).decode("utf-8")
+        rule = scaling_of(parse_config(text))
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
-    elif not all("alpha" in roles for roles in source.parts.values()):
+    elif not all("alpha" in roles for roles in source.tensor_names.values()):
         lora = noted(lora, NO_CONFIG)
     return lora.renamed_layers({stem: dialects.to_host(stem) for stem in lora.layers})

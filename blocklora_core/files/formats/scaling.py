@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..contents import STOCK
+from ..untrusted.json_text import finite, parse_json
+from ..untrusted.patterns import Budget, Pattern
+
+MOST_PATTERNS = 4096
 
 # Settings that change what the tensors mean -> what to call the adapter.
 _REFUSED: Mapping[str, str] = {"use_dora": "DoRA", "fan_in_fan_out": "transposed LoRA"}
+
+_CONVERT = "No loader of ComfyUI reads it under PEFT's names: export it with kohya's."
 
 # Ways to start a training that also change the base weights: without that change the LoRA is of no use.
 _BASE_CHANGING = ("pissa", "olora", "corda")
@@ -27,11 +30,16 @@ class Scaling:
 
     alpha: float
     stabilised: bool = False
-    patterns: Mapping[str, float] = field(default_factory=dict)
+    patterns: tuple[tuple[Pattern, float], ...] = ()
 
     def factor(self, module: str, rank: int) -> float:
         """The scale of the layer `module`, named as in the model that was adapted."""
-        alpha = next((alpha for pattern, alpha in self.patterns.items() if _names(pattern, module)), self.alpha)
+        # A pattern names the end of a module's name, from its start or a dot on.
+        starts = [0, *(at + 1 for at, letter in enumerate(module) if letter == ".")]
+        try:
+            alpha = next((alpha for pattern, alpha in self.patterns if pattern.ends_from(module, starts)), self.alpha)
+        except ValueError as error:
+            raise ValueError(f"Expected quick patterns in alpha_pattern: {error}. Export the adapter again.") from error
         return alpha / (math.sqrt(rank) if self.stabilised else rank)
 
 
@@ -39,30 +47,27 @@ def scaling_of(config: Mapping[str, Any]) -> Scaling:
     """The rule in a PEFT LoRA configuration; ValueError when it describes something else."""
     kind = config.get("peft_type") or "LORA"
     if kind != "LORA":
-        raise ValueError(f"Expected the configuration of a LoRA, got peft_type {kind!r}. {STOCK}")
+        raise ValueError(f"Expected the configuration of a LoRA, got peft_type {kind!r}. {_CONVERT}")
     found = [name for setting, name in _REFUSED.items() if config.get(setting)]
     if found:
-        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(found)}. {STOCK}")
+        raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(found)}. {_CONVERT}")
     start = str(config.get("init_lora_weights", "")).lower()
     if start.startswith(_BASE_CHANGING):
         raise ValueError(
             f"Expected a LoRA for an unchanged base model, got one that {start} moved away from it. Export it with "
             "PEFT's path_initial_model_for_weight_conversion."
         )
-    patterns = config.get("alpha_pattern") or {}
-    if not isinstance(patterns, dict):
-        raise ValueError(f"Expected an object for alpha_pattern, got {patterns!r}. Export the adapter again.")
     return Scaling(
         _number("lora_alpha", config.get("lora_alpha")),
         bool(config.get("use_rslora")),
-        {_pattern(name): _number(f"alpha_pattern {name}", alpha) for name, alpha in patterns.items()},
+        _patterns(config.get("alpha_pattern") or {}),
     )
 
 
 def parse_config(text: str) -> dict[str, Any]:
     """A JSON object; ValueError for anything else."""
     try:
-        config = json.loads(text)
+        config = parse_json(text)
     except ValueError as error:
         raise ValueError(f"Expected JSON in the PEFT configuration, got: {error}. Export the adapter again.") from error
     if not isinstance(config, dict):
@@ -70,19 +75,25 @@ def parse_config(text: str) -> dict[str, Any]:
     return config
 
 
-def _names(pattern: str, module: str) -> bool:
-    return re.match(rf"(?:.*\.)?(?:{pattern})$", module) is not None
+def _patterns(given: object) -> tuple[tuple[Pattern, float], ...]:
+    if not isinstance(given, dict) or len(given) > MOST_PATTERNS:
+        raise ValueError(
+            f"Expected an object for alpha_pattern of at most {MOST_PATTERNS} patterns, got {str(given)[:80]}. "
+            "Export the adapter again."
+        )
+    budget = Budget()
+    return tuple((_pattern(text, budget), _number(f"alpha_pattern {text}", alpha)) for text, alpha in given.items())
 
 
-def _pattern(text: str) -> str:
+def _pattern(text: str, budget: Budget) -> Pattern:
     try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"Expected a regular expression in alpha_pattern, got {text!r}: {error}.") from error
-    return text
+        return Pattern(text, budget)
+    except ValueError as error:
+        raise ValueError(f"Expected a regular expression in alpha_pattern, got {text[:80]!r}: {error}.") from error
 
 
 def _number(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"Expected a number for {what} in the PEFT configuration, got {value!r}.")
-    return float(value)
+    try:
+        return finite(value)
+    except ValueError as error:
+        raise ValueError(f"Expected a number for {what[:80]} in the PEFT configuration: {error}.") from error

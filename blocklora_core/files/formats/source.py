@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Concept
+from ...concept.layer import Layer
 from .. import shown
-from ..contents import STOCK, Others, Parts, sort_foreign
+from ..contents import Others, Sorted, TensorNames, sort_foreign
 from ..record import bundled
-from ..tensors import adapter_of, embedding_of, layer_of
+from ..tensors import OddLayerError, adapter_of, embedding_of, layer_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,17 +27,22 @@ class Source:
     entries: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def parts(self) -> Parts:
+    def tensor_names(self) -> TensorNames:
         """Layer stem -> role -> tensor name; ValueError when something is no part of a LoRA."""
-        return self._sorted[0]
+        return self._sorted.names
 
     @property
     def others(self) -> Others:
         """Layer stem -> last words -> tensor name, of layers of other kinds."""
-        return self._sorted[1]
+        return self._sorted.others
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Tensor names that belong to no whole layer."""
+        return self._sorted.left
 
     @cached_property
-    def _sorted(self) -> tuple[Parts, Others]:
+    def _sorted(self) -> Sorted:
         return sort_foreign(self.tensors)
 
 
@@ -51,42 +57,67 @@ class Format:
 
 def plain(source: Source) -> BlockLoRA:
     """Every layer under the stem that the file has, at alpha / rank, or 1 without an alpha."""
-    if not source.parts and not source.others:
+    if not source.tensor_names and not source.others:
         raise ValueError(f"Expected LoRA layers, got none among {len(source.tensors)} tensors.")
-    concept, embeddings = _embeddings(source.tensors)
-    return BlockLoRA(
-        concept=concept or shown.foreign_concept(source.entries, source.path),
-        layers={stem: layer_of(stem, roles, source.tensors) for stem, roles in sorted(source.parts.items())},
+    layers, odd = _layers(source)
+    lora = BlockLoRA(
+        concept=shown.foreign_concept(source.entries, source.path),
+        layers=layers,
         base=shown.foreign_base(source.entries),
-        embeddings=embeddings,
         adapters=_adapters(source),
         metadata=dict(source.entries),
         source=str(source.path),
     )
+    lora = _with_embedding(lora, source.tensors)
+    left = [*source.left, *odd]
+    if left:
+        lora = noted(lora, f"{len(left)} tensors are part of no whole layer and are left out, e.g. {left[0]}.")
+    return lora
 
 
 def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float]) -> BlockLoRA:
     """`lora`, each layer without an alpha of its own times factor(stem, rank)."""
     layers = {
-        stem: layer if "alpha" in source.parts[stem] else layer.scaled(factor(stem, layer.rank))
+        stem: layer if "alpha" in source.tensor_names[stem] else layer.scaled(factor(stem, layer.rank))
         for stem, layer in lora.layers.items()
     }
     return lora.with_layers(layers)
 
 
 def noted(lora: BlockLoRA, note: str) -> BlockLoRA:
-    """`lora` with a note on what its import could not keep."""
-    return replace(lora, metadata={**lora.metadata, shown.NOTE: note})
+    """`lora` with one more note on what its import could not keep."""
+    notes = f"{lora.metadata.get(shown.NOTE, '')} {note}".strip()
+    return replace(lora, metadata={**lora.metadata, shown.NOTE: notes})
+
+
+def _layers(source: Source) -> tuple[dict[str, Layer], list[str]]:
+    """The layers, and tensors of those that cannot be multiplied, which the stock loader leaves out too."""
+    layers, odd = dict[str, Layer](), list[str]()
+    for stem, roles in sorted(source.tensor_names.items()):
+        try:
+            layers[stem] = layer_of(stem, roles, source.tensors)
+        except OddLayerError:
+            if len(source.tensor_names) + len(source.others) < 2 * (len(odd) + 1):
+                raise
+            odd.append(roles["up"])
+    return layers, odd
 
 
 def _adapters(source: Source) -> dict[str, Adapter]:
     return {stem: adapter_of(stem, words, source.tensors) for stem, words in sorted(source.others.items())}
 
 
-def _embeddings(tensors: Mapping[str, Tensor]) -> tuple[Concept | None, dict[str, Tensor]]:
+def _with_embedding(lora: BlockLoRA, tensors: Mapping[str, Tensor]) -> BlockLoRA:
+    """`lora` with the first embedding that is bundled with it, under a name that prompts can hold."""
     found = {name: bundle for name in sorted(tensors) if (bundle := bundled(name))}
-    concepts = sorted({concept for concept, _ in found.values()})
-    if len(concepts) > 1:
-        raise ValueError(f"Expected the embedding of one concept, got those of {', '.join(concepts)}. {STOCK}")
-    embeddings = {encoder: embedding_of(name, tensors) for name, (_, encoder) in found.items()}
-    return (Concept(concepts[0]) if concepts else None), embeddings
+    names = sorted({name for name, _ in found.values()})
+    if not names:
+        return lora
+    first, *others = names
+    embeddings = {encoder: embedding_of(name, tensors) for name, (of, encoder) in found.items() if of == first}
+    lora = replace(lora, concept=Concept(shown.word(first)), embeddings=embeddings)
+    if lora.concept.name != first:
+        lora = noted(lora, f"Prompts call its embedding {lora.concept.name}, as no name can be {first!r}.")
+    if others:
+        lora = noted(lora, f"Of its embeddings only that of {first!r} is kept; left out: {', '.join(others)}.")
+    return lora

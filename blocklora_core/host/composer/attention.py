@@ -1,9 +1,9 @@
-"""What LoRA-Composer changes in a UNet's attention, for one call of the model."""
+"""What LoRA-Composer changes in a UNet's attention, for one call of the model: ComfyUI's patches of that call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,13 +12,10 @@ from torch import Tensor
 from ...regions import Regions, Size, layout, mask_of
 from ...regions.composer.region_mask import Group, groups, isolated_attention, logits
 from ...regions.layout import HALF, OverlapRule
-from ..regions.cross import Replace, Seen, attention_of, grid_of
-from ..text.layerwise import Place
-from .guidance import RECORDER
+from ..regions.cross import RegionAttention, Replace, attention_of, grid_of
+from ..text.layerwise import Block
+from .context import KEY, Context, context_of
 from .injection import Injection
-
-CALL = "blocklora_composer_call"
-"""Where a call's options keep its Call."""
 
 
 class Boxes:
@@ -46,20 +43,20 @@ class Boxes:
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
-    """One call. pending: by place, what attn2_output_patch adds: rows of the batch, cells, (b, n, C)."""
+class AttentionPatches:
+    """Patches of one call. context: of that call."""
 
     boxes: Boxes
     isolation: bool
-    pending: dict[Place, list[tuple[slice, Tensor, Tensor]]] = field(default_factory=dict)
+    context: Context
 
-    def changed(self, options: Mapping[str, Any], layers: Mapping[Place, Any], injects: bool) -> dict[str, Any]:
-        """`options` of the host with our attention in every layer; what other packs had put there is asked, too."""
-        changed: dict[str, Any] = {**options, CALL: self}
-        if self.isolation or RECORDER in options:
+    def on(self, options: Mapping[str, Any], layers: Mapping[Block, Any], injects: bool) -> dict[str, Any]:
+        """`options` of the host with our attention in every layer; what other packs had put there is called, too."""
+        changed: dict[str, Any] = {**options, KEY: self.context}
+        if self.isolation or self.context.recorder is not None:
             replaced = options.get("patches_replace", {})
             others: Mapping[Any, Replace] = replaced.get("attn1", {})
-            ours = {place: _SelfAttention(self, place, others.get(place) or others.get(place[:2])) for place in layers}
+            ours = {block: _SelfAttention(self, block, others.get(block) or others.get(block[:2])) for block in layers}
             changed["patches_replace"] = {**replaced, "attn1": {**others, **ours}}
         if injects:
             patches = options.get("patches", {})
@@ -69,7 +66,7 @@ class Call:
 
     def add_pending(self, n: Tensor, options: Mapping[str, Any]) -> Tensor:
         """attn2_output_patch: n (B, N, C) with the concepts' changes of to_out in their regions."""
-        waiting = self.pending.pop((*options["block"], options["block_index"]), ())
+        waiting = (self.context.pending or {}).pop((*options["block"], options["block_index"]), ())
         if not waiting:
             return n
         change = torch.zeros_like(n)
@@ -82,20 +79,21 @@ class Call:
 class _SelfAttention:
     """attn1_replace of one layer. other: the one that was there before."""
 
-    call: Call
-    place: Place
+    patches: AttentionPatches
+    block: Block
     other: Replace | None
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         size = grid_of(q, options)
         attend = attention_of(options)
-        if RECORDER in options:
-            masks = self.call.boxes.masks(size, q.device).flatten(1)
-            bias = logits(masks) if self.call.isolation else None
-            options[RECORDER].self_attention(self.place, q, k, options["n_heads"], size, masks, bias)
-        if not self.call.isolation:
+        recorder = self.patches.context.recorder
+        if recorder is not None:
+            masks = self.patches.boxes.masks(size, q.device).flatten(1)
+            bias = logits(masks) if self.patches.isolation else None
+            recorder.self_attention(self.block, q, k, heads=options["n_heads"], size=size, masks=masks, bias=bias)
+        if not self.patches.isolation:
             return attend(q, k, v) if self.other is None else self.other(q, k, v, options)
-        isolated = isolated_attention(q, k, v, self.call.boxes.groups(size, q.device), attend)
+        isolated = isolated_attention(q, k, v, self.patches.boxes.groups(size, q.device), attend)
         if self.other is None:
             return isolated
         # Another pack's attention stays as it is, and what the mask changes is changed in it.
@@ -103,19 +101,19 @@ class _SelfAttention:
 
 
 @dataclass(frozen=True, eq=False)
-class Watch:
-    """Sees each region's part of a cross-attention: reads its map, and keeps what its concept adds after to_out."""
+class OnAttention:
+    """Called with each region's part of a cross-attention: records its map, keeps what its concept adds to to_out."""
 
     injected: Injection | None
 
-    def __call__(self, seen: Seen, options: Mapping[str, Any]) -> None:
-        call: Call | None = options.get(CALL)
-        if call is None:
+    def __call__(self, seen: RegionAttention, options: Mapping[str, Any]) -> None:
+        context = context_of(options)
+        if context.pending is None:
             return
-        if RECORDER in options and seen.side == "positive":
+        if context.recorder is not None and seen.side == "positive":
             heads, size = options["n_heads"], grid_of(seen.q, options)
-            options[RECORDER].cross_attention(seen.place, seen.part.region, seen.q, seen.k, heads, size)
-        added = None if self.injected is None else self.injected.out(seen.place, seen.part.region, seen.own)
+            context.recorder.cross_attention(seen.block, seen.part.region, q=seen.q, k=seen.k, heads=heads, size=size)
+        added = None if self.injected is None else self.injected.out(seen.block, seen.part.region, seen.own)
         if added is not None:
-            waiting = call.pending.setdefault(seen.place, [])
+            waiting = context.pending.setdefault(seen.block, [])
             waiting.append((seen.rows, seen.part.cells, added * seen.part.weights))

@@ -9,7 +9,7 @@ call of the model, one changes its self-attention (the concept region mask) and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,19 +19,19 @@ from torch import Tensor
 
 from ...concept.concept import Stack
 from ...regions import OverlapRule, Regions, check_regions
-from ...regions.composer.options import PAPER, ComposerOptions
+from ...regions.composer.options import DEFAULTS, ComposerOptions
 from ..base import base_name
 from ..comfy import ComfyModel
 from ..regions.cross import project
 from ..regions.regional import RegionalSampling, apply_regions
-from ..text.layerwise import Place, cross_attention_layers
-from .attention import Boxes, Call, Watch
+from ..text.layerwise import Block, cross_attention_layers
+from ..weights.autograd import with_own_weights
+from .attention import AttentionPatches, Boxes, OnAttention
+from .blocks import watched_blocks
+from .context import KEY, Context, context_of
 from .injection import Injection, injection
-from .places import watched_places
 from .prompt import concept_at
 from .run import Callback, Run
-
-KEY = "blocklora_composer"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +40,33 @@ class Composer:
 
     options: ComposerOptions
     boxes: Boxes
-    layers: Mapping[Place, int]
-    watched: frozenset[Place]
+    layers: Mapping[Block, int]
+    watched: frozenset[Block]
     columns: Sequence[Sequence[int]]
     injected: Injection | None
 
     def sample(
-        self, executor: Any, guider: Any, sigmas: Tensor, extra: dict[str, Any], callback: Callback | None,
-        noise: Tensor, latents: Tensor | None = None, *args: Any, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: Any,
+        guider: Any,
+        sigmas: Tensor,
+        extra: dict[str, Any],
+        callback: Callback | None,
+        noise: Tensor,
+        latents: Tensor | None = None,
+        *args: Any,
+        **named: Any,
+    ) -> Tensor:
         """SAMPLER_SAMPLE: a run of its own for each sampling, among the options that were made for that alone."""
         model_options = extra["model_options"]
         run = Run(self.options, self.boxes, self.watched, self.columns, sigmas)
-        model_options.setdefault("transformer_options", {})[KEY] = run
+        model_options.setdefault("transformer_options", {})[KEY] = Context(run)
         # A second stage that adds no noise has none to exchange.
         if self.options.reinitialise and torch.count_nonzero(noise):
             noisy = _start(executor.class_obj, guider, sigmas, noise, latents)
             noise = run.reinitialise(guider, noisy, noise, model_options)
         try:
-            return executor(guider, sigmas, extra, run.telling(callback), noise, latents, *args, **named)
+            return executor(guider, sigmas, extra, run.counting(callback), noise, latents, *args, **named)
         finally:
             model_options["transformer_options"].pop(KEY, None)
 
@@ -66,18 +74,27 @@ class Composer:
         self, executor: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any] = {}, *args: Any, **named: Any
     ) -> Tensor:
         """PREDICT_NOISE: the latents are moved, then the model predicts."""
-        run: Run | None = model_options.get("transformer_options", {}).get(KEY)
+        run = context_of(model_options.get("transformer_options", {})).run
         if run is not None:
             run.guide(executor.class_obj, x, sigma, model_options)
         return executor(x, sigma, model_options, *args, **named)
 
     def call(
-        self, executor: Any, x: Tensor, t: Tensor, concat: Any = None, cross: Any = None, control: Any = None,
-        transformer_options: Mapping[str, Any] = {}, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        concat: Any = None,
+        cross: Any = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] = {},
+        **named: Any,
+    ) -> Tensor:
         """APPLY_MODEL: the model's own call, with other options."""
         injects = self.injected is not None
-        options = Call(self.boxes, self.options.isolation).changed(transformer_options, self.layers, injects)
+        context = replace(context_of(transformer_options), pending={})
+        patches = AttentionPatches(self.boxes, self.options.isolation, context)
+        options = patches.on(transformer_options, self.layers, injects)
         return executor(x, t, concat, cross, control, options, **named)
 
 
@@ -101,7 +118,7 @@ class Composed:
 def apply_composer(
     model: ComfyModel,
     regions: Regions,
-    options: ComposerOptions = PAPER,
+    options: ComposerOptions = DEFAULTS,
     rule: OverlapRule = "mean",
     stack: Stack = (),
 ) -> Composed:
@@ -112,23 +129,27 @@ def apply_composer(
     whose prompt does not tell where its concept is, and a concept that fits no region or not the model.
     """
     check_regions(regions)
+    _check_model(model)
     network = model.model.diffusion_model
-    layers = cross_attention_layers(network)
-    if not isinstance(network, UNetModel) or not layers:
-        raise ValueError(
-            f"Composer: expected a UNet with cross-attention (SD1.5, SD2, SDXL), got {base_name(model)}. "
-            "BlockLoRA Regional Sampling also takes SD3 and Flux."
-        )
-    if any(model.get_wrappers(kind, KEY) for kind in (WrappersMP.APPLY_MODEL, WrappersMP.SAMPLER_SAMPLE)):
-        raise ValueError("Composer: expected a MODEL that no Composer has changed yet, got one that has.")
     columns = _columns(regions, options)
     injected = injection(stack, model, regions) if options.injection and stack else None
     reads_maps = options.guides or options.reinitialise
-    watch = Watch(injected) if reads_maps or injected else None
-    sampling = RegionalSampling(regions, rule, project=injected.project if injected else project, watch=watch)
+    on_attention = OnAttention(injected) if reads_maps or injected else None
+    sampling = RegionalSampling(
+        regions, rule, project=injected.project if injected else project, on_attention=on_attention
+    )
     composed = apply_regions(model, sampling)
-    composer = Composer(options, Boxes(regions, rule), layers, watched_places(network), columns, injected)
-    if watch or options.isolation:
+    if options.guides:
+        composed = with_own_weights(composed)
+    composer = Composer(
+        options=options,
+        boxes=Boxes(regions, rule),
+        layers=cross_attention_layers(network),
+        watched=watched_blocks(network),
+        columns=columns,
+        injected=injected,
+    )
+    if on_attention or options.isolation:
         composed.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, composer.call)
     if reads_maps:
         composed.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, composer.sample)
@@ -136,6 +157,17 @@ def apply_composer(
     if injected is None:
         return Composed(composed)
     return Composed(composed, len(injected.layers), injected.left_out)
+
+
+def _check_model(model: ComfyModel) -> None:
+    network = model.model.diffusion_model
+    if not isinstance(network, UNetModel) or not cross_attention_layers(network):
+        raise ValueError(
+            f"Composer: expected a UNet with cross-attention (SD1.5, SD2, SDXL), got {base_name(model)}. "
+            "BlockLoRA Regional Sampling also takes SD3 and Flux."
+        )
+    if any(model.get_wrappers(kind, KEY) for kind in (WrappersMP.APPLY_MODEL, WrappersMP.SAMPLER_SAMPLE)):
+        raise ValueError("Composer: expected a MODEL that no Composer has changed yet, got one that has.")
 
 
 def _columns(regions: Regions, options: ComposerOptions) -> list[tuple[int, ...]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import comfy.model_patcher
@@ -18,10 +19,8 @@ from ...regions.composer.maps import smooth
 from ...regions.composer.options import ComposerOptions
 from ...training.checkpointing import checkpointed, heavy_blocks
 from ..weights.autograd import leave_inference_mode, training_mode
-from .maps import Recorder, Watched
-
-RECORDER = "blocklora_composer_recorder"
-"""Where a call's options keep the Recorder of its maps."""
+from .context import KEY, context_of
+from .maps import Recorder
 
 SCALED = 1024.0
 """The loss is this much larger in the backward pass, so that small gradients survive half precision."""
@@ -31,7 +30,7 @@ MasksAt = Callable[[Size], Tensor]
 """Rows and columns -> the regions' masks (R, h, w) bool, where the model computes."""
 
 
-class Pull(NamedTuple):
+class LatentGradient(NamedTuple):
     """loss: (B,). gradient: (B, C, h, w), by the latents as the network takes them in, as in the paper (Eq. 10).
 
     scale: what the sampler's latents are divided by to be that.
@@ -42,10 +41,15 @@ class Pull(NamedTuple):
     scale: Tensor
 
 
-def pull(
-    guider: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any], recorder: Recorder,
-    masks_at: MasksAt, options: ComposerOptions,
-) -> Pull | None:  # fmt: skip
+def latent_gradient(
+    guider: Any,
+    x: Tensor,
+    sigma: Tensor,
+    model_options: Mapping[str, Any],
+    recorder: Recorder,
+    masks_at: MasksAt,
+    options: ComposerOptions,
+) -> LatentGradient | None:
     """What the losses make of the latents `x` (B, C, h, w) at noise level `sigma` (B,).
 
     None where no prompt of the sampler acts at this noise level. Nothing of the model has changed afterwards, however
@@ -65,7 +69,7 @@ def pull(
             (gradient,) = torch.autograd.grad(loss.sum() * SCALED, latents)
         finally:
             recorder.clear()
-    return Pull(loss.detach(), gradient / SCALED, scale)
+    return LatentGradient(loss.detach(), gradient / SCALED, scale)
 
 
 def _loss(recorder: Recorder, masks_at: MasksAt, options: ComposerOptions) -> Tensor | None:
@@ -82,7 +86,7 @@ def forward(guider: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, A
     """Show the model `x` with the positive prompt alone, as far as `recorder` needs it."""
     options = comfy.model_patcher.create_model_options_clone(dict(model_options))
     transformer_options = options.setdefault("transformer_options", {})
-    transformer_options[RECORDER] = recorder
+    transformer_options[KEY] = replace(context_of(transformer_options), recorder=recorder)
     # Some attention functions have no gradient (SageAttention), or a costly one.
     transformer_options["optimized_attention_override"] = _differentiable
     transformer_options.setdefault("patches", {}).setdefault("output_block_patch", []).append(recorder.after_block)
@@ -90,7 +94,7 @@ def forward(guider: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, A
         # A prompt for an area shows the model a part of the picture only.
         if "area" in prompt or comfy.samplers.get_area_and_mult(prompt, x, sigma) is None:
             continue
-        with suppress(Watched):
+        with recorder.until_complete():
             comfy.samplers.calc_cond_batch(guider.inner_model, [[_control_apart(prompt)]], x, sigma, options)
         return
 

@@ -19,32 +19,32 @@ from ...training.adapters.fixed import FixedLayer
 from ..comfy import ComfyModel
 from ..regions.cross import project
 from ..regions.prompts import Side
-from ..text.layerwise import Place, cross_attention_places
+from ..text.layerwise import Block, cross_attention_blocks
 from ..weights.fixed import fixed_layers, modules_of
 from ..weights.patching import resolve
 
-PARTS = ("to_k", "to_v", "to_out")
+PROJECTIONS = ("to_k", "to_v", "to_out")
 """Of a cross-attention, what a concept changes in its region."""
 
 
 @dataclass(frozen=True, eq=False)
 class Injection:
-    """Layers by place, number of the region, and part. left_out: concept -> how many of its layers act nowhere."""
+    """Layers by block, number of the region, and part. left_out: concept -> how many of its layers act nowhere."""
 
-    layers: Mapping[tuple[Place, int, str], FixedLayer]
+    layers: Mapping[tuple[Block, int, str], FixedLayer]
     left_out: Mapping[str, int]
 
-    def project(self, module: Any, place: Place, region: int, side: Side, text: Tensor) -> KeysValues:
+    def project(self, module: Any, block: Block, region: int, side: Side, text: Tensor) -> KeysValues:
         """Eq. 2: keys and values of a region's prompt by the base's weights and its concept's changes."""
-        k, v = project(module, place, region, side, text)
+        k, v = project(module, block, region, side, text)
         for part, projected in (("to_k", k), ("to_v", v)):
-            if (place, region, part) in self.layers:
-                self.layers[place, region, part].add_to(projected, text)
+            if (block, region, part) in self.layers:
+                self.layers[block, region, part].add_to(projected, text)
         return k, v
 
-    def out(self, place: Place, region: int, own: Tensor) -> Tensor | None:
+    def out(self, block: Block, region: int, own: Tensor) -> Tensor | None:
         """What the concept adds after to_out to its region's pixels, of their attention `own` (B, n, C)."""
-        layer = self.layers.get((place, region, "to_out"))
+        layer = self.layers.get((block, region, "to_out"))
         if layer is None:
             return None
         return layer.add_to(own.new_zeros(*own.shape[:-1], layer.module.out_features), own)
@@ -66,28 +66,28 @@ def injection(stack: Stack, model: ComfyModel, regions: Regions) -> Injection:
     resolved, _ = resolve(tuple(lora.model_only() for lora in stack), model, None)
     modules = modules_of(model, None)
     parts = _parts(model.model.diffusion_model)
-    layers: dict[tuple[Place, int, str], FixedLayer] = {}
+    layers: dict[tuple[Block, int, str], FixedLayer] = {}
     left_out = {}
     for lora in per_row(resolved):
         mine = [number for number, region in enumerate(regions) if region.concept == lora.concept.name]
         found = _in_cross_attention(lora, modules, parts)
-        layers |= {(place, number, part): layer for (place, part), layer in found.items() for number in mine}
+        layers |= {(block, number, part): layer for (block, part), layer in found.items() for number in mine}
         left_out[lora.concept.name] = len(lora.layers) + len(lora.adapters) - len(found)
     return Injection(layers, {name: count for name, count in left_out.items() if count})
 
 
-def _parts(network: nn.Module) -> dict[nn.Module, tuple[Place, str]]:
+def _parts(network: nn.Module) -> dict[nn.Module, tuple[Block, str]]:
     """Which part of which cross-attention a module is."""
     found = {}
-    for place, attention in cross_attention_places(network).items():
-        for part, module in zip(PARTS, (attention.to_k, attention.to_v, attention.to_out[0]), strict=True):
-            found[module] = (place, part)
+    for block, attention in cross_attention_blocks(network).items():
+        for part, module in zip(PROJECTIONS, (attention.to_k, attention.to_v, attention.to_out[0]), strict=True):
+            found[module] = (block, part)
     return found
 
 
 def _in_cross_attention(
-    lora: BlockLoRA, modules: dict[str, nn.Module], parts: Mapping[nn.Module, tuple[Place, str]]
-) -> dict[tuple[Place, str], FixedLayer]:
+    lora: BlockLoRA, modules: dict[str, nn.Module], parts: Mapping[nn.Module, tuple[Block, str]]
+) -> dict[tuple[Block, str], FixedLayer]:
     other = [name for name in lora.adapters if modules.get(name) in parts]
     if other:
         raise ValueError(

@@ -24,8 +24,7 @@ def clip_of(clip: ComfyClip, lora: BlockLoRA) -> ComfyClip:
     alone = with_concepts(clip, {lora.concept.name: lora.embeddings} if lora.embeddings else {})
     weights = clip_weights(clip)
     text = lora.text_only()
-    fitting, _ = on_weights(text, weights)
-    adapters, _ = on_model(text, weights)
+    fitting, adapters = on_weights(text, weights).lora, on_model(text, weights).lora.adapters
     add_to(alone.patcher, per_row((fitting.with_adapters(adapters),)))
     return alone
 

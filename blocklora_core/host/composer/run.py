@@ -14,9 +14,9 @@ from ...regions import Size
 from ...regions.composer.options import ComposerOptions
 from ...regions.composer.reinit import reinitialised
 from ...regions.composer.schedule import goes_on, step_sizes
-from ..text.layerwise import Place
+from ..text.layerwise import Block
 from .attention import Boxes
-from .guidance import forward, pull
+from .guidance import forward, latent_gradient
 from .maps import Recorder
 
 Callback = Callable[[int, Tensor, Tensor, int], None]
@@ -24,16 +24,20 @@ Callback = Callable[[int, Tensor, Tensor, int], None]
 
 
 class Run:
-    """One sampling. sigmas: the sampler's noise levels. places, columns: see Recorder.
+    """One sampling. sigmas: the sampler's noise levels. blocks, columns: see Recorder.
 
     guided: how many times the latents were moved; losses: by step, (B,), of the last time in it.
     """
 
     def __init__(
-        self, options: ComposerOptions, boxes: Boxes, places: frozenset[Place], columns: Sequence[Sequence[int]],
+        self,
+        options: ComposerOptions,
+        boxes: Boxes,
+        blocks: frozenset[Block],
+        columns: Sequence[Sequence[int]],
         sigmas: Tensor,
-    ):  # fmt: skip
-        self.options, self.boxes, self.places, self.columns, self.sigmas = options, boxes, places, columns, sigmas
+    ):
+        self.options, self.boxes, self.blocks, self.columns, self.sigmas = options, boxes, blocks, columns, sigmas
         self.guided = 0
         self.losses: dict[int, Tensor] = {}
         self._sizes = step_sizes(len(sigmas) - 1, options)
@@ -41,15 +45,15 @@ class Run:
         self._next = 0
         self._over = not options.guides
 
-    def telling(self, callback: Callback | None) -> Callback:
-        """`callback`, which tells this run, too, that a step was taken."""
+    def counting(self, callback: Callback | None) -> Callback:
+        """`callback`, at which this run counts the sampler's steps."""
 
-        def told(step: int, clean: Tensor, noisy: Tensor, steps: int) -> None:
+        def after(step: int, clean: Tensor, noisy: Tensor, steps: int) -> None:
             self._next = max(self._next, step + 1)
             if callback is not None:
                 callback(step, clean, noisy, steps)
 
-        return told
+        return after
 
     def guide(self, guider: Any, x: Tensor, sigma: Tensor, model_options: Mapping[str, Any]) -> None:
         """Eq. 10: move `x` (B, C, h, w), the sampler's own, against the gradient of the losses, in place.
@@ -62,15 +66,17 @@ class Run:
             return
         if self._active is None:
             self._active = torch.ones(x.shape[0], dtype=torch.bool, device=x.device)
-        recorder = Recorder(self.places, self.columns, self.options.reads_tokens, self.options.region > 0)
-        found = pull(guider, x, sigma, model_options, recorder, self.masks_at, self.options)
+        recorder = Recorder(self.blocks, self.columns, self.options.reads_tokens, self.options.region > 0)
+        found = latent_gradient(
+            guider, x, sigma, model_options, recorder=recorder, masks_at=self.masks_at, options=self.options
+        )
         if found is None:
             return
         moves = self._active & found.gradient.isfinite().flatten(1).all(1)
         if not torch.equal(moves, self._active):
             logging.warning("BlockLoRA Composer: a gradient overflowed in step %d; its picture is left as it is.", step)
-        pulled = found.gradient * found.scale * self._sizes[step]
-        x.sub_(torch.where(moves.reshape(-1, *[1] * (x.ndim - 1)), pulled, 0).to(x.dtype))
+        update = found.gradient * found.scale * self._sizes[step]
+        x.sub_(torch.where(moves.reshape(-1, *[1] * (x.ndim - 1)), update, 0).to(x.dtype))
         self.guided += 1
         before = self.losses.get(step - 1, torch.full_like(found.loss, math.inf))
         self.losses[step] = found.loss
@@ -82,7 +88,7 @@ class Run:
 
         noisy: the latents that the sampling would start from.
         """
-        recorder = Recorder(self.places, self.columns, tokens=True, outside=False)
+        recorder = Recorder(self.blocks, self.columns, tokens=True, outside=False)
         with torch.no_grad():
             forward(guider, noisy, self.sigmas[:1].expand(noisy.shape[0]).to(noisy), model_options, recorder)
         if recorder.is_empty or recorder.size is None:

@@ -68,7 +68,7 @@ class Sampler:
         own = range(self.sampling.seed, self.sampling.seed + len(prompts)) if seeds is None else seeds
         pictures: dict[int, Tensor] = {}
         for places in _batches(encoded, self.sampling.batch):
-            latents = self._sample(_joined([encoded[at] for at in places]), [own[at] for at in places])
+            latents = self._sample(_batched([encoded[at] for at in places]), [own[at] for at in places])
             pictures |= zip(places, _decode(self.vae, latents), strict=True)
         return torch.stack([pictures[at] for at in range(len(prompts))])
 
@@ -89,9 +89,19 @@ class Sampler:
                 self.on_step(len(seeds))
 
         latents: Tensor = comfy.sample.sample(
-            self.model, noise, how.steps, how.cfg, how.sampler, how.scheduler, positive, self._encode(""),
-            torch.zeros_like(noise), callback=after, disable_pbar=True, seed=seeds[0],
-        )  # fmt: skip
+            self.model,
+            noise,
+            how.steps,
+            how.cfg,
+            how.sampler,
+            how.scheduler,
+            positive,
+            self._encode(""),
+            torch.zeros_like(noise),
+            callback=after,
+            disable_pbar=True,
+            seed=seeds[0],
+        )
         return latents
 
 
@@ -113,7 +123,7 @@ def _kind(conditioning: ComfyConditioning) -> Any:
     return tensor.shape, None if pooled is None else pooled.shape
 
 
-def _joined(conditionings: Sequence[ComfyConditioning]) -> ComfyConditioning:
+def _batched(conditionings: Sequence[ComfyConditioning]) -> ComfyConditioning:
     """One conditioning for pictures that have one each, all of one kind."""
     first = conditionings[0]
     if all(one is first for one in conditionings):

@@ -6,13 +6,28 @@ import comfy.utils
 from PIL import Image
 from torch import Tensor
 
-from ..train.progress import tell
-from .evaluate import Watcher
+from ..page import tell
 
 SHOWN, PREVIEW = 4, 512
 
 
-class NodeWatcher(Watcher):
+class EvaluateCallback:
+    """What a caller that shows progress overrides. A method that raises ends the evaluation; nothing stays patched."""
+
+    def begin(self, pictures: int) -> None:
+        """How many pictures will be sampled in all."""
+
+    def setting(self, title: str) -> None:
+        """What is sampled from now on."""
+
+    def step(self, pictures: int) -> None:
+        """So many pictures took a sampling step."""
+
+    def done(self, pictures: Tensor) -> None:
+        """(G, H, W, 3), uint8, just finished."""
+
+
+class NodeProgress(EvaluateCallback):
     """Raises ComfyUI's InterruptProcessingException when the user presses cancel."""
 
     def __init__(self, node_id: str | None, steps: int):

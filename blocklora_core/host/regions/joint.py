@@ -12,6 +12,7 @@ from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from torch import Tensor
 
 from ...regions import Size, Texts, joint_bias, longest
+from ..compat import axes_of_words
 from .prompts import SIDES, Side
 from .session import Call, Session
 
@@ -72,11 +73,11 @@ class _Biased:
         session = self.call.session
 
         def make() -> Tensor:
-            own = [joint_bias(session.laid(self.size), texts, further, q.dtype) for texts in self.texts]
+            own = [joint_bias(session.layout_on(self.size), texts, further, q.dtype) for texts in self.texts]
             each = q.shape[0] // len(own)
             return torch.stack(own).to(q.device)[:, None].repeat_interleave(1 if len(own) == 1 else each, dim=0)
 
-        return session.kept(
+        return session.cached(
             (self.call.sides, tuple(self.texts), self.size, further, q.shape[0], q.device, q.dtype), make
         )
 
@@ -88,9 +89,4 @@ def takes_longer_prompts(network: Any) -> bool:
     """
     if isinstance(network, MMDiT):
         return network.register_length == 0 and network.context_processor is None
-    # Newer hosts list the axes on which words have places.
-    return isinstance(network, Flux) and len(network.params.axes_dim) == 3 and not _axes_of_words(network)
-
-
-def _axes_of_words(network: Any) -> Any:
-    return getattr(network.params, "txt_ids_dims", None)
+    return isinstance(network, Flux) and len(network.params.axes_dim) == 3 and not axes_of_words(network)

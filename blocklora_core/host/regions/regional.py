@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from ...regions import OverlapRule, Regions, check_regions, layout
 from ..base import base_name
 from ..comfy import ComfyModel
-from ..text.layerwise import cross_attention_places
-from .cross import Project, Watch, project, with_cross_attention
+from ..text.layerwise import cross_attention_blocks
+from .cross import OnAttention, Project, project, with_cross_attention
 from .joint import takes_longer_prompts, with_joint_attention
 from .prompts import check_prompts
 from .session import Call, Session
@@ -33,7 +33,7 @@ Change = Callable[[Call], Call]
 class RegionalSampling:
     """What the wrappers know. start, end: of the sampling, as shares; outside that part, it is as without regions.
 
-    project: how keys and values of a region's prompt come about, see regional_cross.project. watch: is told of each
+    project: how keys and values of a region's prompt come about, see cross.Project. on_attention: is called with each
     region's part of a cross-attention; None for nobody.
     """
 
@@ -42,7 +42,7 @@ class RegionalSampling:
     start: float = 0.0
     end: float = 1.0
     project: Project = project
-    watch: Watch | None = None
+    on_attention: OnAttention | None = None
     key: str = field(default_factory=lambda: f"{KEY}_{uuid4().hex}")
 
     def __post_init__(self) -> None:
@@ -63,13 +63,20 @@ class RegionalSampling:
             session.clear()
 
     def predict(
-        self, executor: Any, x: Tensor, t: Tensor, concat: Tensor | None = None, cross: Tensor | None = None,
-        control: Any = None, transformer_options: Mapping[str, Any] = {}, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        executor: Any,
+        x: Tensor,
+        t: Tensor,
+        concat: Tensor | None = None,
+        cross: Tensor | None = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] = {},
+        **named: Any,
+    ) -> Tensor:
         """APPLY_MODEL: the model's own call, with other options, and for joint attention a longer prompt."""
         session = transformer_options.get(self.key) or Session(self, x.shape, {})
         call = Call(executor.class_obj, session, x, cross, transformer_options)
-        change = session.kept("change", lambda: _change_of(call.network))
+        change = session.cached("change", lambda: _change_of(call.network))
         if change and session.is_active(call.model.model_sampling, t) and any(call.sides):
             call = change(call)
         return executor(x, t, concat, call.cross, control, call.options, **named)
@@ -77,7 +84,7 @@ class RegionalSampling:
 
 def _change_of(network: nn.Module) -> Change | None:
     """How a call of `network` gets its regions; None when there is no way."""
-    if isinstance(network, UNetModel) and cross_attention_places(network):
+    if isinstance(network, UNetModel) and cross_attention_blocks(network):
         return with_cross_attention
     return with_joint_attention if takes_longer_prompts(network) else None
 

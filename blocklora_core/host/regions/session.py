@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...regions import Layout, OverlapRule, Regions, Size, layout
-from ..text.layerwise import Place, cross_attention_places
+from ..text.layerwise import Block, cross_attention_blocks
 from .prompts import SIDES, Side, text_of
 
 Value = TypeVar("Value")
@@ -31,7 +31,7 @@ class Settings(Protocol):
     @property
     def project(self) -> Any: ...
     @property
-    def watch(self) -> Any: ...
+    def on_attention(self) -> Any: ...
 
 
 class Session:
@@ -41,19 +41,19 @@ class Session:
         self.settings, self.shape = settings, tuple(shape)
         self.texts = {side: [text_of(region, side) for region in settings.regions] for side in SIDES}
         self._names = {prompt["uuid"]: name for name, prompts in conds.items() for prompt in prompts}
-        self._kept: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
 
-    def kept(self, key: Hashable, make: Callable[[], Value]) -> Value:
+    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gave for `key` the first time in this sampling."""
-        if key not in self._kept:
+        if key not in self._cache:
             # What is made under inference mode could not be used in a forward with gradients later on.
             with torch.inference_mode(False), torch.no_grad():
-                self._kept[key] = make()
-        return self._kept[key]
+                self._cache[key] = make()
+        return self._cache[key]
 
     def clear(self) -> None:
         """Free what was kept."""
-        self._kept.clear()
+        self._cache.clear()
 
     def is_active(self, model_sampling: Any, t: Tensor) -> bool:
         """Whether the noise level `t` (B,) lies in the part of the sampling that has regions."""
@@ -66,7 +66,7 @@ class Session:
         side = next((side for side in SIDES if side == name), None)
         return side if side and any(self.prompted(side)) else None
 
-    def laid(self, size: Size) -> Layout:
+    def layout_on(self, size: Size) -> Layout:
         """The regions on a grid of `size`."""
         return layout(self.settings.regions, size, self.settings.rule)
 
@@ -106,6 +106,6 @@ class Call:
         return self.model.diffusion_model
 
     @property
-    def layers(self) -> Mapping[Place, Any]:
-        """A UNet's cross-attentions: place -> module."""
-        return self.session.kept("layers", lambda: cross_attention_places(self.network))
+    def layers(self) -> Mapping[Block, Any]:
+        """A UNet's cross-attentions: block -> module."""
+        return self.session.cached("layers", lambda: cross_attention_blocks(self.network))

@@ -36,9 +36,16 @@ class Switch:
         self.members, self.every = tuple(members), every
 
     def __call__(
-        self, predict: Predict, x: Tensor, t: Tensor, concat: Any = None, cross: Any = None, control: Any = None,
-        transformer_options: Mapping[str, Any] = {}, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        predict: Predict,
+        x: Tensor,
+        t: Tensor,
+        concat: Any = None,
+        cross: Any = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] = {},
+        **named: Any,
+    ) -> Tensor:
         step = step_of(t, transformer_options.get("sample_sigmas"))
         member = self.members[step // self.every % len(self.members)]
         with member.attached():
@@ -52,9 +59,16 @@ class Composite:
         self.members = tuple(members)
 
     def __call__(
-        self, predict: Predict, x: Tensor, t: Tensor, concat: Any = None, cross: Any = None, control: Any = None,
-        transformer_options: Mapping[str, Any] = {}, **named: Any,
-    ) -> Tensor:  # fmt: skip
+        self,
+        predict: Predict,
+        x: Tensor,
+        t: Tensor,
+        concat: Any = None,
+        cross: Any = None,
+        control: Any = None,
+        transformer_options: Mapping[str, Any] = {},
+        **named: Any,
+    ) -> Tensor:
         predictions = []
         for member in self.members:
             with member.attached():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
+from ...concept.names import Names
 from ..comfy import ComfyClip
 from ..compat import embedding_found
 from .layerwise import SECTION
@@ -22,7 +22,8 @@ Section = list[tuple[Any, ...]]
 
 
 class _ConceptReader:
-    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands.
+    """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands as a
+    word.
 
     Where a concept is layer-wise (ED-LoRA), every 77 tokens come once for each cross-attention layer, one after the
     other, each with that layer's vectors. The host encodes them like the parts of a long prompt, and
@@ -31,6 +32,7 @@ class _ConceptReader:
 
     def __init__(self, tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]):
         self.vectors = dict(vectors)
+        self.names = Names(vectors)
         self.plain = tokenizer
         self.tokenizer = copy.copy(tokenizer)
         # On this copy alone: its own methods call these, which shadow those of its class.
@@ -43,10 +45,8 @@ class _ConceptReader:
 
     def _tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[Section]:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
-        names = sorted(self.vectors, key=len, reverse=True)
         identifier = self.tokenizer.embedding_identifier
-        pattern = f"(?:{re.escape(identifier)})?({'|'.join(map(re.escape, names))})"
-        text = re.sub(pattern, lambda found: f" {identifier}{found[1]} ", text)
+        text = self.names.replaced(text, lambda name: f" {identifier}{name} ", identifier)
         sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
         layers = layers_of(self.vectors.values())
         return [_of_layer(section, layer, self._entry) for section in sections for layer in range(layers)]
@@ -98,7 +98,9 @@ def concept_vectors(tokenizer: SDTokenizer) -> Mapping[str, Tensor]:
 
 def _knowing(tokenizer: SDTokenizer, vectors: Mapping[str, Tensor]) -> SDTokenizer:
     reader = _reader_of(tokenizer)
-    known = {**concept_vectors(tokenizer), **vectors}
+    own = Names(vectors)
+    known = {name: vector for name, vector in concept_vectors(tokenizer).items() if name not in own}
+    known.update(vectors)
     _check_layers(known)
     return _ConceptReader(reader.plain if reader else tokenizer, known).tokenizer
 
@@ -126,7 +128,7 @@ def with_concepts(clip: ComfyClip, table: TokenTable) -> ComfyClip:
 
 
 def first_vector(tokens: Mapping[str, Sequence[Section]], layers: int) -> int | None:
-    """Place, among the tokens that one layer reads, of the first vector in a tokenized prompt; None without any.
+    """Block, among the tokens that one layer reads, of the first vector in a tokenized prompt; None without any.
 
     layers: for how many layers every part of the prompt is there.
     """

@@ -14,20 +14,20 @@ from torch import nn
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import EIGENPAIRS, Grams
 from ...concept.prompt_lines import in_turn
-from ...files.shown import trigger_words
+from ...files.shown import called_by
 from ...merge.methods.fused import lacks_grams, needs_grams
 from ...merge.methods.sums import per_row
 from ...training.grams import collect_grams
 from ...training.port import AdaptedLayer, Conditioning
 from ..comfy import ComfyClip, ComfyModel
+from ..page import tell
 from ..text.layerwise import cross_attention_layers
 from ..text.tokens import layers_of
 from ..weights.autograd import training_mode
 from ..weights.fixed import fixed_layers, modules_of
-from ..weights.names import weights_of
+from ..weights.names import known_stem, weights_of
 from ..weights.patching import resolve
 from .port import ComfyPort
-from .progress import tell
 from .train import training_port
 
 
@@ -35,9 +35,9 @@ from .train import training_port
 class CollectJob:
     """What the node was given. Raises ValueError for numbers out of range.
 
-    prompts: `{concept}` stands for what calls the concept; empty for PLAIN. pictures: sampled for each
-    concept, prompts taken in turn. size: of a picture, in pixels. again: also where a concept has Grams. eigenpairs:
-    kept of each Gram.
+    prompts: `{concept}` stands for what calls the concept; empty for PLAIN. pictures: sampled for each concept, prompts
+    taken in turn. size: of a picture, in pixels. again: also where a concept has Grams.
+    eigenpairs: kept of each Gram.
     """
 
     prompts: Sequence[str] = ()
@@ -56,8 +56,9 @@ class CollectJob:
 
     def prompts_of(self, lora: BlockLoRA) -> list[str]:
         """One prompt for each picture."""
-        called = trigger_words(lora) or lora.concept.name
-        return in_turn(self.prompts, called, self.pictures)
+        called = list(called_by(lora).values())
+        prompts = [in_turn(self.prompts, words, self.pictures) for words in called]
+        return [prompts[at % len(called)][at // len(called)] for at in range(self.pictures)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,13 @@ class Collected:
     notes: tuple[str, ...]
 
 
-def collect(model: ComfyModel, clip: ComfyClip, stack: Stack, job: CollectJob) -> Collected:
+OnCollected = Callable[[int, BlockLoRA], None]
+"""Called with a concept's place in the stack and the concept, as soon as it has its Grams."""
+
+
+def collect(
+    model: ComfyModel, clip: ComfyClip, stack: Stack, job: CollectJob, on_collected: OnCollected | None = None
+) -> Collected:
     """The stack, in which each concept that needs Grams has those of `model` with that concept alone at strength 1.
 
     No weight is patched: the concept hangs on the model by hooks, which are gone however this ends. ValueError when a
@@ -89,6 +96,8 @@ def collect(model: ComfyModel, clip: ComfyClip, stack: Stack, job: CollectJob) -
             grams = collector.grams(stack[at], fitting, progress.of(stack[at]))
             done[at] = replace(stack[at], grams=grams)
             seconds[stack[at].label] = time.perf_counter() - started
+            if on_collected:
+                on_collected(at, done[at])
             notes += _notes(stack[at], grams, unused)
     return Collected(tuple(done), seconds, tuple(notes))
 
@@ -137,9 +146,15 @@ class _Collector:
         shape = latent_shape(self.port.model, self.job.size)
         with sides[0].attached(), sides[1].attached():
             return collect_grams(
-                self.port, self._watched(lora), lambda: self._encode(lora), shape, self.job.steps, generator, on_step,
-                self.job.eigenpairs,
-            )  # fmt: skip
+                self.port,
+                self._watched(lora),
+                encode=lambda: self._encode(lora),
+                latent_shape=shape,
+                steps=self.job.steps,
+                generator=generator,
+                on_step=on_step,
+                eigenpairs=self.job.eigenpairs,
+            )
 
     def _check_token(self, lora: BlockLoRA) -> None:
         layers, known = layers_of(lora.embeddings.values()), len(cross_attention_layers(self._network))
@@ -158,8 +173,9 @@ class _Collector:
         """The layers that need a Gram, by the file's names; pieces of a weight all look at the whole's input."""
         found = {}
         for stem in needs_grams(lora):
-            piece = self.weights.pieces.get(stem)
-            module = self.modules.get(self.weights.stems.get(stem, piece.weight if piece else ""))
+            known = known_stem(stem, self.weights)
+            piece = self.weights.pieces.get(known)
+            module = self.modules.get(self.weights.stems.get(known, piece.weight if piece else ""))
             layer = AdaptedLayer.of(module) if module is not None else None
             if layer is not None:
                 found[stem] = layer

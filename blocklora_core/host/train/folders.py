@@ -4,95 +4,138 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import folder_paths
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from ...training.data.folder import CAPTIONS, Picture, is_picture, is_repeated, listing
+from ...training.data.photos import read_mask, read_photo
 
-MASK_SUFFIX = "-masklabel.png"
-"""hero.jpg's mask is hero-masklabel.png, as other trainers have it: white where the concept is."""
+# So many skipped files are named in the report.
+_NAMED = 5
+
+MOST_CAPTION = 2**16
+"""Bytes of a caption."""
 
 
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(PICTURES) and not name.lower().endswith(MASK_SUFFIX)
+class PictureSet(NamedTuple):
+    """Pictures (1, H, W, 3), a caption and a mask (1, H, W) for each; report: what was read and what not."""
 
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _is_picture(path.name))
+    pictures: list[torch.Tensor]
+    captions: list[str]
+    masks: list[torch.Tensor]
+    report: str
 
 
 def picture_folders() -> list[str]:
-    """Folders below the input folder that hold pictures, relative, with forward slashes."""
+    """Folders below the input folder that hold pictures, or kohya's folders of them, relative, with forward slashes."""
     root = Path(folder_paths.get_input_directory())
-    found = []
-    for parent, _, names in os.walk(root, followlinks=True):
-        if Path(parent) != root and any(map(_is_picture, names)):
-            found.append(Path(parent).relative_to(root).as_posix())
-    return sorted(found)
+    found = set[Path]()
+    for folder, names in _folders(root):
+        if folder != root and any(map(is_picture, names)):
+            found.add(folder)
+            if is_repeated(folder) and folder.parent != root:
+                found.add(folder.parent)
+    return sorted(folder.relative_to(root).as_posix() for folder in found)
+
+
+def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder below `root` once, whatever links lead to it, with the names of its files."""
+    seen = set[str]()
+    for parent, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
+        real = os.path.realpath(parent)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield Path(parent), names
 
 
 def _folder(name: str) -> Path:
-    root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root) or not path.is_dir():
+    root = Path(os.path.normpath(folder_paths.get_input_directory()))
+    path = Path(os.path.normpath(root / name))
+    # Links that the user put into the input folder lead where they lead; names do not.
+    if "\0" in name or not path.is_relative_to(root) or not path.is_dir():
         raise ValueError(
             f"Picture folder: expected a folder below ComfyUI's input folder, got {name!r}. Choose another."
         )
     return path
 
 
-def fingerprint(name: str) -> str:
-    """Changes when a picture or caption in the folder does."""
+def folder_hash(name: str) -> str:
+    """Changes when a picture or caption in the folder does, or in a folder of kohya's below it."""
+    folder = _folder(name)
     state = hashlib.sha256()
-    for path in sorted(_folder(name).iterdir()):
-        entry = path.stat()
-        state.update(f"{path.name} {entry.st_size} {entry.st_mtime_ns}\n".encode())
+    below = [path for path in folder.iterdir() if path.is_dir() and is_repeated(path)]
+    for path in sorted(path for one in (folder, *below) for path in one.iterdir()):
+        entry = path.lstat() if path.is_symlink() and not path.exists() else path.stat()
+        state.update(os.fsencode(path.relative_to(folder)) + f" {entry.st_size} {entry.st_mtime_ns}\n".encode())
     return state.hexdigest()
 
 
-def _open(path: Path, mode: str) -> Image.Image:
-    try:
-        with Image.open(path) as file:
-            return ImageOps.exif_transpose(file).convert(mode)
-    except OSError as error:
-        raise ValueError(f"Picture {path.name}: expected a readable picture, got: {error}.") from error
+def read_pictures(name: str, default_caption: str) -> PictureSet:
+    """Pictures of a folder in the order of their names, captions and masks.
+
+    Folders named `10_name class` below it count as kohya's trainers count them: so often is each of their pictures
+    there. ValueError when there is no picture.
+    """
+    folder = _folder(name)
+    found = listing(folder)
+    if not found.pictures:
+        raise _none(folder, name)
+    pictures, captions, masks = list[torch.Tensor](), list[str](), list[torch.Tensor]()
+    for picture in found.pictures:
+        photo, mask = _read(picture)
+        caption = _caption(picture.caption) if picture.caption else default_caption or picture.words
+        pictures += [photo] * picture.repeats
+        captions += [caption] * picture.repeats
+        masks += [mask] * picture.repeats
+    return PictureSet(pictures, captions, masks, _report(found.pictures, found.skipped))
 
 
-def _tensor(picture: Image.Image) -> torch.Tensor:
-    """(1, H, W[, 3]) in [0, 1]."""
-    return torch.from_numpy(np.asarray(picture).astype(np.float32) / 255)[None]
+def _none(folder: Path, name: str) -> ValueError:
+    below = [path.relative_to(folder).as_posix() for path, names in _folders(folder) if any(map(is_picture, names))]
+    if below:
+        return ValueError(
+            f"Picture folder {name!r}: expected pictures, found none in it but some below it: {', '.join(below[:5])}. "
+            "Choose one of these, or name them as kohya's trainers do, such as 10_hero man."
+        )
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    others = f", only {', '.join(files[:_NAMED])}" if files else ""
+    return ValueError(
+        f"Picture folder {name!r}: expected pictures such as PNG, JPEG, WebP, AVIF or TIFF, found none{others}. "
+        "Convert them, or choose another folder."
+    )
 
 
-def _picture(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """IMAGE (1, H, W, 3), transparent pixels white, and MASK (1, H, W): its mask file, else what is not transparent."""
-    picture = _open(path, "RGBA")
-    ground = Image.new("RGBA", picture.size, "white")
-    mask_file = path.with_name(path.stem + MASK_SUFFIX)
-    mask = _open(mask_file, "L") if mask_file.is_file() else picture.getchannel("A")
-    if mask.size != picture.size:
-        raise ValueError(f"Mask {mask_file.name}: expected the size of {path.name}, {picture.size}, got {mask.size}.")
-    return _tensor(Image.alpha_composite(ground, picture).convert("RGB")), _tensor(mask)
+def _read(picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
+    colours, mask = read_photo(picture.path)
+    if picture.mask.is_file():
+        mask = read_mask(picture.mask, picture.path)
+    return torch.from_numpy(colours)[None], torch.from_numpy(mask)[None]
 
 
 def _caption(path: Path) -> str:
+    if path.stat().st_size > MOST_CAPTION:
+        raise ValueError(f"Caption {path.name}: expected at most {MOST_CAPTION} bytes, got more. Shorten it.")
     try:
         return path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise ValueError(f"Caption {path.name}: expected UTF-8 text, got other bytes. Save it as UTF-8.") from error
 
 
-def read_pictures(name: str, default_caption: str) -> tuple[list[torch.Tensor], list[str], list[torch.Tensor]]:
-    """Pictures of a folder in the order of their names, captions and masks. ValueError when there is none."""
-    files = _files(_folder(name))
-    if not files:
-        raise ValueError(f"Picture folder {name!r}: expected pictures ({', '.join(PICTURES)}), found none.")
-    captions = []
-    for path in files:
-        text = path.with_suffix(".txt")
-        captions.append(_caption(text) if text.is_file() else default_caption)
-    pictures, masks = zip(*map(_picture, files), strict=True)
-    return list(pictures), captions, list(masks)
+def _report(pictures: Sequence[Picture], skipped: Sequence[str]) -> str:
+    captioned = sum(picture.caption is not None for picture in pictures)
+    lines = [f"{len(pictures)} pictures, {captioned} with a caption of their own"]
+    repeated = sum(picture.repeats for picture in pictures)
+    if repeated != len(pictures):
+        lines[0] += f", {repeated} with the repeats of their folders"
+    if skipped:
+        named, more = ", ".join(skipped[:_NAMED]), len(skipped) - _NAMED
+        kinds = " nor ".join(("pictures that can be read", f"captions of one ({', '.join(CAPTIONS)})"))
+        lines.append(f"{len(skipped)} files skipped, neither {kinds}: {named}{f' and {more} more' if more > 0 else ''}")
+    return "\n".join(lines)

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
+
+from ...files.untrusted.patterns import Pattern
+
+T = TypeVar("T")
 
 # Place in a repeated block: what follows the innermost list of blocks and the block's number.
 _IN_BLOCK = re.compile(r".*(?:^|\.)\w*(?:block|layer|refiner)\w*\.\d+\.(.+)\.weight$", re.IGNORECASE)
@@ -71,13 +76,19 @@ def layer_choice(name: str, pattern: str = "") -> LayerChoice:
         if name not in LAYER_CHOICES:
             raise ValueError(f"Layers: expected one of {', '.join(LAYER_CHOICES)}, got {name!r}.")
         return LAYER_CHOICES[name]
+    expression = _told(pattern, lambda: Pattern(pattern))
+    return LayerChoice(
+        f"the pattern {pattern!r}", lambda name: _told(pattern, lambda: expression.search(name)), convolutions=True
+    )
+
+
+def _told(pattern: str, action: Callable[[], T]) -> T:
     try:
-        expression = re.compile(pattern)
-    except re.error as error:
+        return action()
+    except ValueError as error:
         raise ValueError(
-            f"Layer pattern: expected a regular expression such as attn2\\.to_[kv], got {pattern!r}: {error}."
+            f"Layer pattern: expected a regular expression such as attn2\\.to_[kv], got {pattern[:80]!r}: {error}."
         ) from error
-    return LayerChoice(f"the pattern {pattern!r}", lambda name: expression.search(name) is not None, convolutions=True)
 
 
 def nothing_chosen(choice: LayerChoice, base: str, names: Iterable[str]) -> ValueError:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from ...training.optimisation.learner import Learner
 from ...training.quantised import stored
+from ..comfy import ComfyModel
+from ..compat import is_dynamic
 
 _GIB = 1024**3
 
@@ -49,10 +51,12 @@ def _bytes(tensor: Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in stored(tensor))
 
 
-def model_bytes(modules: Sequence[nn.Module], device: torch.device) -> int:
-    """Of the weights that lie on `device`, tied ones once."""
-    weights = {id(weight): weight for module in modules for weight in module.parameters()}
-    return sum(_bytes(weight) for weight in weights.values() if weight.device.type == device.type)
+def model_bytes(patchers: Sequence[ComfyModel], device: torch.device) -> int:
+    """Of the weights that lie on `device`, tied ones once; of pages, those that are there now."""
+    plain = [patcher for patcher in patchers if not is_dynamic(patcher)]
+    weights = {id(weight): weight for patcher in plain for weight in patcher.model.parameters()}
+    paged = sum(patcher.loaded_size() for patcher in patchers if is_dynamic(patcher))
+    return paged + sum(_bytes(weight) for weight in weights.values() if weight.device.type == device.type)
 
 
 def learnt_bytes(learner: Learner) -> int:
@@ -71,15 +75,15 @@ def learnt_bytes(learner: Learner) -> int:
 class MemoryMeter:
     """Measures one step: entered before it, `read` after it. Reads once; later calls give the same."""
 
-    def __init__(self, device: torch.device, modules: Sequence[nn.Module]):
-        self.device, self.modules = device, modules
+    def __init__(self, device: torch.device, patchers: Sequence[ComfyModel]):
+        self.device, self.patchers = device, patchers
         self.use: MemoryUse | None = None
         self._stack = ExitStack()
         self._activations: Callable[[], int] = lambda: 0
 
     def __enter__(self) -> MemoryMeter:
         meter = _cuda_peak if self.device.type == "cuda" else _kept_for_backward
-        self._activations = self._stack.enter_context(meter(self.device, self.modules))
+        self._activations = self._stack.enter_context(meter(self.device, [patcher.model for patcher in self.patchers]))
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -91,7 +95,7 @@ class MemoryMeter:
             self._stack.close()
             self.use = MemoryUse(
                 str(self.device),
-                model_bytes(self.modules, self.device),
+                model_bytes(self.patchers, self.device),
                 learnt_bytes(learner),
                 self._activations(),
                 self.device.type == "cuda",
@@ -144,7 +148,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @dataclass(frozen=True)
-class Levers:
+class MemorySettings:
     """The settings of a run that memory hangs on."""
 
     checkpointing: bool
@@ -153,7 +157,7 @@ class Levers:
     dtype: torch.dtype
     layers: str
 
-    def to_pull(self) -> list[str]:
+    def remedies(self) -> list[str]:
         """What would help, the cheapest first."""
         size = f"now {self.resolution}" if self.resolution else "now 0, which leaves every picture its size"
         table = (
@@ -163,18 +167,18 @@ class Levers:
             (self.dtype == torch.float32, "set precision to bf16 (now fp32)"),
             (self.layers != "attention", f"set layers to attention (now {self.layers})"),
         )
-        return [lever for helps, lever in table if helps]
+        return [remedy for helps, remedy in table if helps]
 
 
 @contextmanager
-def naming_levers(levers: Levers) -> Iterator[None]:
+def memory_advice(settings: MemorySettings) -> Iterator[None]:
     """Turn an error for want of memory into a TrainingMemoryError that names what to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        steps = "; ".join(f"{number}. {lever}" for number, lever in enumerate(levers.to_pull(), 1))
+        steps = "; ".join(f"{number}. {remedy}" for number, remedy in enumerate(settings.remedies(), 1))
         said = str(error).partition("\n")[0]
         raise TrainingMemoryError(
             f"Training ran out of memory. Try in this order: {steps}. What was learnt, if anything, is in "

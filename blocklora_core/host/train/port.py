@@ -22,7 +22,7 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
-from ..weights.autograd import gradients_through, leave_inference_mode
+from ..weights.autograd import gradients_through, leave_inference_mode, with_own_weights
 from ..weights.names import clip_stems, model_stems, preferred_stems
 from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
 
@@ -86,8 +86,9 @@ class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
     def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
-        self.model, self.clip = model, clip
-        comfy.model_management.load_models_gpu([model, clip.patcher], force_full_load=True)
+        self.model = model = with_own_weights(model, whole=True)
+        self.clip, self._text = clip, with_own_weights(clip.patcher, whole=True)
+        comfy.model_management.load_models_gpu([model, self._text], force_full_load=True)
         leave_inference_mode(model.model)
         leave_inference_mode(clip.cond_stage_model)
         model.model.requires_grad_(False)
@@ -118,8 +119,10 @@ class ComfyPort:
         if left:
             logging.warning(
                 "BlockLoRA: %d convolutions that are grouped, transposed or padded with other than zeros cannot be "
-                "adapted and stay as they are, such as %s", len(left), left[0],
-            )  # fmt: skip
+                "adapted and stay as they are, such as %s",
+                len(left),
+                left[0],
+            )
         if not found:
             raise nothing_chosen(choice, owner, known)
         return found

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..comfy import ComfyModel
-from ..compat import only_format
+from ..compat import is_paged, only_format
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -76,9 +76,10 @@ def held_in(module: nn.Module, dtype: torch.dtype) -> Iterator[None]:
 
 def _cast_weights(module: nn.Module) -> Iterator[nn.Parameter]:
     for child in module.modules():
-        # The rest, norms and embeddings, is small, and embeddings answer in their weight's own dtype.
+        # The rest, norms and embeddings, is small, and embeddings answer in their weight's own dtype. What is in pages
+        # lies elsewhere, and the host casts it as it fills them.
         if isinstance(child, (nn.Linear, _ConvNd)) and getattr(child, "comfy_cast_weights", False):
-            yield from child.parameters(recurse=False)
+            yield from () if is_paged(child) else child.parameters(recurse=False)
 
 
 def _exact(weight: Tensor, held: Tensor) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -12,14 +11,7 @@ from PIL import Image
 
 from ...reports.curves import PREVIEW_WIDTH, loss_curve
 from ...training import Progress
-
-
-def tell(node_id: str | None, text: str) -> None:
-    """Show a line of text in the node. Scripts and tests have no server to show it."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    send = getattr(server, "send_progress_text", None)
-    if node_id is not None and send is not None:
-        send(text, node_id)
+from ..page import tell
 
 
 class NodeProgress:

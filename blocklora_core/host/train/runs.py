@@ -5,32 +5,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-import folder_paths
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ...concept.concept import BlockLoRA, Concept
-from ...files.io import load, read_header, save, serialise, write_atomic
+from ...files.io import encode, load
+from ...files.untrusted.header import FileError, read_whole
+from ...files.writing import write_atomic
 from ...training import Trainer
-from ...training.state import Inputs, fingerprint, hash_weights, load_state, save_state
-from ..disk import loras_folder, safe_name
+from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
+from ..comfy import ComfyModel
+from ..compat import loaded_weights
+from ..disk import runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
+
+_LORA = "blocklora_lora"
+
+# The state that the disk did not take, of the last such run: run's key -> file.
+_unwritten: dict[str, bytes] = {}
 
 KEPT_STATES = 8
 KEPT_RESULTS = 16
 
 
-def runs_folder() -> Path:
-    """Where states and results wait; not the loras folder, as nobody is to choose them in a list."""
-    return Path(folder_paths.get_user_directory()) / "blocklora" / "runs"
-
-
 def _loras(kind: str, concept: Concept, step: int) -> Path:
-    return loras_folder() / "blocklora" / kind / f"{safe_name(concept)}_step{step}.safetensors"
+    return target_file(f"blocklora/{kind}/", concept).with_stem(f"{safe_name(concept)}_step{step}")
 
 
 def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str, str]:
@@ -40,17 +42,18 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     """
     sampling = port.sampling
     return {
-        **fingerprint(trainer),
-        "weights of the model": hash_weights(_ordinary(port.model.model)),
-        "weights of the text encoder": hash_weights(_ordinary(port.clip.cond_stage_model)),
+        **run_inputs(trainer),
+        "weights of the model": hash_weights(_of_loaded(port.model)),
+        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher)),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
         "device": port.device.type,
     }
 
 
-def _ordinary(module: torch.nn.Module) -> Iterator[Tensor]:
-    return (parameter for _, parameter in sorted(module.named_parameters()) if parameter.numel())
+def _of_loaded(patcher: ComfyModel) -> Iterator[Tensor]:
+    weights = dict(loaded_weights(patcher))
+    return (weights[name] for name in sorted(weights) if weights[name].numel())
 
 
 @dataclass(frozen=True)
@@ -84,39 +87,64 @@ class RunFiles:
 
     def resume(self, trainer: Trainer) -> int:
         """Put a new `trainer` where the run was broken off; the steps done. ValueError when the state is no good."""
-        return load_state(self.state, trainer, self.inputs)
+        # What the disk did not take is newer than what is there.
+        return load_state(self.state, trainer, self.inputs, _unwritten.get(self.key))
+
+    @property
+    def is_broken_off(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.state.exists() or self.key in _unwritten
 
     def keep_state(self, trainer: Trainer) -> None:
-        """Save the state after the last whole step. ValueError or OSError when that cannot be done."""
-        save_state(self.state, trainer, self.inputs)
-        _forget("*.state", KEPT_STATES)
+        """Save the state after the last whole step. FileError when that cannot be done; where it is the disk that does
+        not take it, this server keeps it for the next run.
+        """
+        data = encode_state(trainer, self.inputs)
+        try:
+            write_atomic(self.state, data)
+        except OSError:
+            _unwritten.clear()
+            _unwritten[self.key] = data
+            raise
+        _unwritten.pop(self.key, None)
+        _forget("*.state", KEPT_STATES, self.state)
 
     def finish(self, run: Finished) -> None:
         """Keep the result in place of the state. ValueError or OSError when that cannot be done."""
         # The LoRA comes last: a run without it is no finished one.
-        write_atomic(self.record, serialise(_tensors(run), {}))
-        save(self.lora, run.lora, dtype=torch.float32, overwrite=True)
+        lora = encode(run.lora, torch.float32)
+        write_atomic(self.record, with_checksum(_tensors(run), {_LORA: sha256(lora).hexdigest()}))
+        write_atomic(self.lora, lora)
         self.state.unlink(missing_ok=True)
-        _forget("*.safetensors", KEPT_RESULTS)
-        _forget("*.record", KEPT_RESULTS)
+        _unwritten.pop(self.key, None)
+        _forget("*.safetensors", KEPT_RESULTS, self.lora)
+        _forget("*.record", KEPT_RESULTS, self.record)
 
     def finished(self) -> Finished | None:
         """The result of this very run, if there is one that can be read."""
         if not self.lora.exists():
             return None
         try:
-            read_header(self.record)
-            kept = safetensors.torch.load_file(self.record)
+            kept, entries = checked(self.record, read_whole(self.record))
+            if entries.get(_LORA) != sha256(read_whole(self.lora)).hexdigest():
+                raise FileError(f"{self.lora}: expected the LoRA that was written, got another.")
             losses, niche = kept["losses"].tolist(), kept["niche_losses"].tolist()
             return Finished(_as_trained(load(self.lora)), losses, niche, kept.get("sample"))
-        except (ValueError, KeyError, OSError, SafetensorError) as error:
+        except (ValueError, KeyError, OSError) as error:
             logging.warning("BlockLoRA: the kept result of this training cannot be read, it is trained anew: %s", error)
             return None
 
 
 def _as_trained(lora: BlockLoRA) -> BlockLoRA:
     return BlockLoRA(
-        lora.concept, lora.layers, lora.scheme, lora.slot, lora.base, lora.embeddings, lora.grams, lora.training
+        lora.concept,
+        lora.layers,
+        scheme=lora.scheme,
+        slot=lora.slot,
+        base=lora.base,
+        embeddings=lora.embeddings,
+        grams=lora.grams,
+        training=lora.training,
     )
 
 
@@ -128,10 +156,18 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
     return found if run.sample is None else {**found, "sample": run.sample}
 
 
-def _forget(pattern: str, kept: int) -> None:
-    newest_first = sorted(runs_folder().glob(pattern), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in newest_first[kept:]:
+def _forget(pattern: str, kept: int, newest: Path) -> None:
+    # The clock may have gone back: what was just written is the newest, whatever it says.
+    others = [path for path in runs_folder().glob(pattern) if path != newest]
+    for path in sorted(others, key=_changed, reverse=True)[kept - 1 :]:
         path.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # another server was quicker
+        return 0
 
 
 def save_snapshot(trainer: Trainer) -> Path:
@@ -147,4 +183,4 @@ def save_interrupted(trainer: Trainer) -> Path:
 def _save_now(trainer: Trainer, kind: str) -> Path:
     path = _loras(kind, trainer.concept, len(trainer.losses))
     # float32: a diverging run may leave numbers that float16 cannot hold.
-    return save(path, trainer.result(), dtype=torch.float32, overwrite=True)
+    return write_lora(path, trainer.result(), dtype=torch.float32, once=True)

@@ -18,17 +18,21 @@ from ...training import Dataset, Progress, TrainConfig, Trainer
 from ...training.state import run_key
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..ledger import choose_slot, hold_slot
+from ..ledger import choose_slot, given_slots, hold_slot, release_slot
 from ..weights.autograd import training_mode
 from .layers import layer_choice
-from .memory import Levers, MemoryMeter, MemoryUse, is_out_of_memory, naming_levers
+from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents
 from .precision import AUTO, computing_in, dtype_for, held_in
 from .progress import NodeProgress, to_picture, to_pixels
 from .runs import Finished, RunFiles, inputs_of, save_interrupted, save_snapshot
+from .stopping import stopping
 
 AUTO_SLOT = -1
+
+KEPT_EVERY = 120.0
+"""Seconds between two states on the disk."""
 
 NO_GRAMS = (
     "Without Grams: all steps were made, but memory ran out while the Grams were collected, so Merge cannot fuse this "
@@ -88,12 +92,19 @@ class TrainResult:
     snapshots: list[Path] = field(default_factory=list)
 
 
-def _attempt(what: str, action: Callable[[], object]) -> None:
-    """Save something beside the training, which goes on, or ends as it does, when that fails."""
+def _attempt(what: str, action: Callable[[], object]) -> str:
+    """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
     try:
         action()
     except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
-        logging.error("BlockLoRA: %s could not be saved: %s", what, error)
+        said = f"{what} could not be saved: {error}"
+        logging.error("BlockLoRA: %s", said)
+        return said
+    return ""
+
+
+class NotKeptError(ValueError):
+    """A training ended early and the disk did not take what it learnt; says where it is."""
 
 
 class _Run:
@@ -103,23 +114,24 @@ class _Run:
         self.trainer, self.files, self.progress, self.meter = trainer, files, progress, meter
         self.resumed, self.snapshots = resumed, list[Path]()
         self.reported, self.note = resumed, ""
-        self.last = time.perf_counter()
+        self.last = self.kept = time.perf_counter()
+        self.pause = KEPT_EVERY
 
     def go(self) -> TrainResult:
-        """To the end. Whatever ends the run before it, what was learnt is saved first.
+        """To the end. Whatever ends the run before it, what was learnt is saved first; NotKeptError when that fails.
 
         Without memory for the Grams, after the last step, the result goes without them.
         """
         started = self.last
         try:
-            with self.meter:
+            with stopping() as self.stop, self.meter:
                 self.trainer.run(self._after_step)
-        except comfy.model_management.InterruptProcessingException:
-            self._keep("was cancelled")
+        except comfy.model_management.InterruptProcessingException as error:
+            self._keep("was cancelled", error)
             raise
         except BaseException as error:
             if self.reported < self.trainer.config.steps or not is_out_of_memory(error):
-                self._keep(f"stopped ({error})")
+                self._keep(f"stopped ({error})", error)
                 raise
             self.note = NO_GRAMS
             logging.warning("BlockLoRA: %s", self.note)
@@ -131,17 +143,35 @@ class _Run:
         every = self.trainer.config.save_every
         if every and state.step % every == 0 and state.step < state.steps:
             _attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
-            _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+            self._keep_state()
+        elif self.last - self.kept > self.pause or self.stop.signal is not None:
+            self._keep_state()
+        if self.stop.signal is not None:
+            self.stop.kept.set()
+            self.stop.obey()
         self.progress(state)
         self.reported = state.step
         self.last = time.perf_counter()
 
-    def _keep(self, why: str) -> None:
+    def _keep_state(self) -> str:
+        started = time.perf_counter()
+        said = _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        self.kept = time.perf_counter()
+        # A slow disk must not take more than a twentieth of the time.
+        self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
+        return said
+
+    def _keep(self, why: str, error: BaseException) -> None:
         name = self.trainer.concept.name
         logging.warning("BlockLoRA: training of %s %s after %d steps", name, why, len(self.trainer.losses))
-        if self.trainer.losses:
-            _attempt("what was learnt", self._keep_lora)
-            _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        if not self.trainer.losses:
+            return
+        said = [_attempt("what was learnt", self._keep_lora), self._keep_state()]
+        if any(said):
+            raise NotKeptError(
+                f"The training of {name} {why} after {len(self.trainer.losses)} steps. {' '.join(filter(None, said))} "
+                "Make room on the disk and run it again before you close ComfyUI: it goes on where it stopped."
+            ) from error
 
     def _keep_lora(self) -> None:
         logging.warning("BlockLoRA: what it learnt is in %s", save_interrupted(self.trainer))
@@ -149,10 +179,20 @@ class _Run:
     def _result(self, seconds: float, gram_seconds: float) -> TrainResult:
         trainer, samples = self.trainer, self.progress.samples
         result = TrainResult(
-            trainer.result(), trainer.losses, trainer.niche_losses, samples, len(trainer.dataset),
-            len(trainer.adapters.adapters), seconds, gram_seconds, self.resumed, memory=self.meter.use,
-            snapshots=self.snapshots, note=self.note,
-        )  # fmt: skip
+            lora=trainer.result(),
+            losses=trainer.losses,
+            niche_losses=trainer.niche_losses,
+            samples=samples,
+            pictures=len(trainer.dataset),
+            layers=len(trainer.adapters.adapters),
+            seconds=seconds,
+            gram_seconds=gram_seconds,
+            resumed=self.resumed,
+            kept=False,
+            memory=self.meter.use,
+            snapshots=self.snapshots,
+            note=self.note,
+        )
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
         if self.note:
@@ -164,13 +204,21 @@ class _Run:
 
 def _kept_result(run: Finished, pictures: int) -> TrainResult:
     samples = [] if run.sample is None else [to_picture(run.sample[None].float() / 255)]
-    return TrainResult(run.lora, run.losses, run.niche_losses, samples, pictures, len(run.lora.layers), kept=True)
+    return TrainResult(
+        lora=run.lora,
+        losses=run.losses,
+        niche_losses=run.niche_losses,
+        samples=samples,
+        pictures=pictures,
+        layers=len(run.lora.layers),
+        kept=True,
+    )
 
 
 def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tuple[Trainer, int]:
     """A trainer, where the run was broken off if that can be, and the steps it has done."""
     trainer = make()
-    if not resume or not files.state.exists():
+    if not resume or not files.is_broken_off:
         return trainer, 0
     queues = trainer.dataset.queues()
     try:
@@ -183,14 +231,26 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
     return trainer, done
 
 
-def _slot(base: str, job: TrainJob) -> int | None:
-    scheme, given = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
+@contextmanager
+def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
+    """The slot that the training gets. It is free again when the training fails, unless what it learnt waits in it."""
+    scheme, slot = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
     if scheme is None:
-        return given
-    if given is None:
-        return choose_slot(base, scheme, job.concept)
-    hold_slot(base, scheme, job.concept, given)
-    return given
+        yield slot
+        return
+    before = any(given[:2] == (base, scheme) and given[3] == job.concept.name for given in given_slots())
+    if slot is None:
+        slot = choose_slot(base, scheme, job.concept)
+    else:
+        hold_slot(base, scheme, job.concept, slot)
+    try:
+        yield slot
+    except NotKeptError:
+        raise
+    except BaseException:
+        if not before:
+            release_slot(base, scheme, job.concept)
+        raise
 
 
 @contextmanager
@@ -215,9 +275,17 @@ def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:
     )
     concept, config = job.concept, job.config
     return make_dataset(
-        vae, model, images, job.captions, masks, concept.name, concept.class_word, job.resolution, config.batch_size,
-        config.captions,
-    )  # fmt: skip
+        vae,
+        model,
+        images=images,
+        captions=job.captions,
+        masks=masks,
+        concept=concept.name,
+        class_word=concept.class_word,
+        resolution=job.resolution,
+        batch_size=config.batch_size,
+        rules=config.captions,
+    )
 
 
 def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
@@ -226,15 +294,26 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     What was learnt is saved when the user cancels or an error ends the run, and the state to go on from.
     TrainingMemoryError when memory runs out.
     """
-    job = replace(job, config=job.config.changed(slot=_slot(base_name(model), job)))
+    with _slot(base_name(model), job) as slot:
+        return _train_in_slot(model, clip, vae, replace(job, config=job.config.changed(slot=slot)))
+
+
+def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     dtype = dtype_for(model, job.precision)
-    levers = Levers(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
-    with naming_levers(levers), training_mode():
+    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
+    with memory_advice(settings), training_mode():
         dataset = _dataset(vae, model, job)
         progress = NodeProgress(
             job.node_id, job.config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
         )
-        with training_port(model, clip, job.layers, job.precision, job.checkpointing, job.layer_pattern) as port:
+        with training_port(
+            model,
+            clip,
+            layers=job.layers,
+            precision=job.precision,
+            checkpointing=job.checkpointing,
+            layer_pattern=job.layer_pattern,
+        ) as port:
             return _train(port, dataset, job, dtype, progress)
 
 
@@ -248,5 +327,5 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     if done is not None:
         return replace(_kept_result(done, len(dataset)), share=port.share)
     trainer, resumed = _started(make, files, job.resume)
-    meter = MemoryMeter(port.device, [port.model.model, port.clip.cond_stage_model])
+    meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
     return replace(_Run(trainer, files, progress, meter, resumed).go(), share=port.share)

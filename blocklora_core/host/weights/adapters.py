@@ -1,7 +1,7 @@
 """LoHa, LoKr, DoRA, OFT, GLoRA and whole differences on a model, by ComfyUI's own adapters.
 
-ComfyUI leaves out what it does not understand, with a line in the log at most. Here that is an error: a file is applied
-whole or not at all.
+ComfyUI leaves out what does not fit, with a line in the log at most. Here that is told, and a layer that it would apply
+in part is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA
 from ...concept.layer import Layer, ShapeError
-from .names import Weights
+from .names import Fit, Weights
 from .row_blocks import RowBlocksAdapter
 
 Step = tuple[float, Any, float, Any, Any]
@@ -87,11 +87,12 @@ def patch_of(changes: Sequence[Layer | Adapter]) -> WeightAdapterBase:
     return ChainAdapter(set(), steps)
 
 
-def on_model(lora: BlockLoRA, weights: Weights) -> tuple[dict[str, Adapter], list[str]]:
-    """Weight name -> what the adapters of `lora` do to it, and the stems that the model does not have.
+def on_model(lora: BlockLoRA, weights: Weights) -> Fit:
+    """`lora` with adapters alone, named by weight, each with what it does to its weight.
 
-    ShapeError for one that does not fit, ValueError for one that ComfyUI would not apply whole.
+    ValueError for one that ComfyUI would not apply whole.
     """
+    misfits: list[str] = []
     made_of: dict[str, list[Adapter]] = defaultdict(list)
     steps: dict[str, list[Step]] = defaultdict(list)
     for stem, adapter in lora.adapters.items():
@@ -99,13 +100,17 @@ def on_model(lora: BlockLoRA, weights: Weights) -> tuple[dict[str, Adapter], lis
             continue
         for target, value in _read(lora, stem, adapter, weights.targets[stem]).items():
             name, offset, function = _place(target)
-            if name not in weights.shapes:
-                raise ValueError(f"{lora.label}: {stem}: expected a weight to change, the model has no {name}.")
-            _check(name, (1.0, value, 1.0, offset, function), weights.shapes[name])
+            step = (1.0, value, 1.0, offset, function)
+            try:
+                _check(name, step, weights)
+            except ShapeError as error:
+                misfits.append(f"{stem}: {error}")
+                continue
             made_of[name].append(adapter)
-            steps[name].append((1.0, value, 1.0, offset, function))
+            steps[name].append(step)
     found = {name: _patch(made_of[name], steps[name], weights.shapes[name]) for name in steps}
-    return found, [stem for stem in lora.adapters if stem not in weights.targets]
+    unknown = [stem for stem in lora.adapters if stem not in weights.targets]
+    return Fit(lora.with_layers({}).with_adapters(found), unknown, misfits)
 
 
 def _place(target: Any) -> tuple[str, Any, Any]:
@@ -157,9 +162,11 @@ def _read(lora: BlockLoRA, stem: str, adapter: Adapter, target: Any) -> dict[Any
     return found
 
 
-def _check(name: str, step: Step, shape: tuple[int, ...]) -> None:
+def _check(name: str, step: Step, weights: Weights) -> None:
     """ComfyUI catches what goes wrong in an adapter and goes on without it, so it is tried first, in form alone."""
-    value, offset = step[1], step[3]
+    if name not in weights.shapes:
+        raise ShapeError(f"expected a weight to change, the model has no {name}.")
+    value, offset, shape = step[1], step[3], weights.shapes[name]
     part = list(shape)
     if offset is not None:
         part[offset[0]] = offset[2]

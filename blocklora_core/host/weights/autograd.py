@@ -1,4 +1,4 @@
-"""Makes weights that ComfyUI loaded under inference mode fit for autograd."""
+"""Makes weights that ComfyUI loaded under inference mode, or lends for one use, fit for autograd."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import comfy.model_management
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..compat import differentiable
+from ..comfy import ComfyModel
+from ..compat import differentiable, is_paged, lends_weights, told_of_training
 
 
 def leave_inference_mode(module: nn.Module, on: torch.device | None = None) -> None:
@@ -19,6 +19,7 @@ def leave_inference_mode(module: nn.Module, on: torch.device | None = None) -> N
 
     Autograd refuses inference tensors. Values, devices and dtypes stay; tied weights stay tied; nothing is left over.
     on: only those on that kind of device; the host copies the others there as ordinary ones each time it uses them.
+    So it does with weights in pages, which are left alone: see `with_own_weights`.
     """
     fresh: dict[int, Tensor] = {}
 
@@ -28,12 +29,35 @@ def leave_inference_mode(module: nn.Module, on: torch.device | None = None) -> N
             fresh[id(tensor)] = nn.Parameter(clone, requires_grad=False) if parameter else clone
         return fresh[id(tensor)]
 
-    for child in module.modules():
+    for child in (one for one in module.modules() if not is_paged(one)):
         tables: tuple[tuple[dict[str, Any], bool], ...] = ((child._parameters, True), (child._buffers, False))
         for table, parameter in tables:
             for name, tensor in table.items():
                 if tensor is not None and tensor.is_inference() and (on is None or tensor.device.type == on.type):
                     table[name] = ordinary(tensor, parameter)
+
+
+def with_own_weights(patcher: ComfyModel, whole: bool = False) -> ComfyModel:
+    """A clone that copies each weight as it is used with gradients, where the host lends weights; else PATCHER itself.
+
+    Autograd keeps a weight until the backward pass, by when lent memory may hold another one: gradients would be wrong
+    and nothing would tell. Gradient checkpointing bounds the copies to those of one block. whole: see lends_weights.
+    """
+    if not lends_weights(patcher, whole):
+        return patcher
+    clone = patcher.clone()
+    for name, module in clone.model.named_modules():
+        if hasattr(module, "comfy_cast_weights"):
+            for kind in _CAST.intersection(module._parameters):
+                clone.add_weight_wrapper(f"{name}.{kind}", _own)
+    return clone
+
+
+_CAST = {"weight", "bias"}
+
+
+def _own(weight: Tensor) -> Tensor:
+    return weight.clone() if torch.is_grad_enabled() and not torch.is_inference_mode_enabled() else weight
 
 
 @contextmanager
@@ -79,15 +103,6 @@ class _OnTheTape(TorchFunctionMode):
 
 @contextmanager
 def training_mode() -> Iterator[None]:
-    """Autograd on, and newer hosts told that a training runs so that they keep weights where they are."""
-    management = comfy.model_management
-    told = hasattr(management, "in_training")
-    before = getattr(management, "in_training", False)
-    if told:
-        management.in_training = True
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        if told:
-            management.in_training = before
+    """Autograd on, and newer hosts told that it is."""
+    with told_of_training(), torch.inference_mode(False), torch.enable_grad():
+        yield

@@ -7,18 +7,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-import folder_paths
 import torch
 from torch import Tensor
 
 from ...concept.concept import BlockLoRA, Concept, Stack
 from ...concept.layer import Layer
-from ...files.io import save, serialise, write_atomic
+from ...files.io import serialise
 from ...files.shown import file_word, trigger
 from ...merge.export import flat, in_dtype, relative_error, smallest_exact, truncated
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel
-from ..disk import free_file, safe_name, target_file
+from ..disk import Owned, embeddings_folder, free_file, is_owned, place, safe_name, target_file, write, write_lora
+from ..interrupt import cancellable
 from .names import clip_stems, model_stems, preferred_stems
 from .patching import Applied
 
@@ -31,7 +31,7 @@ RECORD = "blocklora.export"
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportJob:
     """How to export. name: the file's, in or below the loras folder. dtype: of DTYPES, or AUTO for the smallest that
     loses nothing. max_rank: 0 for an exact file, whatever rank that takes."""
 
@@ -46,7 +46,7 @@ class Exported:
     """What was written.
 
     ranks: lowest and highest of a layer; full_ranks: those of the exact merge. error: of the file against the merge,
-    relative, in Frobenius norm. embeddings: concept name -> what stock prompts call it. silent: concepts whose token
+    relative, in Frobenius norm. embeddings: concept name -> what stock prompts call it. layerwise: concepts whose token
     is layer-wise, which no embedding file can hold.
     """
 
@@ -57,27 +57,43 @@ class Exported:
     dtype: torch.dtype
     error: float
     embeddings: Mapping[str, str]
-    silent: tuple[str, ...]
+    layerwise: tuple[str, ...]
 
 
-def export(applied: Applied, stack: Stack, wish: Wish) -> Exported:
+def export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
     """Writes the merge `applied` of `stack`. ValueError when there is nothing to write or the name is no good."""
+    with cancellable():
+        return _export(applied, stack, job)
+
+
+def _export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
     exact = flat(applied.merged.members)
     if not exact:
         raise ValueError("Export: expected layers to write, got none. All concepts have strength 0 or no layers.")
-    kept = {name: truncated(layer, wish.max_rank) if wish.max_rank else layer for name, layer in exact.items()}
-    dtype = _dtype(wish.dtype, kept.values())
-    concept, prefix = _name(wish.name)
+    kept = {name: truncated(layer, job.max_rank) if job.max_rank else layer for name, layer in exact.items()}
+    dtype = _dtype(job.dtype, kept.values())
+    concept, prefix = _name(job.name)
     target = target_file(prefix, concept)
-    path = target if wish.overwrite else free_file(target)
+    owned = _is_export if job.overwrite else None
+    if owned is None or not is_owned(target, owned):
+        target = free_file(target)
     members = applied.merged.members
-    embeddings = _write_embeddings(members, path)
+    embeddings = _write_embeddings(members, f"{prefix}{target.stem}", job.overwrite)
     lora = _as_lora(concept, kept, applied, stack, embeddings)
-    save(path, lora, dtype=dtype, overwrite=wish.overwrite)
+    path = write_lora(target, lora, owned, dtype)
     stored = {name: in_dtype(layer, dtype) for name, layer in kept.items()}
-    silent = tuple(member.concept.name for member in members if _is_layerwise(member))
+    layerwise = tuple(member.concept.name for member in members if _is_layerwise(member))
     error = relative_error(stored, exact)
-    return Exported(path, len(kept), _ranks(kept), _ranks(exact), dtype, error, embeddings, silent)
+    return Exported(
+        path=path,
+        layers=len(kept),
+        ranks=_ranks(kept),
+        full_ranks=_ranks(exact),
+        dtype=dtype,
+        error=error,
+        embeddings=embeddings,
+        layerwise=layerwise,
+    )
 
 
 def _ranks(layers: Mapping[str, Layer]) -> tuple[int, int]:
@@ -105,23 +121,26 @@ def _is_layerwise(member: BlockLoRA) -> bool:
     return any(vectors.ndim == 3 for vectors in member.embeddings.values())
 
 
-def _write_embeddings(members: Stack, path: Path) -> dict[str, str]:
+def _is_export(metadata: Mapping[str, str]) -> bool:
+    return RECORD in metadata
+
+
+def _write_embeddings(members: Stack, folder: str, overwrite: bool) -> dict[str, str]:
     """Each token as a file of its own in the embeddings folder: concept name -> what prompts call it."""
     words: dict[str, str] = {}
-    inside = path.with_suffix("").relative_to(Path(folder_paths.get_folder_paths("loras")[0]).resolve())
-    folder = Path(folder_paths.get_folder_paths("embeddings")[0]) / inside
+    root = embeddings_folder()
     for member in members:
         if member.embeddings and not _is_layerwise(member):
-            stem = _free_stem(safe_name(member.concept), words)
-            write_atomic(folder / f"{stem}.safetensors", serialise(_embedding_tensors(member), {}))
-            words[member.concept.name] = f"embedding:{(inside / stem).as_posix()}"
+            target = place(root, f"{folder}/{safe_name(member.concept)}.safetensors")
+            entries = {RECORD: json.dumps({"concept": member.concept.name})}
+            # "<a>" and "a" are two names, but one file name: the record tells them apart.
+            path = write(target, serialise(_embedding_tensors(member), entries), _same(entries) if overwrite else None)
+            words[member.concept.name] = f"embedding:{path.with_suffix('').relative_to(root.resolve()).as_posix()}"
     return words
 
 
-def _free_stem(stem: str, words: Mapping[str, str]) -> str:
-    # "<a>" and "a" are two names, but one file name.
-    taken = {word.rpartition("/")[2] for word in words.values()}
-    return stem if stem not in taken else f"{stem}_{len(taken) + 1:02d}"
+def _same(entries: Mapping[str, str]) -> Owned:
+    return lambda metadata: metadata.get(RECORD) == entries[RECORD]
 
 
 def _embedding_tensors(member: BlockLoRA) -> dict[str, Tensor]:

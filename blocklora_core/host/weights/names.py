@@ -9,20 +9,26 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import comfy.lora
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ...concept import keys
 from ...concept.concept import BlockLoRA
-from ...concept.layer import Layer, ShapeError, joined, placed
+from ...concept.layer import Layer, ShapeError, concat_layers, placed
+from ...concept.rows import all_rows
 from ...training.port import AdaptedLayer, is_linear
 from ..comfy import ComfyClip, ComfyModel
 
 
 class Piece(NamedTuple):
-    """Rows of a weight that is several layers to trainers, such as a fused Q, K and V."""
+    """Rows of a weight that is several layers to trainers, such as a fused Q, K and V, or a layer of other order.
+
+    order: row of the trainer's layer for each of `rows`; None for the same order.
+    """
 
     weight: str
     rows: range
+    order: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
         # The host lists names for all variants of an architecture, also of what this model has not.
         _LISTED[module] = Weights(
             {stem: target for stem, target in targets.items() if isinstance(target, str) and target in shapes},
-            {stem: piece for stem, target in targets.items() if (piece := _piece(target)) and _is_in(piece, shapes)},
+            {stem: piece for stem, target in targets.items() if (piece := _piece(target, shapes))},
             shapes,
             {stem: target for stem, target in targets.items() if _name_of(target) in shapes},
         )
@@ -63,20 +69,44 @@ def _of_linears(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: (layer.out_features, layer.in_features) for name, layer in named.items() if layer}
 
 
-def _piece(target: Any) -> Piece | None:
-    # A third entry is a function of the change, such as one that swaps halves: no low-rank change of rows.
-    if isinstance(target, str) or len(target) != 2:
+def _piece(target: Any, shapes: Mapping[str, tuple[int, ...]]) -> Piece | None:
+    if isinstance(target, str) or target[0] not in shapes:
         return None
-    weight, (dim, start, length) = target
-    return Piece(weight, range(start, start + length)) if dim == 0 else None
+    weight, offset, *function = target
+    dim, start, length = offset or (0, 0, shapes[weight][0])
+    if dim != 0 or start + length > shapes[weight][0]:
+        return None
+    if not function:
+        return Piece(weight, range(start, start + length))
+    order = _order(function[0], length)
+    return None if order is None else Piece(weight, range(start, start + length), order)
+
+
+def _order(function: Callable[[Tensor], Tensor], rows: int) -> Tensor | None:
+    """Which row of a change becomes which by the host's function, such as one that swaps halves; None for a function
+    that does more than that."""
+    numbers = torch.arange(rows, dtype=torch.float64)
+    order = function(numbers[:, None])[:, 0]
+    return order.long() if torch.equal(order.sort()[0], numbers) else None
 
 
 def _name_of(target: Any) -> str:
     return target if isinstance(target, str) else target[0]
 
 
-def _is_in(piece: Piece, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    return piece.weight in shapes and piece.rows.stop <= shapes[piece.weight][0]
+# What trainers put before a layer's name in the network, where ComfyUI has another start of its own, or none.
+_STARTS = ("transformer.base_model.model.", "unet.base_model.model.", "base_model.model.", "transformer.", "model.", "")
+_OWN_STARTS = ("transformer.", "diffusion_model.", "")
+
+
+def known_stem(stem: str, weights: Weights) -> str:
+    """The stem under which ComfyUI knows the layer `stem`: itself, or one that differs in its start alone; `stem`
+    where there is none."""
+    if stem in weights.targets:
+        return stem
+    start = next(start for start in _STARTS if stem.startswith(start))
+    bare = stem[len(start) :]
+    return next((name for own in _OWN_STARTS if (name := f"{own}{bare}") in weights.targets), stem)
 
 
 def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
@@ -124,36 +154,54 @@ def preferred_stems(stems: Mapping[str, str]) -> dict[str, str]:
     return {name: keys.preferred(accepted) for name, accepted in candidates.items()}
 
 
-def on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]:
-    """The concept with its layers named by weight and of its shape, and the stems that the model does not have.
+@dataclass(frozen=True)
+class Fit:
+    """A concept on a model's weights. unknown: stems that the model does not have. misfits: why a layer that it has
+    does not fit."""
 
-    Layers of a weight's pieces become one layer of it. ShapeError for a layer that does not fit, ValueError for
-    several that change the same rows.
+    lora: BlockLoRA
+    unknown: list[str]
+    misfits: list[str]
+
+
+def on_weights(lora: BlockLoRA, weights: Weights) -> Fit:
+    """The concept with its layers named by weight and of its shape.
+
+    Layers of a weight's pieces become one layer of it. ValueError for several that change the same rows.
     """
-    whole = {stem: weights.stems[stem] for stem in lora.layers if stem in weights.stems}
-    unknown = [stem for stem in lora.layers if stem not in weights.stems and stem not in weights.pieces]
-    fitting = lora.with_layers({stem: lora.layers[stem] for stem in whole}).renamed_layers(whole)
-    layers = {name: _fitted(name, layer, weights) for name, layer in fitting.layers.items()}
-    for name, pieces in _placed(lora, weights).items():
-        layers[name] = _joined(lora, name, [*pieces, *([layers[name]] if name in layers else [])])
-    if fitting.grams:
-        # All pieces of a weight read its input.
-        owners = {stem: weights.pieces[stem].weight for stem in lora.layers if stem in weights.pieces}
-        fitting = replace(fitting, grams=fitting.grams.renamed(owners))
-    return fitting.with_layers(layers), unknown
+    known = {stem for stem in lora.layers if stem in weights.stems or stem in weights.pieces}
+    misfits: list[str] = []
+    pieces: dict[str, list[Layer]] = defaultdict(list)
+    for stem, given in ((stem, layer) for stem, layer in lora.layers.items() if stem in known):
+        try:
+            name, layer = _fitted(stem, given, weights)
+            pieces[name].append(layer)
+        except ShapeError as error:
+            misfits.append(str(error))
+    layers = {name: _concat(lora, name, found) for name, found in pieces.items()}
+    # All pieces of a weight read its input.
+    names = {stem: weights.stems[stem] if stem in weights.stems else weights.pieces[stem].weight for stem in known}
+    grams = lora.grams.renamed(names) if lora.grams else None
+    unknown = [stem for stem in lora.layers if stem not in known]
+    return Fit(replace(lora, layers=layers, grams=grams), unknown, misfits)
 
 
-def _placed(lora: BlockLoRA, weights: Weights) -> dict[str, list[Layer]]:
-    found: dict[str, list[Layer]] = defaultdict(list)
-    for stem, layer in lora.layers.items():
-        if stem in weights.pieces:
-            name, rows = weights.pieces[stem]
-            found[name].append(_fitted(name, _shaped(stem, placed, layer, rows, weights.shapes[name][0]), weights))
-    return found
+def _fitted(stem: str, layer: Layer, weights: Weights) -> tuple[str, Layer]:
+    """The weight and the layer of it. ShapeError where the layer is not of its shape."""
+    if stem in weights.stems:
+        name = weights.stems[stem]
+    else:
+        name, rows, order = weights.pieces[stem]
+        if order is not None:
+            layer = _shaped(stem, _ordered, layer, order)
+        layer = _shaped(stem, placed, layer, rows, weights.shapes[name][0])
+    return name, _shaped(name, layer.fitted, weights.shapes[name])
 
 
-def _fitted(name: str, layer: Layer, weights: Weights) -> Layer:
-    return _shaped(name, layer.fitted, weights.shapes[name])
+def _ordered(layer: Layer, order: Tensor) -> Layer:
+    if layer.out_features != len(order):
+        raise ShapeError(f"expected {len(order)} rows, the layer has {layer.out_features}.")
+    return replace(layer, up=layer.full_up()[order], rows=all_rows(len(order)))
 
 
 def _shaped(what: str, change: Callable[..., Layer], *inputs: Any) -> Layer:
@@ -163,8 +211,8 @@ def _shaped(what: str, change: Callable[..., Layer], *inputs: Any) -> Layer:
         raise ShapeError(f"{what}: {error}") from error
 
 
-def _joined(lora: BlockLoRA, name: str, layers: list[Layer]) -> Layer:
+def _concat(lora: BlockLoRA, name: str, layers: list[Layer]) -> Layer:
     try:
-        return joined(layers)
+        return concat_layers(layers)
     except ValueError as error:
         raise ValueError(f"{lora.label}: expected one layer for each row of {name}, got several. {error}") from error

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import comfy.utils
+import torch
+
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Stack
-from ...concept.layer import Layer, ShapeError
+from ...concept.layer import Layer
 from ...merge import DEFAULTS, Merged, Options, Overlap, merge
+from ...merge.finite import check_weights
 from ..comfy import ComfyClip, ComfyModel
+from ..interrupt import cancellable
 from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
-from .names import Weights, on_weights, weights_in, weights_of
-from .reweighting import adopt
+from .names import Fit, Weights, known_stem, on_weights, weights_in, weights_of
 
 
 @dataclass(frozen=True)
@@ -52,37 +56,56 @@ def add_to(patcher: ComfyModel, stack: Stack) -> int:
     return sum(map(len, by_weight.values()))
 
 
-def _on_weights(lora: BlockLoRA, weights: Weights) -> tuple[BlockLoRA, list[str]]:
-    try:
-        fitting, unknown = on_weights(lora, weights)
-        adapters, others = on_model(lora, weights)
-        return fitting.with_adapters(adapters), [*unknown, *others]
-    except ShapeError as error:
+def fit(lora: BlockLoRA, weights: Weights) -> Fit:
+    """`lora` on the model's weights. What the stock loader leaves out, with a line in its log, is left out and told.
+
+    NothingFitsError when it has no layer in common with the model, when most do not fit, and when one of a row block
+    does not: its rows were dealt out for a weight of another size.
+    """
+    named = lora.renamed_layers({stem: known_stem(stem, weights) for stem in [*lora.layers, *lora.adapters]})
+    layers, others = on_weights(named, weights), on_model(named, weights)
+    found = Fit(
+        layers.lora.with_adapters(others.lora.adapters),
+        [*layers.unknown, *others.unknown],
+        [*layers.misfits, *others.misfits],
+    )
+    fitting = len(found.lora.layers) + len(found.lora.adapters)
+    stems = [*lora.layers, *lora.adapters]
+    if found.misfits and (lora.slot is not None or fitting < len(found.misfits)):
         base = f" ({lora.base})" if lora.base else ""
         raise NothingFitsError(
-            f"{lora.label}: {error} It was trained for another base{base}: load that checkpoint."
-        ) from error
+            f"{lora.label}: {found.misfits[0]} It was trained for another base{base}: load that checkpoint."
+        )
+    if stems and not fitting:
+        raise NothingFitsError(
+            f"{lora.label}: none of its {len(stems)} layers is in this model ({stems[0]}). "
+            f"It was trained for {lora.base or 'another base'}: load that checkpoint."
+        )
+    return found
 
 
 def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[Stack, dict[str, list[str]]]:
-    """The stack with layers named by the model's weights, and each file's layers that found no weight.
+    """The stack with layers named by the model's weights, and of each file what was left out: stems that found no
+    weight, and why others do not fit.
 
-    Raises NothingFitsError when a file has not one layer in common with MODEL and CLIP, or one of another shape.
+    Raises NothingFitsError when a file is of another base (see `fit`).
     """
     weights = weights_of(model, clip)
-    resolved, unused = [], {}
-    for lora in stack:
-        fitting, unknown = _on_weights(lora, weights)
-        stems = [*lora.layers, *lora.adapters]
-        if stems and not fitting.layers and not fitting.adapters:
-            raise NothingFitsError(
-                f"{lora.label}: none of its {len(stems)} layers is in this model ({stems[0]}). "
-                f"It was trained for {lora.base or 'another base'}: load that checkpoint."
-            )
-        resolved.append(fitting)
-        if unknown:
-            unused[lora.label] = unknown
-    return tuple(resolved), unused
+    fits = [fit(lora, weights) for lora in stack]
+    unused = {found.lora.label: [*found.unknown, *found.misfits] for found in fits}
+    return tuple(found.lora for found in fits), {label: left for label, left in unused.items() if left}
+
+
+def _check_limits(members: Stack, model: ComfyModel, clip: ComfyClip | None) -> None:
+    limits = {}
+    for patcher in [model, *([clip.patcher] if clip is not None else [])]:
+        own = weights_in(patcher).shapes
+        for name in {name for lora in members for name in lora.layers if name in own}:
+            weight = comfy.utils.get_attr(patcher.model, name)
+            # Eight bits are scaled by their layer, and rounded to the largest number.
+            if weight.dtype in (torch.float16, torch.bfloat16, torch.float32):
+                limits[name] = torch.finfo(weight.dtype).max
+    check_weights(members, limits)
 
 
 def apply_merge(
@@ -95,9 +118,10 @@ def apply_merge(
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
-    merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
+    with cancellable():
+        merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
+    _check_limits(merged.members, model, clip)
     patched = model.clone()
-    adopt(patched)
     model_layers = add_to(patched, merged.members)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
@@ -106,6 +130,13 @@ def apply_merge(
         read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
-        adopt(clip.patcher)
         clip_layers = add_to(clip.patcher, merged.members)
-    return Applied(patched, clip, merged, model_layers, clip_layers, tuple(tokens), unused)
+    return Applied(
+        patched,
+        clip,
+        merged=merged,
+        model_layers=model_layers,
+        clip_layers=clip_layers,
+        tokens=tuple(tokens),
+        unused=unused,
+    )

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...cancel import patiently
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import Gram, Grams
 from ...concept.layer import Layer
@@ -28,14 +30,14 @@ from .sums import per_row
 DAMPING = 0.01
 """delta as a share of the mean energy per input feature, tr(sum G) / n. docs/evidence.md has the measurement."""
 
-QUIET_WEIGHT, LOUD_WEIGHT = 10.0, 3.0
+NICHE_WEIGHT, PLAIN_WEIGHT = 10.0, 3.0
 """w, how much a concept's own inputs count against each other concept's: where it was trained with niche
 regularisation, and where it was not and has to be made deafer. docs/evidence.md has the measurement."""
 
 
 def own_weight_of(training: Mapping[str, Any]) -> float:
     """The w of a concept with that configuration of its training."""
-    return QUIET_WEIGHT if training.get("niche_weight") else LOUD_WEIGHT
+    return NICHE_WEIGHT if training.get("niche_weight") else PLAIN_WEIGHT
 
 
 def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = 0.0) -> Stack:
@@ -63,7 +65,8 @@ def solved(
         delta = damping * summed.mean_energy or 1.0
         held = [[changed[reader][name] for name in group.layers] for reader in group.readers]
         inside = [weights[reader] for reader in group.readers]
-        solutions = _solve(summed, held, delta, own(len(group.grams)) * delta, inside)
+        ridge = own(len(group.grams)) * delta
+        solutions = patiently(partial(_solve, summed, held, delta, ridge, inside), summed.cost)
         for reader, downs in zip(group.readers, solutions, strict=True):
             for name, down in zip(group.layers, downs, strict=True):
                 changed[reader][name] = changed[reader][name].with_down(down)

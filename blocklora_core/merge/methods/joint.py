@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ...cancel import check
 from ...concept.concept import BlockLoRA, Concept, Stack
 from ...concept.layer import Layer
 from .sums import per_row
@@ -16,10 +17,11 @@ def by_weight(stack: Stack) -> Iterator[tuple[str, list[Layer]]]:
     """
     ordered = sorted(per_row(stack), key=lambda lora: lora.concept.name)
     for name in sorted({name for lora in ordered for name in lora.layers}):
+        check()
         yield name, [lora.layers[name] for lora in ordered if name in lora.layers]
 
 
-def joined(stack: Stack, title: str, layers: Mapping[str, Layer]) -> Stack:
+def joint_stack(stack: Stack, title: str, layers: Mapping[str, Layer]) -> Stack:
     """The concepts, which keep what prompts need but no layers, and a plain member `title` that holds `layers`."""
     if not layers:
         return per_row(stack)

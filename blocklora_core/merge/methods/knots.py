@@ -8,14 +8,16 @@ sum r_i at most. Per weight and over all its rows; a row-block concept is zero o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from ...cancel import patiently
 from ...concept.concept import Stack
 from ...concept.layer import Layer
 from ...concept.rows import all_rows
-from .joint import by_weight, joined
+from .joint import by_weight, joint_stack
 from .ties import elected, trimmed
 
 # Components, and entries, below this share of the largest component are rounding. They must have no vote: a row block
@@ -29,8 +31,16 @@ def knots(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
     density: share of the entries of S V_i^T that each concept keeps. scale: factor on the result, the paper's lambda.
     Solved in float64, given in float32.
     """
-    layers = {name: _merged(held, density).scaled(scale) for name, held in by_weight(stack)}
-    return joined(stack, "knots", layers)
+    layers = {
+        name: patiently(partial(_merged, held, density), _cost(held)).scaled(scale) for name, held in by_weight(stack)
+    }
+    return joint_stack(stack, "knots", layers)
+
+
+def _cost(held: Sequence[Layer]) -> float:
+    rank = sum(layer.rank for layer in held)
+    m, n = held[0].out_features, held[0].down[0].numel()
+    return float(2 * (m + n * len(held)) * rank**2 + 20 * rank**3 + 10 * n * rank * len(held))
 
 
 def _merged(held: Sequence[Layer], density: float) -> Layer:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...cancel import check
 from ...concept.concept import Stack
 from ...concept.layer import Layer
-from .joint import by_weight, joined
+from .joint import by_weight, joint_stack
 
 _SAMPLE = 2**13
 """Values that guess where to trim."""
@@ -30,7 +31,7 @@ def ties(stack: Stack, density: float = 0.2, scale: float = 1.0) -> Stack:
     result, the paper's lambda. One weight at a time, as large as in the model for each concept.
     """
     layers = {name: Layer.of_dense(_merged(held, density)).scaled(scale) for name, held in by_weight(stack)}
-    return joined(stack, "ties", layers)
+    return joint_stack(stack, "ties", layers)
 
 
 def _merged(held: Sequence[Layer], density: float) -> Tensor:
@@ -40,6 +41,7 @@ def _merged(held: Sequence[Layer], density: float) -> Tensor:
 
 def trimmed(change: Tensor, kept: int) -> Tensor:
     """`change` with all but the `kept` entries of largest magnitude at zero; equals of the last one stay too."""
+    check()
     if kept >= change.numel():
         return change
     magnitudes = change.abs()
@@ -66,6 +68,7 @@ def elected(votes: Sequence[Tensor]) -> Tensor:
 
 
 def _elect(votes: Tensor) -> Tensor:
+    check()
     sign = torch.where(votes.sum(0) >= 0, 1.0, -1.0).to(votes)
     agreeing = (votes * sign).clamp_(min=0)
     return sign * agreeing.sum(0) / (agreeing > 0).sum(0).clamp_(min=1)

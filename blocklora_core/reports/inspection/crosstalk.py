@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from ...cancel import check
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import Gram
 from ...concept.layer import Layer
@@ -17,6 +18,7 @@ from ...concept.layer import Layer
 def answer(layer: Layer, gram: Gram) -> float:
     """Mean of |Delta W x|^2 over inputs with `gram`."""
     up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
+    check()
     product = (up.T @ up) * (gram.applied_to(down) @ down.T)
     return max(0.0, layer.scale**2 * float(product.sum()))
 

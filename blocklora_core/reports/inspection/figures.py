@@ -17,7 +17,7 @@ from ...merge.methods.sums import per_row
 from ...merge.overlap import check_shapes, shared_rows
 from .crosstalk import crosstalk, interference
 
-Ears = tuple[float, float]
+PairCrosstalk = tuple[float, float]
 """How loudly the second of a pair answers to the first one's inputs, and the first to the second's: see crosstalk."""
 
 
@@ -53,8 +53,8 @@ class PairFigures:
     shared_rows: int
     shared_layers: int
     cosine: float | None
-    summed: Ears | None
-    solved: Ears | None
+    summed: PairCrosstalk | None
+    solved: PairCrosstalk | None
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,17 @@ def _concept(stack: Stack, solved: Stack | None, at: int) -> ConceptFigures:
     held, whole = sum(count(layer.rows) for layer in layers), sum(layer.out_features for layer in layers)
     norm = math.sqrt(math.fsum(_norm(layer) ** 2 for layer in layers))
     return ConceptFigures(
-        lora.concept.name, lora.slot, len(layers), (min(ranks), max(ranks)), norm, held / whole if whole else 0.0,
-        _has_grams(lora), interference(stack, at), interference(solved, at) if solved else None,
-        lora.kinds,
-    )  # fmt: skip
+        lora.concept.name,
+        slot=lora.slot,
+        layers=len(layers),
+        ranks=(min(ranks), max(ranks)),
+        norm=norm,
+        rows=held / whole if whole else 0.0,
+        grams=_has_grams(lora),
+        summed=interference(stack, at),
+        solved=interference(solved, at) if solved else None,
+        others=lora.kinds,
+    )
 
 
 def _norm(layer: Layer) -> float:
@@ -138,11 +145,21 @@ def _pair(a: BlockLoRA, b: BlockLoRA, solved: tuple[BlockLoRA, BlockLoRA] | None
     names = _common(a, b)
     cosines = [cosine(a.layers[name], b.layers[name]) for name in names]
     mean = math.fsum(cosines) / len(cosines) if cosines else None
-    after = _ears(*solved) if solved else None
-    return PairFigures(a.concept.name, b.concept.name, len(names), *_shared(a, b), mean, _ears(a, b), after)
+    after = _pair_crosstalk(*solved) if solved else None
+    shared_rows, shared_layers = _shared(a, b)
+    return PairFigures(
+        a.concept.name,
+        b.concept.name,
+        layers=len(names),
+        shared_rows=shared_rows,
+        shared_layers=shared_layers,
+        cosine=mean,
+        summed=_pair_crosstalk(a, b),
+        solved=after,
+    )
 
 
-def _ears(a: BlockLoRA, b: BlockLoRA) -> Ears | None:
+def _pair_crosstalk(a: BlockLoRA, b: BlockLoRA) -> PairCrosstalk | None:
     there, back = crosstalk(a, b), crosstalk(b, a)
     return None if there is None or back is None else (there, back)
 
@@ -154,4 +171,11 @@ def _layers(stack: Stack) -> Iterable[LayerFigures]:
         norms = {concept: _norm(layer) for concept, layer in held.items()}
         shape = next(iter(held.values())).weight_shape
         shared = shared_rows(shape[0], tuple(layer.rows for layer in held.values()))
-        yield LayerFigures(name, shape, norms, shared, cosines.get(name, 0.0), conflicts.get(name, 0.0))
+        yield LayerFigures(
+            name,
+            shape=shape,
+            norms=norms,
+            shared_rows=shared,
+            cosine=cosines.get(name, 0.0),
+            conflicts=conflicts.get(name, 0.0),
+        )

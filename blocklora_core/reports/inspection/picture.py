@@ -38,7 +38,7 @@ def _groups(stack: Stack) -> dict[_Group, int]:
     found: dict[_Group, int] = {}
     for name in sorted({name for lora in stack for name in lora.layers}):
         held = tuple((at, lora.layers[name].rows) for at, lora in enumerate(stack) if name in lora.layers)
-        group = _Group(stack[held[0][0]].layers[name].out_features, keys.parts(name), held)
+        group = _Group(stack[held[0][0]].layers[name].out_features, keys.fused_parts(name), held)
         found[group] = found.get(group, 0) + 1
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -92,11 +92,11 @@ def _tables(inspection: Inspection) -> list[Image.Image]:
         return []
     names = [concept.name for concept in inspection.concepts]
     found = [table(names, "Cosine of the changes, mean over layers", _both_ways(inspection, lambda pair: pair.cosine))]
-    for title, ears in (
+    for title, crosstalk in (
         ("Crosstalk in a plain sum*", "summed"),
         (f"Crosstalk after {inspection.solved}*", "solved"),
     ):
-        cells = _ears(inspection, ears)
+        cells = _pair_crosstalk(inspection, crosstalk)
         if cells:
             found.append(table(names, title, cells))
     if len(found) > 1:
@@ -115,7 +115,7 @@ def _both_ways(inspection: Inspection, value: Callable[[PairFigures], float | No
     return cells
 
 
-def _ears(inspection: Inspection, which: str) -> Cells:
+def _pair_crosstalk(inspection: Inspection, which: str) -> Cells:
     cells: dict[tuple[str, str], float] = {}
     for pair in inspection.pairs:
         found = getattr(pair, which)

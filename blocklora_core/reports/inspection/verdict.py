@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from .figures import Ears, PairFigures
+from .figures import PairCrosstalk, PairFigures
 
-DEAF, LOUD = 0.35, 1.0
+LOW_CROSSTALK, HIGH_CROSSTALK = 0.35, 1.0
 """Crosstalk of two: up to the first, merges of two kept every concept's image alignment; at the second each answers to
 the other as if to itself. Measured by `bench identity`: see the help page of BlockLoRA Inspect."""
-QUIET, DROWNED = 0.5, 1.0
+LOW_INTERFERENCE, HIGH_INTERFERENCE = 0.5, 1.0
 """Interference of all others with one: up to the first it kept 95 % of its image alignment, from the second on about
 two thirds and less. Measured likewise."""
 
 
 def outlook(interference: float) -> str:
     """What becomes of a concept to whose inputs all others answer so loudly."""
-    if interference <= QUIET:
+    if interference <= LOW_INTERFERENCE:
         return "stays itself"
-    return "will blend" if interference >= DROWNED else "may blend"
+    return "will blend" if interference >= HIGH_INTERFERENCE else "may blend"
 
 
 def verdict(pair: PairFigures, solved: str) -> str:
@@ -27,21 +27,21 @@ def verdict(pair: PairFigures, solved: str) -> str:
     rows = _rows(pair)
     if pair.summed is None:
         return f"{title}: {_without_grams(pair)} {rows}"
-    summed = f"per_row {_will(pair.summed)} ({_heard(pair, pair.summed)})"
+    summed = f"per_row {_will(pair.summed)} ({_answer(pair, pair.summed)})"
     if pair.solved is None:
         return f"{title}: {summed}. {rows}"
-    return f"{title}: {summed}; {solved} {_will(pair.solved)} ({_heard(pair, pair.solved)}). {rows}"
+    return f"{title}: {summed}; {solved} {_will(pair.solved)} ({_answer(pair, pair.solved)}). {rows}"
 
 
-def _will(ears: Ears) -> str:
-    if max(ears) <= DEAF:
+def _will(crosstalk: PairCrosstalk) -> str:
+    if max(crosstalk) <= LOW_CROSSTALK:
         return "will not bleed"
-    return "will bleed" if max(ears) >= LOUD else "may bleed"
+    return "will bleed" if max(crosstalk) >= HIGH_CROSSTALK else "may bleed"
 
 
-def _heard(pair: PairFigures, ears: Ears) -> str:
-    listener, speaker = (pair.second, pair.first) if ears[0] >= ears[1] else (pair.first, pair.second)
-    return f"{listener} answers to {speaker}'s inputs at {max(ears):.0%} of its own"
+def _answer(pair: PairFigures, crosstalk: PairCrosstalk) -> str:
+    listener, speaker = (pair.second, pair.first) if crosstalk[0] >= crosstalk[1] else (pair.first, pair.second)
+    return f"{listener} answers to {speaker}'s inputs at {max(crosstalk):.0%} of its own"
 
 
 def _without_grams(pair: PairFigures) -> str:

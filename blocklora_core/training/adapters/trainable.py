@@ -38,7 +38,7 @@ def products(layer: AdaptedLayer) -> tuple[Product, Product]:
 
 def add_rows(output: Tensor, delta: Tensor, rows: Rows, row_index: Tensor, dim: int) -> Tensor:
     """`output` with `delta` added to its `rows` along `dim`, in place. row_index: the same rows as a tensor."""
-    if len(rows) == 1 and rows[0].step == 1:
+    if len(rows) == 1:
         output.narrow(dim, rows[0].start, len(rows[0])).add_(delta)
         return output
     return output.index_add_(dim, row_index, delta)
@@ -113,7 +113,7 @@ class AdapterSet:
             yield
 
     @contextmanager
-    def silent(self) -> Iterator[None]:
+    def disabled(self) -> Iterator[None]:
         """The frozen model alone, without gradients."""
         self.active = False
         try:

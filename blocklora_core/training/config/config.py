@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ...concept.rows import Scheme
 from ..data.captions import CaptionRules
 from ..optimisation.optimizers import OPTIMIZERS
 from ..regularisers.erasure import Erasure
@@ -113,7 +114,10 @@ class TrainConfig(Section):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able settings by flat name, for the file and the report."""
-        return {
-            name: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-            for name, value in self.flat().items()
-        }
+        return {name: _plain(value) for name, value in self.flat().items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Scheme):
+        return value.to_dict()
+    return asdict(value) if isinstance(value, Erasure | CaptionRules) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -21,15 +22,21 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 """What the concept is -> phrases around the caption. Mix-of-Show trains with such templates."""
 
 
+# One that is not escaped already, as booru tags often are: miku \(vocaloid\).
+_BRACKET = re.compile(r"(?<!\\)[()]")
+
+
 @dataclass(frozen=True)
 class CaptionRules:
     """dropout: share of uses in which the caption is empty. shuffle: tags, which commas part, come in another order
-    each time; the first stays in front. template: a key of TEMPLATES. Raises ValueError when one is out of range.
+    each time; the first stays in front. template: a key of TEMPLATES. emphasis: brackets weigh words as in a prompt,
+    else they are just brackets. Raises ValueError when one is out of range.
     """
 
     dropout: float = 0.0
     shuffle: bool = False
     template: str = "none"
+    emphasis: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout <= 1:
@@ -43,6 +50,8 @@ class CaptionRules:
             return ""
         if self.shuffle:
             caption = _shuffled(caption, generator)
+        if not self.emphasis:
+            caption = _BRACKET.sub(r"\\\g<0>", caption)
         phrases = TEMPLATES[self.template]
         chosen = int(torch.randint(len(phrases), (), generator=generator)) if len(phrases) > 1 else 0
         return phrases[chosen].format(caption)

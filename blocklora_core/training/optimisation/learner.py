@@ -57,7 +57,7 @@ class Learner:
         finally:
             _put(self.parameters, learning)
 
-    def settle(self, parameters: Sequence[nn.Parameter]) -> None:
+    def freeze(self, parameters: Sequence[nn.Parameter]) -> None:
         """`parameters` become their averages, so that the rest learns with what is kept, and learn no more."""
         with self.averaged():
             settled = _copies(parameters)

@@ -13,7 +13,7 @@ from ..adapters.hooks import hooked
 from ..port import CrossAttention
 
 
-class AttentionWatch:
+class AttentionRecorder:
     """Keeps what the cross-attentions' to_q and to_k gave in the last forward pass, with their gradients."""
 
     def __init__(self, attentions: Sequence[CrossAttention]):

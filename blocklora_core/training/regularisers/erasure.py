@@ -7,7 +7,6 @@ block's output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,43 +31,21 @@ class Erasure:
         if not 0.0 <= self.probability < 1.0:
             raise ValueError(f"Erasure probability: expected 0 <= p < 1, got {self.probability!r}.")
 
-    def mask(
-        self,
-        shape: Sequence[int],
-        channel_dim: int = -1,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor | None:
-        """Mask that broadcasts over an output of `shape`, or None when nothing is erased.
+    def mask(self, h: Tensor, channel_dim: int, generator: torch.Generator) -> Tensor | None:
+        """Mask that broadcasts over the output `h`, (B, ..., rows) or (B, rows, H, W), None when nothing is erased.
 
         channel_dim: the dim of output rows, -1 for Linear, 1 for convolutions. The mask is drawn on the
         generator's device, so that a CPU generator gives the same masks everywhere.
         """
         if self.probability == 0.0:
             return None
-        kept = self._mask_shape(shape, channel_dim)
-        source = generator.device if generator is not None else device
-        draw = torch.rand(kept, generator=generator, device=source, dtype=torch.float32)
-        mask = (draw >= self.probability).to(device=device, dtype=dtype or torch.float32)
-        return mask / (1.0 - self.probability) if self.rescale else mask
-
-    def apply(self, h: Tensor, channel_dim: int = -1, *, generator: torch.Generator | None = None) -> Tensor:
-        """`h` (B, ..., rows), or (B, rows, H, W) with channel_dim=1, with some output rows erased."""
-        return _erased(h, self.mask(h.shape, channel_dim, generator=generator, dtype=h.dtype, device=h.device))
-
-    def _mask_shape(self, shape: Sequence[int], channel_dim: int) -> list[int]:
-        if not -len(shape) <= channel_dim < len(shape):
-            raise ValueError(f"Erasure: expected a channel dim within {len(shape)} dims, got {channel_dim}.")
-        channel = channel_dim % len(shape)
-        if self.per_sample and channel == 0:
-            raise ValueError(f"Erasure per sample: expected a batch before the rows, got shape {tuple(shape)}.")
-        kept = [1] * len(shape)
-        kept[channel] = shape[channel]
+        kept = [1] * h.ndim
+        kept[channel_dim] = h.shape[channel_dim]
         if self.per_sample:
-            kept[0] = shape[0]
-        return kept
+            kept[0] = h.shape[0]
+        draw = torch.rand(kept, generator=generator, device=generator.device, dtype=torch.float32)
+        mask = (draw >= self.probability).to(h)
+        return mask / (1.0 - self.probability) if self.rescale else mask
 
 
 class HeldErasure:
@@ -79,15 +56,10 @@ class HeldErasure:
         self._masks: dict[tuple[str, int], Tensor | None] = {}
 
     def apply(self, name: str, h: Tensor, channel_dim: int = -1) -> Tensor:
-        """`h`, the output of layer `name`, with some output rows erased, as `Erasure.apply` does."""
+        """`h`, the output of layer `name`, with some output rows erased; see `Erasure.mask`."""
         # A batch of prompts of several lengths comes in as many parts.
         key = (name, h.shape[0] if self.erasure.per_sample else 1)
         if key not in self._masks:
-            self._masks[key] = self.erasure.mask(
-                h.shape, channel_dim, generator=self.generator, dtype=h.dtype, device=h.device
-            )
-        return _erased(h, self._masks[key])
-
-
-def _erased(h: Tensor, mask: Tensor | None) -> Tensor:
-    return h if mask is None else h * mask
+            self._masks[key] = self.erasure.mask(h, channel_dim, self.generator)
+        mask = self._masks[key]
+        return h if mask is None else h * mask

@@ -1,10 +1,10 @@
-"""What the built-in trainer lacks or is known to get wrong, one test each, shown right here.
+"""What users of trainers in graphs miss most, one promise of ours each; no other trainer is run here.
 
-Some have their tests elsewhere. In test_training.py: masks in the loss, previews, saving on interrupt, a loss that
+Others have their tests elsewhere. In test_training.py: masks in the loss, previews, saving on interrupt, a loss that
 explodes ("diverging"). In test_runs.py: resuming with optimizer state. In test_memory.py: running out of memory. In
 test_text_training.py: text encoders, prior preservation. In test_any_model.py: the loss in the units of the model's own
-output. In tests/core: several sizes in a batch, and what schedules, averages and caption dropout do in detail. Time and
-memory: the train benchmark.
+output. In tests/core: several sizes in a batch; what schedules, averages and caption dropout do in detail. The train
+benchmark runs the built-in trainer beside ours, for time and memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from blocklora.blocklora_core.host.weights.autograd import training_mode
 from blocklora.blocklora_core.reports.curves import loss_curve
 from blocklora.blocklora_core.training.data.captions import CaptionRules
 from blocklora.blocklora_core.training.loop import Trainer
-from blocklora.blocklora_core.training.prompts import OwnPrompts
+from blocklora.blocklora_core.training.prompts import ConceptPrompts
 
 from tests.host.test_training import CONFIG, SLOT, equal, train
 from tests.host.tiny import Base
@@ -41,7 +41,7 @@ def plain(base: Base) -> TrainResult:
 
 
 def test_the_seed_alone_decides(base: Base, plain: TrainResult) -> None:
-    """The built-in trainer draws pictures and noise levels from torch's own generator, which nobody seeds."""
+    """Not torch's own generator, which other nodes draw from as well."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(12345)
         again = train(base)
@@ -63,20 +63,20 @@ def test_the_seed_alone_decides(base: Base, plain: TrainResult) -> None:
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_controls_that_its_users_miss_reach_the_run(base: Base, plain: TrainResult, changes: dict[str, Any]) -> None:
+def test_controls_reach_the_run(base: Base, plain: TrainResult, changes: dict[str, Any]) -> None:
     result = train(base, **changes)
     assert any(not torch.equal(layer.up, result.lora.layers[name].up) for name, layer in plain.lora.layers.items())
 
 
 def test_captions_can_be_dropped(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    encode = OwnPrompts.encode
+    encode = ConceptPrompts.encode
 
-    def watch(self: OwnPrompts, captions: Sequence[str]) -> Any:
+    def watch(self: ConceptPrompts, captions: Sequence[str]) -> Any:
         asked.extend(captions)
         return encode(self, captions)
 
-    monkeypatch.setattr(OwnPrompts, "encode", watch)
+    monkeypatch.setattr(ConceptPrompts, "encode", watch)
     random = torch.Generator().manual_seed(0)
     images = [torch.rand(1, 64, 64, 3, generator=random) for _ in range(2)]
     config = CONFIG.changed(steps=2, niche_weight=0.0, captions=CaptionRules(dropout=1.0))
@@ -109,7 +109,7 @@ def test_a_file_says_itself_how_it_was_trained_whatever_its_name(plain: TrainRes
     lora = load(save(tmp_path / name, plain.lora))
     assert lora.training["steps_done"] == 3
     for key in ("rank", "seed", "learning_rate", "batch_size"):
-        assert lora.training[key] == getattr(CONFIG, key)
+        assert lora.training[key] == CONFIG.flat()[key]
     assert (lora.concept, lora.base, lora.slot) == (plain.lora.concept, plain.lora.base, SLOT)
 
 

@@ -1,0 +1,128 @@
+"""Plain LoRAs kept apart without anybody's doing: those that carry no Grams get them before they are merged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ...concept.concept import BlockLoRA, Stack
+from ...concept.gram import SCALES, Gram, Grams
+from ...files.shown import called_by
+from ...merge import AUTO
+from ...merge.merge import PLAIN_SUM
+from ...merge.methods.fused import lacks_grams, needs_grams
+from ..comfy import ComfyClip, ComfyModel
+from ..train.collect import CollectJob, collect
+from ..weights.names import weights_of
+from ..weights.patching import fit
+from .kept_grams import GramStore
+
+ON = "on"
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A stack whose plain LoRAs have Grams where that could be. report: a line about each, its trigger words first."""
+
+    stack: Stack
+    report: tuple[str, ...] = field(default=())
+
+
+def keep_apart(stack: Stack, model: ComfyModel, clip: ComfyClip | None, job: CollectJob) -> Apart:
+    """The stack, with Grams for each member that needs them to be kept apart and does not carry them.
+
+    They are taken from those that were kept, else collected and kept. A member that cannot get any is left as it is,
+    with the reason in the report: a merge adds it as chained loaders do. InterruptProcessingException when the user
+    cancels; what was collected until then is kept.
+    """
+    due = _due(stack, model, clip)
+    told = [f"{lora.concept.name}: {_called(lora)}" for lora in stack]
+    if not due or clip is None:
+        if due:
+            told.append("No CLIP is connected, so plain LoRAs are added as chained loaders add them.")
+        return Apart(stack, tuple(told))
+    store, done, missing = GramStore.of(model), list(stack), []
+    for at in due:
+        grams = store.find(stack[at], job)
+        if grams is None:
+            missing.append(at)
+        else:
+            done[at] = replace(stack[at], grams=grams)
+            told[at] += "; kept apart by Grams collected before"
+    for at, outcome in _collected(stack, missing, model, clip, job, store):
+        if isinstance(outcome, str):
+            told[at] += f"; added as chained loaders do: {outcome}"
+        else:
+            done[at] = outcome
+            told[at] += "; kept apart by Grams collected now"
+    return Apart(tuple(done), tuple(told))
+
+
+def apart_or_summed(
+    stack: Stack, model: ComfyModel, clip: ComfyClip | None, how: str, job: CollectJob
+) -> tuple[Stack, str, tuple[str, ...]]:
+    """The stack to merge, the method to merge it by, and what to tell. how: "on" keeps plain LoRAs apart; anything
+    else adds them as chained loaders do."""
+    if how != ON:
+        return stack, PLAIN_SUM, tuple(f"{lora.concept.name}: {_called(lora)}" for lora in stack)
+    apart = keep_apart(stack, model, clip, job)
+    return apart.stack, AUTO, apart.report
+
+
+def _due(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> list[int]:
+    """Places of the members that are to get Grams: where plain LoRAs meet others."""
+    active = [at for at, lora in enumerate(stack) if lora.strength or lora.effective_strength_clip]
+    if len(active) < 2 or all(stack[at].slot is not None for at in active):
+        return []
+    weights = weights_of(model, clip)
+    return [at for at in active if not stack[at].adapters and lacks_grams(fit(stack[at], weights).lora)]
+
+
+def _called(lora: BlockLoRA) -> str:
+    return " or ".join(f"{words!r} (from {source})" for source, words in called_by(lora).items())
+
+
+def _collected(
+    stack: Stack, due: Sequence[int], model: ComfyModel, clip: ComfyClip, job: CollectJob, store: GramStore
+) -> list[tuple[int, BlockLoRA | str]]:
+    """Place -> the member with its Grams, or why it has none."""
+    found: list[tuple[int, BlockLoRA | str]] = []
+
+    def on_collected(number: int, lora: BlockLoRA) -> None:
+        lora = replace(lora, grams=_whole(lora))
+        found.append((left[number], lora))
+        try:
+            store.keep(lora, job)
+        except OSError as error:
+            logging.warning("BlockLoRA: the Grams of %s cannot be kept: %s", lora.label, error)
+
+    left = list(due)
+    while left:
+        before = len(found)
+        try:
+            collect(model, clip, tuple(stack[at] for at in left), job, on_collected)
+            break
+        except (ValueError, torch.OutOfMemoryError) as error:
+            # The one after the last that went well; the others may still go well.
+            failed = left[len(found) - before]
+            reason = "out of memory; choose a smaller size" if isinstance(error, RuntimeError) else str(error)
+            found.append((failed, reason))
+            left = left[left.index(failed) + 1 :]
+    return found
+
+
+def _whole(lora: BlockLoRA) -> Grams | None:
+    """The Grams of `lora`, and for layers that were never asked, those of no input at all."""
+    if lora.grams is None:
+        return None
+    idle = [name for name in needs_grams(lora) if not lora.grams.covers([name])]
+    silent = {f"idle {name}": _silent(lora.layers[name].in_features) for name in idle}
+    return Grams({**lora.grams.inputs, **silent}, {**lora.grams.input_of, **{name: f"idle {name}" for name in idle}})
+
+
+def _silent(size: int) -> Gram:
+    vectors = torch.zeros(size, 0, dtype=torch.float16)
+    return Gram(vectors, torch.zeros(0, dtype=SCALES), torch.zeros(size, dtype=SCALES))

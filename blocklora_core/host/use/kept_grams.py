@@ -1,0 +1,107 @@
+"""Grams of files that carry none, kept under the user's folder: each is collected once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import folder_paths
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ...concept.concept import BlockLoRA
+from ...concept.gram import Grams
+from ...files import gram_pack
+from ...files.io import read_header, serialise, write_atomic
+from ...files.record import GRAMS_TENSOR
+from ...training.state import hash_weights
+from ..base import base_name
+from ..comfy import ComfyModel
+from ..train.collect import CollectJob
+
+KEPT_BYTES = 4 * 2**30
+"""Of all kept Grams together; the ones that were used longest ago go first."""
+
+_INDEX = "blocklora.grams_index"
+
+
+@dataclass(frozen=True)
+class GramStore:
+    """Where Grams wait that were collected for `base`: a model's name and what tells its checkpoint from others."""
+
+    base: str
+    folder: Path
+
+    @classmethod
+    def of(cls, model: ComfyModel) -> GramStore:
+        """The store for MODEL, as it is without any LoRA."""
+        # Norms and biases tell a checkpoint from another, and merges that are still in the weights rarely change them.
+        small = (weight for _, weight in sorted(model.model.diffusion_model.named_parameters()) if weight.ndim == 1)
+        base = f"{base_name(model)} {hash_weights(weight for weight in small if weight.numel())}"
+        return cls(base, Path(folder_paths.get_user_directory()) / "blocklora" / "grams")
+
+    def path(self, lora: BlockLoRA, job: CollectJob) -> Path:
+        """Where the Grams of `lora` are, once `job` has collected them."""
+        asked = [job.prompts_of(lora), job.steps, job.size, job.seed, job.eigenpairs]
+        key = json.dumps([_content(lora), self.base, asked])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+
+    def find(self, lora: BlockLoRA, job: CollectJob) -> Grams | None:
+        """Those that were collected before; None when there are none that can be read."""
+        path = self.path(lora, job)
+        try:
+            index = json.loads(read_header(path)["__metadata__"][_INDEX])
+            grams = gram_pack.unpack(safetensors.torch.load_file(path)[GRAMS_TENSOR], index)
+            os.utime(path)
+        except (ValueError, KeyError, TypeError, OSError, SafetensorError):
+            return None
+        return grams
+
+    def keep(self, lora: BlockLoRA, job: CollectJob) -> None:
+        """Keep the Grams of `lora`. OSError when that cannot be done."""
+        if lora.grams is None:
+            return
+        packed, index = gram_pack.pack(lora.grams)
+        write_atomic(self.path(lora, job), serialise({GRAMS_TENSOR: packed}, {_INDEX: json.dumps(index)}))
+        self._forget()
+
+    def _forget(self) -> None:
+        total = 0
+        for path in sorted(self.folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime_ns, reverse=True):
+            total += path.stat().st_size
+            if total > KEPT_BYTES:
+                path.unlink(missing_ok=True)
+
+
+def _content(lora: BlockLoRA) -> str:
+    """A hash of all that a concept does to the model."""
+    path = Path(lora.source)
+    if path.is_absolute() and path.is_file():
+        entry = path.stat()
+        return _of_file(str(path), entry.st_size, entry.st_mtime_ns)
+    digest = hashlib.sha256()
+    for name, layer in sorted(lora.layers.items()):
+        digest.update(f"{name} {layer.rows} {layer.scale}".encode())
+        digest.update(_bytes(layer.up) + _bytes(layer.down))
+    for name, vectors in sorted(lora.embeddings.items()):
+        digest.update(name.encode() + _bytes(vectors))
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _of_file(path: str, _size: int, _changed: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -1,0 +1,83 @@
+"""The files of a list, loaded as a stack."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from difflib import get_close_matches
+from pathlib import Path, PurePosixPath
+
+import folder_paths
+
+from ...concept.concept import BlockLoRA, Stack
+from ...concept.lora_list import Entry, ListError, parse_list
+from ...files.formats import files_of
+from ...files.io import load
+from ...files.shown import with_words
+from ..disk import lora_file
+
+
+def load_list(text: str) -> Stack:
+    """The concepts of the lines that are on, at their strengths. ListError names every bad line and missing file."""
+    stack, problems = [], dict[int, str]()
+    for entry in parse_list(text):
+        if not entry.on:
+            continue
+        try:
+            stack.append(_loaded(entry))
+        except ValueError as error:
+            problems[entry.number] = str(error)
+    if problems:
+        raise ListError(problems)
+    return tuple(stack)
+
+
+def list_state(text: str) -> str:
+    """Changes when a file of the list does."""
+    try:
+        paths = [file for entry in parse_list(text) for file in files_of(find_lora(entry.file))]
+    except ValueError as error:
+        return str(error)
+    return " ".join(f"{path} {(state := path.stat()).st_size} {state.st_mtime_ns}" for path in paths)
+
+
+def find_lora(name: str) -> Path:
+    """The file of the loras folders that a person calls `name`: with or without its ending and its folder, in any case.
+
+    ValueError when there is none, or when several could be meant.
+    """
+    names = folder_paths.get_filename_list("loras")
+    wanted = name.replace("\\", "/").lstrip("/").casefold()
+    for form in (_whole, _without_suffix, _without_folder, _stem):
+        found = [one for one in names if form(one) == wanted]
+        if len(found) > 1:
+            raise ValueError(f"expected one file called {name!r}, got {', '.join(sorted(found)[:5])}. Add its folder.")
+        if found:
+            return lora_file(found[0])
+    near = get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
+    raise ValueError(f"expected a file of the loras folder, got {name!r}.{hint}")
+
+
+def _whole(name: str) -> str:
+    return name.replace("\\", "/").casefold()
+
+
+def _without_suffix(name: str) -> str:
+    return str(PurePosixPath(_whole(name)).with_suffix(""))
+
+
+def _without_folder(name: str) -> str:
+    return PurePosixPath(_whole(name)).name
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(_whole(name)).stem
+
+
+def _loaded(entry: Entry) -> BlockLoRA:
+    lora = load(find_lora(entry.file)).with_strength(entry.strength)
+    if not entry.words:
+        return lora
+    with suppress(ValueError):  # Several words call it, none is its name.
+        lora = lora.renamed(entry.words)
+    return with_words(lora, entry.words)

@@ -1,0 +1,80 @@
+"""Merges whose numbers overflow are errors, never black pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ..concept import keys
+from ..concept.concept import BlockLoRA, Stack
+from ..concept.layer import Layer
+from .methods.sums import strength_of
+
+FLOAT32 = torch.finfo(torch.float32).max
+
+
+def check_inputs(stack: Stack) -> None:
+    """ValueError, which names the concept, where a strength makes a change larger than float32 holds."""
+    for lora in stack:
+        for name, layer in lora.layers.items():
+            _check(lora.label, name, layer, strength_of(lora, keys.is_text(name)))
+        for name, adapter in lora.adapters.items():
+            if not math.isfinite(adapter.strength * strength_of(lora, keys.is_text(name))):
+                raise _error(lora.label, name)
+
+
+def check_result(members: Stack, given: Stack) -> None:
+    """ValueError, which names the concepts, where a method made of `given` what is not finite."""
+    labels = {lora.concept.name: lora.label for lora in given}
+    everybody = ", ".join(labels.values())
+    for lora in members:
+        for name, layer in lora.layers.items():
+            _check(labels.get(lora.concept.name, everybody), name, layer, 1.0)
+
+
+def largest(layer: Layer, factor: float = 1.0) -> float:
+    """The largest change of a weight's number, in float64; NaN or infinite where it is no number."""
+    if not layer.rows:
+        return 0.0
+    bound = abs(layer.scale * factor) * layer.rank * _largest(layer.up) * _largest(layer.down)
+    if bound < 1.0:
+        return bound
+    up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
+    # A few rows at a time: the whole change is as large as the weight.
+    rows = max(1, 2**22 // down.shape[1])
+    return abs(layer.scale * factor) * max(_largest(part @ down) for part in up.split(rows))
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().amax())
+
+
+def _check(label: str, name: str, layer: Layer, strength: float) -> None:
+    if not _fits(layer, strength):
+        raise _error(label, name)
+
+
+def _fits(layer: Layer, strength: float) -> bool:
+    factor = layer.scale * strength
+    return math.isfinite(factor) and largest(layer, strength) <= FLOAT32
+
+
+def _error(label: str, name: str) -> ValueError:
+    return ValueError(
+        f"{label}: expected a change of {name} in numbers that float32 holds, got infinite ones or none. Lower its "
+        "strength; where that is ordinary, its training diverged: train or download it again."
+    )
+
+
+def check_weights(stack: Iterable[BlockLoRA], limits: dict[str, float]) -> None:
+    """ValueError, which names the concept, where a change is larger than the model's numbers (weight -> largest)."""
+    for lora in stack:
+        for name, layer in lora.layers.items():
+            if name in limits and largest(layer) > limits[name]:
+                raise ValueError(
+                    f"{lora.label}: expected a change of {name} of at most {limits[name]:g}, as its dtype holds, got "
+                    "more. Lower its strength; where that is ordinary, its training diverged."
+                )

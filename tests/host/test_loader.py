@@ -1,0 +1,245 @@
+"""LoRAs that people have already: a list of files in one node, kept apart by what each sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import comfy.model_management
+import comfy.sd
+import pytest
+import safetensors.torch
+import torch
+from blocklora.blocklora_core.concept.concept import BlockLoRA
+from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.files.shown import called_by
+from blocklora.blocklora_core.host.train.collect import CollectJob
+from blocklora.blocklora_core.host.use import kept_grams
+from blocklora.blocklora_core.host.use.apart import keep_apart
+from blocklora.blocklora_core.host.use.kept_grams import GramStore
+from blocklora.blocklora_core.host.use.lora_list import find_lora, load_list
+from blocklora.blocklora_core.host.weights.patching import apply_merge
+
+from tests.host.tiny import Base, adaptable, make_lora, patched, same
+
+QUICK = {"pictures": 2, "steps": 2, "size": 64}
+JOB = CollectJob(**QUICK)
+
+
+@pytest.fixture
+def loras(folders: Path) -> Path:
+    return folders / "models" / "loras"
+
+
+@pytest.fixture
+def plain(base: Base, loras: Path) -> list[Path]:
+    """Two plain LoRA files of no slot, no token and no Grams, of kohya's kind."""
+    paths = []
+    for seed, name in enumerate(("ada", "bob")):
+        stems = [stem for stem in adaptable(base) if "attn" in stem]
+        lora = make_lora(base, f"<{name}>", seed, scheme=None, stems=stems)
+        tensors = {}
+        for stem, layer in lora.layers.items():
+            tensors |= {f"{stem}.lora_up.weight": layer.up, f"{stem}.lora_down.weight": layer.down}
+        path = loras / "web" / f"{name}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def node(pack: ModuleType) -> dict[str, Any]:
+    return {kind.__name__: kind for kind in pack.NODES}
+
+
+def run(node: dict[str, Any], base: Base, files: str, **more: Any) -> tuple[Any, Any, Any, str]:
+    return node["BlockLoRALoader"].execute(base.model, base.clip, files, **{**QUICK, **more}).result
+
+
+def grams(folders: Path) -> list[Path]:
+    return sorted((folders / "user" / "blocklora" / "grams").glob("*.safetensors"))
+
+
+LIST = "web/ada.safetensors | 0.8\n# no\nweb/bob.safetensors | 1 | on | ohwx man\nnowhere | 1 | off"
+
+
+def test_two_plain_files_are_kept_apart_and_the_second_time_costs_nothing(
+    node: dict[str, Any], base: Base, plain: list[Path], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, clip, stack, report = run(node, base, LIST)
+    assert "merged by gradient_fusion" in report and report.count("collected now") == 2
+    assert "'ada' (from the file's name)" in report and "'ohwx man' (from your list)" in report
+    assert [lora.strength for lora in stack] == [0.8, 1.0] and len(grams(folders)) == len(plain)
+    first = patched(model), patched(clip.patcher)
+    monkeypatch.setattr("blocklora.blocklora_core.host.use.apart.collect", None)  # nobody may ask it
+    started = time.perf_counter()
+    again, clip_again, _, report = run(node, base, LIST)
+    assert time.perf_counter() - started < 10 and report.count("collected before") == 2
+    assert same(first[0], patched(again)) and same(first[1], patched(clip_again.patcher))
+
+
+def test_kept_apart_is_another_merge_than_the_sum_and_off_is_the_chain_of_stock_loaders(
+    node: dict[str, Any], base: Base, plain: list[Path]
+) -> None:
+    apart = patched(run(node, base, LIST)[0])
+    model, clip, _, report = run(node, base, LIST, keep_apart="off (plain sum, as chained loaders)")
+    assert "merged by task_sum" in report
+    chain, chain_clip = base.model, base.clip
+    for path, strength in zip(plain, (0.8, 1.0), strict=True):
+        tensors = safetensors.torch.load_file(path)
+        chain, chain_clip = comfy.sd.load_lora_for_models(chain, chain_clip, tensors, strength, strength)
+    ours, theirs = patched(model), patched(chain)
+    assert len(model.patches) == len(chain.patches) > 0
+    for name, weight in theirs.items():
+        torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-5)
+    assert not same(apart, ours)
+    assert clip.patcher.patches.keys() == chain_clip.patcher.patches.keys()
+
+
+def test_merge_does_the_same_with_files_loaded_one_by_one(
+    node: dict[str, Any], base: Base, plain: list[Path], folders: Path
+) -> None:
+    usual = patched(run(node, base, "ada\nbob", pictures=4, steps=20, size=0)[0])
+    stack = tuple(load(path) for path in plain)
+    kept = grams(folders)
+    model, _, report = node["BlockLoRAMerge"].execute(base.model, base.clip, stack, "auto", "error").result
+    assert report.count("collected before") == 2 and grams(folders) == kept
+    assert same(usual, patched(model))
+    off = node["BlockLoRAMerge"].execute(
+        base.model, base.clip, stack, "auto", "error", keep_apart="off (plain sum, as chained loaders)"
+    )
+    assert "merged by task_sum" in off.result[2]
+    with pytest.raises(ValueError, match=r"rows of their own|a plain LoRA holds every row"):
+        node["BlockLoRAMerge"].execute(base.model, base.clip, stack, "per_row", "error")
+
+
+def test_the_words_come_from_the_file_then_the_list_then_the_file_s_name(plain: list[Path]) -> None:
+    tensors = safetensors.torch.load_file(plain[0])
+    tags = {"ss_tag_frequency": json.dumps({"1_x": {"ohwx": 3}})}
+    safetensors.torch.save_file(tensors, plain[0].with_name("tagged.safetensors"), tags)
+    safetensors.torch.save_file(
+        tensors, plain[0].with_name("phrase.safetensors"), {"modelspec.trigger_phrase": "zwx man"}
+    )
+    words = [list(called_by(lora).values()) for lora in load_list("tagged\nphrase | <zed>\nada | a hat\nada")]
+    assert words == [["ohwx"], ["zwx man", "<zed>"], ["a hat"], ["ada"]]
+    prompts = CollectJob(pictures=4).prompts_of(load_list("phrase | <zed>")[0])
+    assert prompts == ["a zwx man", "a <zed>"] * 2
+
+
+def test_a_cancel_keeps_what_was_collected(
+    base: Base, plain: list[Path], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = tuple(map(load, plain))
+
+    def cancel(_node_id: str | None, text: str) -> None:
+        if "2 of 2" in text:
+            raise comfy.model_management.InterruptProcessingException
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blocklora.blocklora_core.host.train.collect.tell", cancel)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            keep_apart(stack, base.model, base.clip, JOB)
+    assert len(grams(folders)) == 1
+    report = keep_apart(stack, base.model, base.clip, JOB).report
+    assert "before" in report[0] and "now" in report[1]
+
+
+def test_grams_are_kept_by_content_base_and_prompts(base: Base, plain: list[Path], folders: Path) -> None:
+    store, lora = GramStore.of(base.model), load(plain[0])
+    copy = plain[0].with_name("copy.safetensors")
+    copy.write_bytes(plain[0].read_bytes())
+    key = store.path(lora, JOB)
+    assert store.path(load(copy).renamed(lora.concept.name), JOB) == key == store.path(lora.with_strength(0.3), JOB)
+    assert GramStore.of(apply_merge((lora,), base.model, base.clip).model).path(lora, JOB) == key
+    others = [
+        store.path(load(plain[1]).renamed(lora.concept.name), JOB), store.path(lora, CollectJob(["x"], **QUICK)),
+        GramStore("another", store.folder).path(lora, JOB), store.path(lora, CollectJob(**{**QUICK, "size": 72})),
+    ]  # fmt: skip
+    assert len({key, *others}) == 5
+    assert key.parent == folders / "user" / "blocklora" / "grams"
+
+
+def test_kept_grams_have_a_size_limit_and_damaged_ones_are_collected_anew(
+    base: Base, plain: list[Path], folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = tuple(map(load, plain))
+    keep_apart(stack, base.model, base.clip, JOB)
+    first, second = (GramStore.of(base.model).path(lora, JOB) for lora in stack)
+    first.write_bytes(first.read_bytes()[:-9])
+    report = keep_apart(stack, base.model, base.clip, JOB).report
+    assert "now" in report[0] and "before" in report[1]
+    os.utime(second, ns=(1, 1))
+    monkeypatch.setattr(kept_grams, "KEPT_BYTES", first.stat().st_size)
+    GramStore.of(base.model).keep(keep_apart(stack, base.model, base.clip, JOB).stack[0], JOB)
+    assert len(grams(folders)) == 1
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_file_that_cannot_have_grams_is_added_and_the_others_are_kept_apart(base: Base, loras: Path) -> None:
+    stem = next(stem for stem in adaptable(base) if stem.endswith("to_q"))
+    m, n = adaptable(base)[stem]
+    safetensors.torch.save_file({f"{stem}.diff": torch.full((m, n), 0.01)}, loras / "style.safetensors")
+    stack = load_list("ada\nbob\nstyle")
+    apart = keep_apart(stack, base.model, base.clip, JOB)
+    applied = apply_merge(apart.stack, base.model, base.clip)
+    assert applied.merged.method == "gradient_fusion and task_sum" and applied.merged.concepts == 3
+    without = keep_apart(stack, base.model, None, JOB)
+    assert without.stack == stack and "No CLIP" in without.report[-1]
+    summed = apply_merge(stack, base.model, None)
+    assert summed.merged.method == "task_sum"
+
+
+def test_row_blocks_and_single_files_are_left_alone(base: Base, plain: list[Path]) -> None:
+    blocks: tuple[BlockLoRA, ...] = (make_lora(base, "<a>", 1), make_lora(base, "<b>", 2))
+    for stack in (blocks, (load(plain[0]),), (load(plain[0]), load(plain[1]).with_strength(0.0))):
+        assert keep_apart(stack, base.model, base.clip, JOB).stack == stack
+
+
+def test_files_are_found_as_people_write_them(plain: list[Path], loras: Path) -> None:
+    for name in ("web/ada.safetensors", "web\\ada.safetensors", "WEB/Ada", "ada.safetensors", "ada", "Ada"):
+        assert find_lora(name) == plain[0]
+    with pytest.raises(ValueError, match=r"Did you mean .*ada\.safetensors"):
+        find_lora("adda.safetensors")
+    (loras / "other").mkdir()
+    (loras / "other" / "ada.safetensors").write_bytes(plain[0].read_bytes())
+    import folder_paths
+
+    folder_paths.filename_list_cache.clear()
+    with pytest.raises(ValueError, match=r"expected one file called 'ada'.*Add its folder"):
+        find_lora("ada")
+    assert find_lora("web/ada") == plain[0]
+
+
+@pytest.mark.usefixtures("plain")
+def test_missing_and_damaged_files_are_named_by_their_lines(node: dict[str, Any], base: Base, loras: Path) -> None:
+    (loras / "bad.safetensors").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(ValueError, match=r"(?s)Line 2: expected a file of the loras folder, got 'gone'.*Line 3: .*bad"):
+        run(node, base, "ada\ngone\nbad.safetensors\n")
+    with pytest.raises(ValueError, match="Line 1: expected a strength"):
+        run(node, base, "ada | 99")
+
+
+@pytest.mark.usefixtures("folders")
+def test_an_empty_list_leaves_everything_as_it_is(node: dict[str, Any], base: Base) -> None:
+    model, clip, stack, report = run(node, base, "# nothing\n")
+    assert (model, clip, stack) == (base.model, base.clip, ()) and "No file is on" in report
+
+
+def test_a_file_s_own_token_can_be_renamed_in_the_list(node: dict[str, Any], base: Base, loras: Path) -> None:
+    save(loras / "own.safetensors", make_lora(base, "<own>", 1))
+    _, clip, (lora,), _ = run(node, base, "own | 1 | on | <zed>")
+    assert lora.concept.name == "<zed>"
+    assert any(torch.is_tensor(token) for token, *_ in clip.tokenize("a <zed>")["l"][0])
+
+
+def test_a_changed_file_loads_again(node: dict[str, Any], plain: list[Path]) -> None:
+    loader = node["BlockLoRALoader"]
+    before = loader.fingerprint_inputs("ada", "on", size=64)
+    assert before == loader.fingerprint_inputs("ada", "on", size=64) != loader.fingerprint_inputs("ada", "on", size=72)
+    os.utime(plain[0], ns=(1, 1))
+    assert loader.fingerprint_inputs("ada", "on", size=64) != before
