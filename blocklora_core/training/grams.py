@@ -67,7 +67,7 @@ def collect_grams(
     recorder = InputRecorder(layers)
     with recorder.attached():
         conditioning = encode()
-        noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
+        noise = torch.randn((len(conditioning), *latent_shape), generator=generator).to(port.device)
         euler(port, noise, conditioning, steps, on_step=on_step)
     full = {key: total.mean() for key, total in recorder.totals.items()}
     return Grams.from_full(full, recorder.input_of, eigenpairs)

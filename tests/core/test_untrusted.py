@@ -97,10 +97,14 @@ def test_a_million_names_are_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
-     {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]},
-     {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}],
-)  # fmt: skip
+    [
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+    ],
+)
 def test_sizes_are_checked_before_anything_is_made(tmp_path: Path, entry: dict[str, object]) -> None:
     path = raw(tmp_path / "a.safetensors", {"x": entry}, bytes(4))
     with pytest.raises(FileError, match="safetensors"):
@@ -199,7 +203,7 @@ def test_names_hold_no_markup_and_no_paths(name: str) -> None:
 def test_merges_that_overflow_name_the_concept(factor: float) -> None:
     lora = Recipe().make("<ada>")
     large = lora.with_layers({name: _times(layer, 1e20) for name, layer in lora.layers.items()})
-    with pytest.raises(ValueError, match="<ada> .*: expected a change"):
+    with pytest.raises(ValueError, match=r"<ada> .*: expected a change"):
         merge((large.with_strength(factor), Recipe().make("<bob>", 3)), "per_row")
 
 

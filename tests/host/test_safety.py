@@ -50,14 +50,16 @@ def test_nothing_is_written_outside_the_folder(folders: Path, small: BlockLoRA, 
     assert not list((folders / "models").glob("*.safetensors"))
 
 
-def test_a_link_out_of_the_folder_is_no_way_out(folders: Path, small: BlockLoRA, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("folders")
+def test_a_link_out_of_the_folder_is_no_way_out(small: BlockLoRA, tmp_path: Path) -> None:
     (disk.loras_folder() / "out").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="inside the loras folder"):
         disk.save_stack((small,), "out/", overwrite=False)
 
 
+@pytest.mark.usefixtures("folders")
 @pytest.mark.parametrize("content", [b"not ours", b""])
-def test_overwrite_is_for_the_concepts_own_file(folders: Path, small: BlockLoRA, content: bytes) -> None:
+def test_overwrite_is_for_the_concepts_own_file(small: BlockLoRA, content: bytes) -> None:
     mine = disk.loras_folder() / "ada.safetensors"
     mine.write_bytes(content)
     _, (path,) = disk.save_stack((small,), "", overwrite=True)
@@ -67,7 +69,8 @@ def test_overwrite_is_for_the_concepts_own_file(folders: Path, small: BlockLoRA,
     assert disk.save_stack((small,), "", overwrite=True)[1] == [mine.resolve()]
 
 
-def test_another_concept_of_one_file_name_is_not_overwritten(folders: Path, small: BlockLoRA) -> None:
+@pytest.mark.usefixtures("folders")
+def test_another_concept_of_one_file_name_is_not_overwritten(small: BlockLoRA) -> None:
     for name in ("<a*b>", "<a?b>"):
         disk.save_stack((small.renamed(name),), "", overwrite=True)
     names = {load(path).concept.name for path in disk.loras_folder().glob("a_b*.safetensors")}
@@ -80,7 +83,8 @@ def test_file_names_are_names_everywhere(name: str) -> None:
     assert not made.startswith(".") and made.lower() not in ("con", "nul", "com1", "")
 
 
-def test_a_claim_is_seen_by_every_server_and_given_back(small: BlockLoRA, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small")
+def test_a_claim_is_seen_by_every_server_and_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ledger.choose_slot(BASE, CONTIGUOUS, Concept("<a>")) == 0
     monkeypatch.setattr(ledger, "_given", {})  # another server
     assert ledger.choose_slot(BASE, CONTIGUOUS, Concept("<b>")) == 1
@@ -88,7 +92,8 @@ def test_a_claim_is_seen_by_every_server_and_given_back(small: BlockLoRA, monkey
     assert ledger.choose_slot(BASE, CONTIGUOUS, Concept("<c>")) == 0
 
 
-def test_a_claim_left_behind_ends(small: BlockLoRA, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small")
+def test_a_claim_left_behind_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ledger.choose_slot(BASE, CONTIGUOUS, Concept("<a>")) == 0
     (claim,) = claims.claims()
     long_ago = time.time() - claims.LASTING - 1
@@ -97,7 +102,8 @@ def test_a_claim_left_behind_ends(small: BlockLoRA, monkeypatch: pytest.MonkeyPa
     assert ledger.choose_slot(BASE, CONTIGUOUS, Concept("<b>")) == 0
 
 
-def test_damaged_claims_hold_nothing(small: BlockLoRA) -> None:
+@pytest.mark.usefixtures("small")
+def test_damaged_claims_hold_nothing() -> None:
     folder = disk.loras_folder() / "blocklora" / "slots"
     folder.mkdir(parents=True)
     for number, text in enumerate(("", "[", "{}", '{"base": 1, "scheme": {}, "slot": 1, "concept": []}')):
