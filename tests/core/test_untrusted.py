@@ -97,14 +97,11 @@ def test_a_million_names_are_refused_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [
-        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
-        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]},
-        {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
-    ],
-)
+    [{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+     {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+     {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]},
+     {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}],
+)  # fmt: skip
 def test_sizes_are_checked_before_anything_is_made(tmp_path: Path, entry: dict[str, object]) -> None:
     path = raw(tmp_path / "a.safetensors", {"x": entry}, bytes(4))
     with pytest.raises(FileError, match="safetensors"):

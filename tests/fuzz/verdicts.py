@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from blocklora_core.concept.concept import BlockLoRA
 from blocklora_core.files.io import FileError, load
@@ -58,7 +58,10 @@ def _merged(file: Path, lora: BlockLoRA) -> tuple[str, str]:
 
 def _odd(file: Path, lora: BlockLoRA) -> str:
     """Where `lora` is not what the safetensors library and kohya's rule read in the file; empty where it is."""
-    tensors = _tensors(file)
+    try:
+        tensors = _tensors(file)
+    except SafetensorError as error:
+        return f"the safetensors library refuses it: {error}"
     for stem, layer in lora.layers.items():
         up, down, mid = (tensors.get(f"{stem}.{part}.weight") for part in ("lora_up", "lora_down", "lora_mid"))
         if up is None or down is None or mid is not None:

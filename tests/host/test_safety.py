@@ -26,7 +26,8 @@ BASE = "sd15-26M"
 
 
 @pytest.fixture
-def small(base: Base, monkeypatch: pytest.MonkeyPatch) -> BlockLoRA:
+def small(base: Base, folders: Path, monkeypatch: pytest.MonkeyPatch) -> BlockLoRA:
+    assert folders.is_dir()
     monkeypatch.setattr(ledger, "_given", {})
     return make_lora(base, "<ada>", 0, stems=list(adaptable(base))[:1])
 
@@ -50,14 +51,12 @@ def test_nothing_is_written_outside_the_folder(folders: Path, small: BlockLoRA, 
     assert not list((folders / "models").glob("*.safetensors"))
 
 
-@pytest.mark.usefixtures("folders")
 def test_a_link_out_of_the_folder_is_no_way_out(small: BlockLoRA, tmp_path: Path) -> None:
     (disk.loras_folder() / "out").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="inside the loras folder"):
         disk.save_stack((small,), "out/", overwrite=False)
 
 
-@pytest.mark.usefixtures("folders")
 @pytest.mark.parametrize("content", [b"not ours", b""])
 def test_overwrite_is_for_the_concepts_own_file(small: BlockLoRA, content: bytes) -> None:
     mine = disk.loras_folder() / "ada.safetensors"
@@ -69,7 +68,6 @@ def test_overwrite_is_for_the_concepts_own_file(small: BlockLoRA, content: bytes
     assert disk.save_stack((small,), "", overwrite=True)[1] == [mine.resolve()]
 
 
-@pytest.mark.usefixtures("folders")
 def test_another_concept_of_one_file_name_is_not_overwritten(small: BlockLoRA) -> None:
     for name in ("<a*b>", "<a?b>"):
         disk.save_stack((small.renamed(name),), "", overwrite=True)
