@@ -32,6 +32,13 @@ def node_id(node: Any) -> str | None:
     return getattr(node.hidden, "unique_id", None)
 
 
+def texts_of(node: Any, ours: bool) -> list[str]:
+    """All texts written into nodes of the running graph: into those of this pack, or into the others."""
+    graph = getattr(node.hidden, "prompt", None) or {}
+    inputs = (one["inputs"] for one in graph.values() if one["class_type"].startswith("BlockLoRA") == ours)
+    return [text for values in inputs for text in values.values() if isinstance(text, str)]
+
+
 def advanced(kind: Any, name: str, **fields: Any) -> Any:
     """An input that newer hosts fold away."""
     return kind.Input(name, **known(kind.Input.__init__, **{**fields, "advanced": True}))

@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from benchmarks.common.models import CPU, build_clip
 from benchmarks.common.shared import Stopwatch
 from blocklora_core.concept.concept import Concept
-from blocklora_core.host.train.port import ComfyPort
-from blocklora_core.host.train.train import training_port
+from blocklora_core.host.train.port import ComfyPort, training_port
 from blocklora_core.host.weights.autograd import training_mode
 from blocklora_core.training import Conditioning, Dataset, Example, TrainConfig, Trainer
 from blocklora_core.training.port import Prompt

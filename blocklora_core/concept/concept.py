@@ -21,7 +21,7 @@ from .rows import Scheme
 _PROMPT_SYNTAX = frozenset("():,\\{}|")
 
 # Names and class words come from files too: what pages, attributes and paths are made of stays out of both.
-_MARKUP = frozenset('<>&"`=/\\')
+_MARKUP = frozenset('&"`=/\\')
 
 MOST_LETTERS = 512
 """Of a name, or of a class word; a file's name holds fewer."""
@@ -42,8 +42,8 @@ class Concept:
     def __post_init__(self) -> None:
         if not self.bare:
             raise ValueError(f"Concept name: expected a word such as <hero>, got {self.name[:MOST_LETTERS]!r}.")
-        _check("Concept name", self.name.removeprefix("<").removesuffix(">"), _PROMPT_SYNTAX | _MARKUP | {"'", " "})
-        _check("Class word", self.class_word, _MARKUP)
+        _check("Concept name", self.name, _PROMPT_SYNTAX | _MARKUP | {"'", " "})
+        _check("Class word", self.class_word, _MARKUP | {"<", ">"})
 
     @property
     def bare(self) -> str:

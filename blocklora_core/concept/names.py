@@ -43,6 +43,17 @@ class Names:
         return [word for word in dict.fromkeys(_BRACKETED.findall(text)) if word not in self]
 
 
+def unowned(texts: Iterable[str], names: Iterable[str]) -> list[str]:
+    """Words in angle brackets that `texts` hold and that are none of `names`."""
+    known = Names(names)
+    return list(dict.fromkeys(word for text in texts for word in known.strange(text)))
+
+
+def bracketed(texts: Iterable[str]) -> list[str]:
+    """All words in angle brackets that `texts` hold."""
+    return unowned(texts, ())
+
+
 def _pattern(name: str) -> str:
     if name.startswith("<") or name.endswith(">"):
         return re.escape(name)

@@ -180,7 +180,7 @@ def _json(value: object) -> str:
 def file_word(path: PurePath) -> str:
     """A file's name as one word; its folder's where a tool calls all its files the same."""
     text = path.parent.name if path.stem in _TOOL_NAMES else path.stem
-    return _joined(text, "-_.+")
+    return _joined(text)
 
 
 def word(text: str) -> str:
@@ -188,9 +188,10 @@ def word(text: str) -> str:
     try:
         return Concept(text).name
     except ValueError:
-        return _joined(text, "-_.+<>")
+        found = _joined(text.strip().removeprefix("<").removesuffix(">"))
+        return f"<{found}>" if text.strip().startswith("<") else found
 
 
-def _joined(text: str, kept: str) -> str:
-    found = "".join(c if c.isalnum() or c in kept else "-" for c in text[:_MOST_LETTERS]).strip("-.")
-    return found if found.strip("<>") else "lora"
+def _joined(text: str) -> str:
+    found = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in text[:_MOST_LETTERS]).strip("-.")
+    return found or "lora"

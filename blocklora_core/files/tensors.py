@@ -47,7 +47,7 @@ def layer_of(
     if up.ndim < 2 or down.ndim < 2:
         raise OddLayerError(f"{stem}: expected matrices, {shapes}.")
     if not up.numel() or not down.numel():
-        raise ValueError(f"{stem}: expected a rank of at least 1 and some rows, {shapes}.")
+        raise OddLayerError(f"{stem}: expected a rank of at least 1 and some rows, {shapes}.")
     out, rows = block or (up.shape[0], rows_of(stem, up.shape[0], None, None))
     if up.shape[0] != out:
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")

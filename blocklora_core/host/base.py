@@ -15,7 +15,7 @@ _RELEASED = {
 
 # Of a picture that a model is usually asked for: height and width in pixels.
 _SIZES = {"sd15": 512, "sd20": 512}
-_SIZE, _TINY_SIZE = 1024, 64
+_SIZE, _TINY_SIZE = 1024, 96
 
 # Parameters: no released model is so small.
 _TINY = 100e6

@@ -133,11 +133,12 @@ def _complaint(stack: Stack) -> str:
     rows = overlap(a.layers[names[0]].rows, b.layers[names[0]].rows)
     plain = " and ".join(lora.concept.name for lora in (a, b) if lora.scheme is None)
     note = f" ({plain}: a plain LoRA holds every row.)" if plain else ""
+    way = "Choose auto, which keeps plain LoRAs apart" if plain else "Give both Grams, so that auto fuses them"
     return (
         f"Expected concepts with rows of their own, but {a.label} and {b.label} share rows in "
         f"{len(names)} layers, such as {describe(rows)} ({count(rows)} in all) of {names[0]}.{note} "
-        "Train one of them again in a free slot, or set overlap to share (each gets its part of the shared "
-        "rows) or to priority (the first in the stack keeps them)."
+        f"{way}, or task_sum for the plain sum; or set overlap to share (each gets its part of the shared rows) or to "
+        "priority (the first in the stack keeps them)."
     )
 
 

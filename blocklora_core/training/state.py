@@ -111,6 +111,8 @@ def checked(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]
     """(tensors, metadata) of the bytes of `with_checksum`. FileError when they are not as they were written."""
     tensors, entries = tensors_in(path, data)
     found = entries.pop(CHECKSUM, None)
+    if found is None:
+        raise FileError(f"{path}: expected a training state with its checksum, got another file. Train anew.")
     if found != _checksum(tensors, entries):
         raise FileError(f"{path}: expected the checksum of what was written, got another. {_DAMAGED}")
     return tensors, entries

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
+from ...blocklora_core.concept.names import Names
 from ...blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from ...blocklora_core.host.train.progress import to_image
+from ...blocklora_core.host.weights.patching import merged_names
 from ...blocklora_core.regions import OVERLAP_RULES, Box, OverlapRule, Region, Regions, Shape
 from ...blocklora_core.reports.regions import regions_picture
 from ..schema import RegionsType, schema
@@ -18,6 +21,13 @@ def _share(name: str, default: float, tooltip: str, least: float = 0.0) -> Any:
     return io.Float.Input(
         name, default=default, min=least, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider, tooltip=tooltip
     )
+
+
+def _not_merged(model: Any, regions: Regions) -> str:
+    """A note where a region's concept is not merged into the model; empty where all are."""
+    known = Names(merged_names(model))
+    missing = dict.fromkeys(region.concept for region in regions if region.concept and region.concept not in known)
+    return f"Regions name {', '.join(missing)}, which is not merged into this model." if missing else ""
 
 
 def _shape(box: Box, mask: torch.Tensor | None) -> Shape:
@@ -100,7 +110,11 @@ class BlockLoRARegionalSampling(io.ComfyNode):
     def execute(cls, model: Any, regions: Regions, overlap: OverlapRule, start: float, end: float) -> io.NodeOutput:
         regional = apply_regions(model, RegionalSampling(regions, overlap, start, end))
         image = to_image(regions_picture(regions, overlap))
-        return io.NodeOutput(regional, image, ui=ui.PreviewImage(image))
+        shown = ui.PreviewImage(image).as_dict()
+        if note := _not_merged(model, regions):
+            logging.warning("BlockLoRA: %s", note)
+            shown = {**shown, **ui.PreviewText(note).as_dict()}
+        return io.NodeOutput(regional, image, ui=shown)
 
 
 NODES = [BlockLoRARegion, BlockLoRARegionalSampling]

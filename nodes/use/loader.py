@@ -13,7 +13,7 @@ from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.use.lora_list import list_state, load_list
 from ...blocklora_core.host.weights.patching import apply_merge
 from ..schema import StackType, advanced, node_id, schema
-from .merge import KEEP_APART, keep_apart_input, report_of
+from .merge import KEEP_APART, keep_apart_input, report_of, unowned_note
 
 EXAMPLE = "# file | strength | on or off | words that call it\n"
 
@@ -53,12 +53,12 @@ class BlockLoRALoader(io.ComfyNode):
                 StackType.Output(display_name="stack", tooltip="The concepts, for Inspect, Evaluate, Export or Save."),
                 io.String.Output(display_name="report", tooltip="What was loaded, what calls each, and how they were merged."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, files: str, keep_apart: str = KEEP_APART[0], prompts: str = "", **numbers: int
+        cls, model: Any, clip: Any, files: str, keep_apart: str = KEEP_APART[0], prompts: str = "", **numbers: Any
     ) -> io.NodeOutput:
         stack = load_list(files)
         if not stack:
@@ -69,6 +69,7 @@ class BlockLoRALoader(io.ComfyNode):
         stack, method, told = apart_or_summed(stack, model, clip, keep_apart, job)
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method)
+        told = (*told, *unowned_note(cls, stack))
         report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
         return io.NodeOutput(applied.model, applied.clip, stack, report, ui=ui.PreviewText(report))
 

@@ -8,13 +8,14 @@ from typing import Any, get_args
 from comfy_api.latest import io, ui
 
 from ...blocklora_core.concept.concept import Stack
+from ...blocklora_core.concept.names import bracketed, unowned
 from ...blocklora_core.concept.rows import describe
 from ...blocklora_core.host.base import usual_size
 from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap
-from ..schema import StackType, advanced, node_id, schema
+from ..schema import StackType, advanced, node_id, schema, texts_of
 
 
 def _line(lora: Any) -> str:
@@ -96,6 +97,16 @@ def merge_inputs() -> list[Any]:
     ]  # fmt: skip
 
 
+def unowned_note(node: Any, stack: Stack) -> tuple[str, ...]:
+    """A note where prompts of the running graph hold a name that nobody has."""
+    # What another node of ours is told to call a concept belongs to another merge.
+    known = [*(lora.concept.name for lora in stack), *bracketed(texts_of(node, ours=True))]
+    words = unowned(texts_of(node, ours=False), known)
+    return (
+        (f"Prompts name {', '.join(words)}, which no merged concept is called: check the spelling.",) if words else ()
+    )
+
+
 def prepared(
     stack: Stack, model: Any, clip: Any, method: str, overlap: Overlap, keep_apart: str, node: str | None
 ) -> tuple[Stack, str, tuple[str, ...]]:
@@ -121,7 +132,7 @@ class BlockLoRAMerge(io.ComfyNode):
                 io.Clip.Output(display_name="CLIP", tooltip="The text encoder that understands the names."),
                 io.String.Output(display_name="report", tooltip="What was merged, and how."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
         )  # fmt: skip
 
     @classmethod
@@ -132,6 +143,7 @@ class BlockLoRAMerge(io.ComfyNode):
         stack, method, told = prepared(stack, model, clip, method, overlap, keep_apart, node_id(cls))
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
+        told = (*told, *unowned_note(cls, stack))
         report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
         return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
 

@@ -78,6 +78,8 @@ BUNDLES: list[tuple[list[str], str, str]] = [
     (["red fox"], "red-fox", "'red fox'"),
     (["(fox:1.2)"], "fox-1.2", "'(fox:1.2)'"),
     (["<red fox>"], "<red-fox>", "'<red fox>'"),
+    (["red <fox>"], "red--fox", "'red <fox>'"),
+    (["a&b"], "a-b", "'a&b'"),
     (["hero"], "hero", ""),
     (["a", "b c"], "a", "left out: b c"),
     ([" "], "lora", "' '"),
@@ -98,6 +100,7 @@ TRAINERS: list[tuple[str, Any]] = [
     ("Lightning", {"state_dict": pair(QUERY), "global_step": 5, "optimizer_states": [{"x": ONES}], "loops": None}),
     ("counters", {**pair(QUERY), "epoch": 3, "name": "hero", "betas": [0.9, 0.99], "done": True}),
     ("state alone", {"state_dict": pair(QUERY)}),
+    ("one dictionary", {"lora": pair(QUERY)}),
 ]
 
 

@@ -379,7 +379,7 @@ def test_fifteen_files_merge_to_the_sum_of_their_blocks(tmp_path: Path, method: 
             torch.testing.assert_close(whole[index(layer.rows)].float(), layer.delta(), rtol=0, atol=0)
 
 
-LETTERS = st.text("aAb-2<>", min_size=1, max_size=5).filter(lambda name: name.strip("<>"))
+LETTERS = st.from_regex(r"<?[aAb2-]{1,4}>?", fullmatch=True)
 
 
 @given(st.lists(LETTERS, min_size=1, max_size=8))

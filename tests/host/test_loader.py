@@ -243,3 +243,35 @@ def test_a_changed_file_loads_again(node: dict[str, Any], plain: list[Path]) -> 
     assert before == loader.fingerprint_inputs("ada", "on", size=64) != loader.fingerprint_inputs("ada", "on", size=72)
     os.utime(plain[0], ns=(1, 1))
     assert loader.fingerprint_inputs("ada", "on", size=64) != before
+
+
+def in_graph(monkeypatch: pytest.MonkeyPatch, kind: Any, *nodes: tuple[str, dict[str, Any]]) -> None:
+    graph = {str(at): {"class_type": name, "inputs": inputs} for at, (name, inputs) in enumerate(nodes)}
+    monkeypatch.setattr(kind, "hidden", type("Hidden", (), {"unique_id": None, "prompt": graph}))
+
+
+def test_a_prompt_that_names_nobody_is_told_in_the_report(
+    node: dict[str, Any], base: Base, loras: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(loras / "own.safetensors", make_lora(base, "<own>", 1))
+    prompts = [("CLIPTextEncode", {"text": "<OWN> and <eve>, <lora:x:1>", "clip": ["4", 1]}), ("KSampler", {"seed": 1})]
+    others = [("BlockLoRALoad", {"rename": "<bob>"}), ("CLIPTextEncode", {"text": "<bob>"})]
+    in_graph(monkeypatch, node["BlockLoRALoader"], *prompts, *others)
+    assert "Prompts name <eve>, which no merged concept is called" in run(node, base, "own")[3]
+    in_graph(monkeypatch, node["BlockLoRAMerge"], *prompts, *others)
+    stack = load_list("own")
+    report = node["BlockLoRAMerge"].execute(base.model, base.clip, stack, "auto", "error").result[2]
+    assert "Prompts name <eve>, which" in report
+    in_graph(monkeypatch, node["BlockLoRALoader"], ("CLIPTextEncode", {"text": "<own>"}))
+    assert "Prompts name" not in run(node, base, "own")[3]
+
+
+def test_a_region_of_a_concept_that_is_not_merged_is_told(node: dict[str, Any], base: Base) -> None:
+    model = apply_merge((make_lora(base, "<own>", 1),), base.model, base.clip).model
+    cond = [[torch.zeros(1, 77, 768), {}]]
+    shown = []
+    for name in ("<OWN>", "<eve>", ""):
+        (regions,) = node["BlockLoRARegion"].execute(cond, 0.0, 0.0, 0.5, 1.0, name, 1.0, 0.0, 0).result
+        output = node["BlockLoRARegionalSampling"].execute(model, regions, "mean", 0.0, 1.0)
+        shown.append("".join(output.ui.get("text", ())))
+    assert shown == ["", "Regions name <eve>, which is not merged into this model.", ""]

@@ -15,7 +15,7 @@ from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.train import runs
 from blocklora.blocklora_core.host.train.progress import NodeProgress
 from blocklora.blocklora_core.host.train.train import TrainJob, TrainResult, train_concept
-from blocklora.blocklora_core.training import Trainer, grams, loop
+from blocklora.blocklora_core.training import Trainer, grams, objective
 from blocklora.blocklora_core.training.data.captions import CaptionRules
 from blocklora.blocklora_core.training.loop import NonFiniteLossError
 from blocklora.blocklora_core.training.regularisers.erasure import Erasure
@@ -234,7 +234,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(
     base: Base, folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(base)
-    losses = loop.term_losses
+    losses = objective.term_losses
     calls: list[int] = []
 
     def poison(*args: Any) -> Any:
@@ -243,7 +243,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_state(
         return [first * float("nan") if len(calls) == 3 else first, *others]
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "term_losses", poison)
+        patch.setattr(objective, "term_losses", poison)
         with pytest.raises(NonFiniteLossError):
             train(base, again=True)
     result = train(base, again=True)

@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +20,9 @@ from ..untrusted.header import check_ordinary
 SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".pkl"})
 
 _MAX_DEPTH = 4  # Mix-of-Show nests 3 deep; a dictionary may hold itself
+# Of files whose dictionaries mean something.
+_PARTS = frozenset({"unet", "text_encoder", "new_concept_embedding", "string_to_param"})
+
 _ALPHA = ".alpha"
 _SLACK = 1_000_000  # bytes: small archives may hold a packed pickle
 
@@ -31,7 +35,7 @@ _NAMES = re.compile(r"torch[\w.]* \w+|collections OrderedDict")
 # What the restricted unpickler raises for bytes that are no sound file of tensors.
 _BROKEN = (
     pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, AttributeError, TypeError, ValueError,
-    ArithmeticError,
+    ArithmeticError, MemoryError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 
@@ -73,8 +77,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _weights(tree: dict[object, object]) -> dict[object, object]:
-    inner = tree.get("state_dict")
-    return inner if isinstance(inner, dict) else tree
+    """The tensors' own dictionary, as ComfyUI's loader finds it: `state_dict`, or the only one there is."""
+    only = next(iter(tree)) if len(tree) == 1 else None
+    inner = tree.get("state_dict" if only in (None, *_PARTS) else only)
+    holds = isinstance(inner, dict) and ("state_dict" in tree or any(isinstance(x, Tensor) for x in inner.values()))
+    return inner if isinstance(inner, dict) and holds else tree
 
 
 def _check_size(path: Path) -> None:

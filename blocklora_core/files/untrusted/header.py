@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from .json_text import has_half_letters
+
 METADATA = "__metadata__"
 PREFIX = struct.Struct("<Q")
 MOST_BYTES = 16 * 2**20
@@ -145,11 +147,13 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     if count > MOST_TENSORS:
         raise FileError(f"{path}: expected at most {MOST_TENSORS} tensors, got {count}. It is not a LoRA.")
     try:
-        header = json.loads(text, object_pairs_hook=_once_each)
+        header = json.loads(text.decode(), object_pairs_hook=_once_each)
     except _TwiceError as error:
         raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: {DAMAGED}") from error
+    if has_half_letters(text.decode()):
+        raise FileError(f"{path}: {DAMAGED}")
     if isinstance(header, dict) and header.get(METADATA, {}) is None:
         del header[METADATA]  # Some writers put null where they have nothing to say.
     if not isinstance(header, dict) or not _is_metadata(header.get(METADATA, {})):

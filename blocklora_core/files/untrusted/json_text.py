@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 MOST_LETTERS = 16 * 2**20
 MOST_DEPTH = 32
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def parse_json(text: str) -> Any:
@@ -19,7 +22,20 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError(f"expected JSON at most {MOST_DEPTH} deep, got deeper") from error
     _check_depth(value)
+    if has_half_letters(text):
+        raise ValueError("expected whole letters in JSON, got halves of some")
     return value
+
+
+def has_half_letters(text: str) -> bool:
+    """Whether JSON holds, or escapes, one half of a pair that only together is a letter: no file can hold that."""
+    if _HALF.search(text) is None:
+        return False
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def parse_object(text: str) -> dict[str, Any]:

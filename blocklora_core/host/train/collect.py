@@ -27,8 +27,7 @@ from ..weights.autograd import training_mode
 from ..weights.fixed import fixed_layers, modules_of
 from ..weights.names import known_stem, weights_of
 from ..weights.patching import resolve
-from .port import ComfyPort
-from .train import training_port
+from .port import ComfyPort, training_port
 
 
 @dataclass(frozen=True)

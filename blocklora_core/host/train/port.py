@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ from ..text.layerwise import LayerContext, cross_attention_layers, cross_attenti
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
 from ..weights.autograd import gradients_through, leave_inference_mode, with_own_weights
 from ..weights.names import clip_stems, model_stems, preferred_stems
-from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
+from .layers import LAYER_CHOICES, LayerChoice, layer_choice, nothing_chosen
+from .precision import AUTO, computing_in, dtype_for, held_in
 
 
 def _epsilon(sigma: Tensor, _data: float) -> Tensor:
@@ -215,6 +216,22 @@ class ComfyPort:
     @property
     def _sigma_data(self) -> float:
         return float(getattr(self.sampling, "sigma_data", 1.0))
+
+
+@contextmanager
+def training_port(
+    model: ComfyModel,
+    clip: ComfyClip,
+    layers: str = "attention",
+    precision: str = AUTO,
+    checkpointing: bool = False,
+    layer_pattern: str = "",
+) -> Iterator[ComfyPort]:
+    """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
+    dtype = dtype_for(model, precision)
+    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
+    with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
+        yield port
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +29,21 @@ _unwritten: dict[str, bytes] = {}
 
 KEPT_STATES = 8
 KEPT_RESULTS = 16
+
+
+def attempt(what: str, action: Callable[[], object]) -> str:
+    """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
+    try:
+        action()
+    except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
+        said = f"{what} could not be saved: {error}"
+        logging.error("BlockLoRA: %s", said)
+        return said
+    return ""
+
+
+class NotKeptError(ValueError):
+    """A training ended early and the disk did not take what it learnt; says where it is."""
 
 
 def _loras(kind: str, concept: Concept, step: int) -> Path:

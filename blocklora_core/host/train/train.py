@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,13 +20,12 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..ledger import choose_slot, given_slots, hold_slot, release_slot
 from ..weights.autograd import training_mode
-from .layers import layer_choice
 from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
 from .pictures import make_dataset
-from .port import ComfyPort, decode_latents
-from .precision import AUTO, computing_in, dtype_for, held_in
+from .port import ComfyPort, decode_latents, training_port
+from .precision import AUTO, dtype_for
 from .progress import NodeProgress, to_picture, to_pixels
-from .runs import Finished, RunFiles, inputs_of, save_interrupted, save_snapshot
+from .runs import Finished, NotKeptError, RunFiles, attempt, inputs_of, save_interrupted, save_snapshot
 from .stopping import stopping
 
 AUTO_SLOT = -1
@@ -92,21 +91,6 @@ class TrainResult:
     snapshots: list[Path] = field(default_factory=list)
 
 
-def _attempt(what: str, action: Callable[[], object]) -> str:
-    """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
-    try:
-        action()
-    except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
-        said = f"{what} could not be saved: {error}"
-        logging.error("BlockLoRA: %s", said)
-        return said
-    return ""
-
-
-class NotKeptError(ValueError):
-    """A training ended early and the disk did not take what it learnt; says where it is."""
-
-
 class _Run:
     """One trainer and what it leaves behind."""
 
@@ -142,7 +126,7 @@ class _Run:
             logging.info("BlockLoRA: %s", self.meter.read(self.trainer.learner))
         every = self.trainer.config.save_every
         if every and state.step % every == 0 and state.step < state.steps:
-            _attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
+            attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
             self._keep_state()
         elif self.last - self.kept > self.pause or self.stop.signal is not None:
             self._keep_state()
@@ -155,7 +139,7 @@ class _Run:
 
     def _keep_state(self) -> str:
         started = time.perf_counter()
-        said = _attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        said = attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
         self.kept = time.perf_counter()
         # A slow disk must not take more than a twentieth of the time.
         self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
@@ -166,7 +150,7 @@ class _Run:
         logging.warning("BlockLoRA: training of %s %s after %d steps", name, why, len(self.trainer.losses))
         if not self.trainer.losses:
             return
-        said = [_attempt("what was learnt", self._keep_lora), self._keep_state()]
+        said = [attempt("what was learnt", self._keep_lora), self._keep_state()]
         if any(said):
             raise NotKeptError(
                 f"The training of {name} {why} after {len(self.trainer.losses)} steps. {' '.join(filter(None, said))} "
@@ -196,9 +180,9 @@ class _Run:
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
         if self.note:
-            _attempt("the state of the training", lambda: self.files.keep_state(trainer))
+            attempt("the state of the training", lambda: self.files.keep_state(trainer))
         else:
-            _attempt("the finished training", lambda: self.files.finish(done))
+            attempt("the finished training", lambda: self.files.finish(done))
         return result
 
 
@@ -251,22 +235,6 @@ def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
         if not before:
             release_slot(base, scheme, job.concept)
         raise
-
-
-@contextmanager
-def training_port(
-    model: ComfyModel,
-    clip: ComfyClip,
-    layers: str = "attention",
-    precision: str = AUTO,
-    checkpointing: bool = False,
-    layer_pattern: str = "",
-) -> Iterator[ComfyPort]:
-    """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
-    dtype = dtype_for(model, precision)
-    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
-    with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
-        yield port
 
 
 def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:

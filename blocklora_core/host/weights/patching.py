@@ -20,6 +20,13 @@ from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
 from .names import Fit, Weights, known_stem, on_weights, weights_in, weights_of
 
+_NAMES = "blocklora_concepts"
+
+
+def merged_names(model: ComfyModel) -> tuple[str, ...]:
+    """The names of the concepts that were merged into MODEL."""
+    return tuple(model.attachments.get(_NAMES, ()))
+
 
 @dataclass(frozen=True)
 class Applied:
@@ -122,6 +129,7 @@ def apply_merge(
         merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
     _check_limits(merged.members, model, clip)
     patched = model.clone()
+    patched.set_attachments(_NAMES, (*merged_names(model), *(lora.concept.name for lora in merged.members)))
     model_layers = add_to(patched, merged.members)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0

@@ -1,0 +1,238 @@
+"""What a stranger's bytes, JSON, patterns, folders and names may cost, and who may be written over."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import struct
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blocklora_core.cancel import check, listening, patiently
+from blocklora_core.concept.concept import Concept
+from blocklora_core.concept.layer import Layer
+from blocklora_core.files import FileError, load
+from blocklora_core.files.slots import tables, unreadable_files
+from blocklora_core.files.untrusted.folders import files_below
+from blocklora_core.files.untrusted.header import MOST_TENSORS, read_header
+from blocklora_core.files.untrusted.json_text import MOST_DEPTH, finite, parse_json
+from blocklora_core.files.untrusted.patterns import Budget, Pattern
+from blocklora_core.files.writing import TEMPORARY, sweep, write_atomic, write_new
+from blocklora_core.merge import merge
+from tests.core.samples import Recipe
+
+PARTS = ("a", "b", ".", "[ab]", "[^a]", r"\w", r"\d", "(a|b)", "(ab)?", "a*", "b+?", "a{2}", "^", "$", r"\b", "(?=a)",
+         "(?!b)", "(?<=a)", "(?<!ab)", "(?:a?){3}", "(b*)*", "(a|)")  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PARTS), min_size=1, max_size=5).map("".join), st.text("ab1_ .", max_size=7))
+def test_patterns_match_as_pythons_own_do(pattern: str, text: str) -> None:
+    assert Pattern(pattern).search(text) == bool(re.search(pattern, text))
+    assert Pattern(pattern).ends_from(text, [0]) == bool(re.fullmatch(f"(?:{pattern})", text))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["([a-z_.0-9]+)+!", "(a|a)*b", "(.*)*x", "((a*)*)*!", "(?=(.*)*y)", "(a{1,99}){1,99}!"]
+)
+def test_no_pattern_takes_exponential_time(pattern: str) -> None:
+    started = time.perf_counter()
+    try:
+        Pattern(pattern).search("a" * 200)
+    except ValueError as error:
+        assert "steps" in str(error)
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("pattern", [r"(a)\1", "(", "a" * 2000, "(" * 500])
+def test_patterns_that_are_none_are_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Pattern(pattern)
+
+
+def test_a_budget_is_for_all_patterns_together() -> None:
+    budget = Budget(100)
+    with pytest.raises(ValueError, match="too many steps"):
+        for _ in range(100):
+            Pattern("a*b*", budget).search("aab")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * (MOST_DEPTH + 2) + "]" * (MOST_DEPTH + 2), '{"a":' * 5000])
+def test_deep_json_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(text)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), True, "1", None, []])
+def test_numbers_are_finite(value: object) -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        finite(value)
+
+
+def raw(path: Path, header: object, body: bytes = b"") -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return path
+
+
+def empty(shape: list[int]) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+
+
+def test_a_million_names_are_refused_at_once(tmp_path: Path) -> None:
+    path = raw(tmp_path / "a.safetensors", {f"{number}": empty([0]) for number in range(MOST_TENSORS + 1)})
+    started = time.perf_counter()
+    with pytest.raises(FileError, match="at most"):
+        load(path)
+    assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+     {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+     {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 4]},
+     {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}],
+)  # fmt: skip
+def test_sizes_are_checked_before_anything_is_made(tmp_path: Path, entry: dict[str, object]) -> None:
+    path = raw(tmp_path / "a.safetensors", {"x": entry}, bytes(4))
+    with pytest.raises(FileError, match="safetensors"):
+        read_header(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(FileError, match="pipe"):
+        load(tmp_path / "a.safetensors")
+
+
+def test_what_was_read_stays_whatever_becomes_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({"x.lora_up.weight": torch.ones(4, 1), "x.lora_down.weight": torch.ones(1, 3)}, path)
+    lora = load(path)
+    with path.open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\xff\xff\xff\x7f")
+    assert bool((lora.layers["x"].down == 1).all())
+
+
+def test_loops_of_links_are_walked_once(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").touch()
+    for name in "xy":
+        (tmp_path / "in" / name).symlink_to(tmp_path)
+    assert [path.name for path in files_below(tmp_path, ".txt")] == ["a.txt"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "a", b"1")
+        assert write_new(tmp_path / "b", b"1")
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"} == {0o666 & ~mask}
+
+
+def test_of_many_writers_of_one_new_file_one_wins_and_none_is_torn(tmp_path: Path) -> None:
+    won: list[int] = []
+
+    def write(number: int) -> None:
+        if write_new(tmp_path / "a", bytes([number]) * 100_000):
+            won.append(number)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert (tmp_path / "a").read_bytes() == bytes(won) * 100_000
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_leftovers_of_killed_writers_are_swept_and_no_others(tmp_path: Path) -> None:
+    pid = os.fork()
+    if not pid:
+        os.fsync = lambda _: os._exit(0)  # type: ignore[assignment]
+        write_atomic(tmp_path / "deep" / "a.safetensors", b"half")
+    os.waitpid(pid, 0)
+    (left,) = files_below(tmp_path, TEMPORARY)
+    living = left.with_name(left.name.replace(f"-{pid}-", f"-{os.getpid()}-"))
+    living.touch()
+    (tmp_path / ".somebody-elses.tmp").touch()
+    assert sweep([tmp_path]) == [left]
+    assert living.exists() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_copies_of_one_concept_are_no_clash_and_bad_files_are_named(tmp_path: Path) -> None:
+    from blocklora_core.files import save
+
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.safetensors", Recipe().make("<ada>", 3))
+    (tmp_path / "bad.safetensors").write_bytes(b"bad")
+    (table,) = tables(tmp_path)
+    assert not table.clashes
+    assert [path.name for path in unreadable_files(tmp_path)] == ["bad.safetensors"]
+    save(tmp_path / "c.safetensors", Recipe().make("<bob>", 3))
+    (table,) = tables(tmp_path)
+    assert list(table.clashes) == [3]
+
+
+@pytest.mark.parametrize("name", ['<a"b>', "<a'b>", "<a/b>", "<a=b>", "<a&b>", "<" + "x" * 10_000 + ">", "<a\0>"])
+def test_names_hold_no_markup_and_no_paths(name: str) -> None:
+    with pytest.raises(ValueError, match="Concept name: expected"):
+        Concept(name)
+    with pytest.raises(ValueError, match="Class word: expected"):
+        Concept("<a>", name.strip("<>").replace("'", "<"))
+
+
+@pytest.mark.parametrize("factor", [1e30, float("1e308")])
+def test_merges_that_overflow_name_the_concept(factor: float) -> None:
+    lora = Recipe().make("<ada>")
+    large = lora.with_layers({name: _times(layer, 1e20) for name, layer in lora.layers.items()})
+    with pytest.raises(ValueError, match=r"<ada> .*: expected a change"):
+        merge((large.with_strength(factor), Recipe().make("<bob>", 3)), "per_row")
+
+
+def _times(layer: Layer, factor: float) -> Layer:
+    return Layer(layer.up.float() * factor, layer.down, layer.rows, layer.out_features, layer.scale)
+
+
+class CancelledError(Exception):
+    """The user's."""
+
+
+def cancelled() -> None:
+    raise CancelledError
+
+
+def test_cancels_are_heard_in_merges_and_in_one_long_call() -> None:
+    with listening(cancelled), pytest.raises(CancelledError):
+        merge([Recipe().make("<ada>")], "ties")
+    started = time.perf_counter()
+    asked: list[float] = []
+
+    def after_a_second() -> None:
+        asked.append(time.perf_counter())
+        if asked[-1] - started > 1:
+            raise CancelledError
+
+    with listening(after_a_second), pytest.raises(CancelledError):
+        patiently(lambda: time.sleep(30), 1e12)
+    assert time.perf_counter() - started < 3
+    check()
+
+
+def test_an_error_of_a_long_call_comes_out() -> None:
+    with listening(lambda: None), pytest.raises(ZeroDivisionError):
+        patiently(lambda: 1 / 0, 1e12)
