@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from benchmarks.common.models import CPU, build_clip
 from benchmarks.common.shared import Stopwatch
 from blocklora_core.concept.concept import Concept
-from blocklora_core.host.train.port import ComfyPort
-from blocklora_core.host.train.train import training_port
+from blocklora_core.host.train.port import ComfyPort, training_port
 from blocklora_core.host.weights.autograd import training_mode
 from blocklora_core.training import Conditioning, Dataset, Example, TrainConfig, Trainer
+from blocklora_core.training.port import Prompt
 from blocklora_core.training.regularisers.erasure import Erasure
 
 PICTURES, RANK = 4, 4
@@ -229,7 +229,7 @@ class Sides:
         """
         latents = self.latents[: setting.batch].clone()
         sigma = port.sigmas[torch.full((setting.batch,), len(port.sigmas) // 2)].to(latents)
-        text = Conditioning(self.features.expand(setting.batch, -1, -1).clone())
+        text = Conditioning((Prompt(self.features.clone()),) * setting.batch)
         first = next(iter(port.layers.values())).module
         handle = first.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_())
         seconds = []

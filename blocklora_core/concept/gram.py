@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..cancel import patiently
 
-EIGENPAIRS = 48
+EIGENPAIRS = 96
 
 # Eigenvectors have entries within [-1, 1], where float16 is safe; whatever has a scale stays float32.
 SCALES = torch.float32
@@ -58,10 +58,15 @@ class Gram:
         full = _symmetric(full)
         k = min(max(k, 0), full.shape[0])
         values, vectors = _leading(full, k)
+        return cls.of_pairs(values, vectors, full.diagonal(), whole=k == full.shape[0])
+
+    @classmethod
+    def of_pairs(cls, values: Tensor, vectors: Tensor, diagonal: Tensor, whole: bool = False) -> Gram:
+        """From eigenpairs in float64, (k,) and (n, k), and the matrix's own diagonal (n,). whole: they are it all."""
         # Rounded before the remainder is taken, so that the remainder makes up for the rounding.
-        vectors = vectors.to(torch.float32 if k == full.shape[0] else torch.float16)
+        vectors = vectors.to(torch.float32 if whole else torch.float16)
         kept = (vectors.double().square() * values).sum(1)
-        rest = (full.diagonal() - kept).clamp(min=0)
+        rest = (diagonal - kept).clamp(min=0)
         return cls(vectors.cpu(), values.to("cpu", SCALES), rest.to("cpu", SCALES))
 
     @property
@@ -84,28 +89,6 @@ class Gram:
         """x @ G for x (r, n), in its dtype, without the (n, n) matrix."""
         vectors = self.vectors.to(x)
         return (x @ vectors * self.values.to(x)) @ vectors.T + x * self.diagonal.to(x)
-
-
-class GramAccumulator:
-    """Collects the mean Gram of an input of `size` features, in float32."""
-
-    def __init__(self, size: int, device: torch.device | str | None = None) -> None:
-        self.total = torch.zeros(size, size, dtype=torch.float32, device=device)
-        self.rows = 0
-
-    def add(self, x: Tensor) -> None:
-        """Adds every vector of `x` (..., n). ValueError when n is another."""
-        if x.ndim < 1 or x.shape[-1] != self.total.shape[0]:
-            raise ValueError(f"Gram: expected inputs of {self.total.shape[0]} features, got {tuple(x.shape)}.")
-        flat = x.detach().reshape(-1, x.shape[-1]).to(self.total)
-        self.total += flat.T @ flat
-        self.rows += flat.shape[0]
-
-    def mean(self) -> Tensor:
-        """X^T X / rows: (n, n) float32. ValueError before any input came."""
-        if self.rows == 0:
-            raise ValueError("Gram: expected at least one input, got none. Run the model before asking.")
-        return self.total / self.rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import comfy.model_management
+import torch
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor, nn
 
@@ -25,6 +27,26 @@ def _embedding_answer() -> int:
 def embedding_found(vectors: Tensor | None, name: str, leftover: str) -> tuple[Any, ...]:
     """What `SDTokenizer._try_get_embedding` returns: (vectors, leftover), from 0.28.0 on (vectors, name, leftover)."""
     return (vectors, leftover) if _embedding_answer() == 2 else (vectors, name, leftover)
+
+
+def only_format(weight: Tensor) -> torch.dtype | None:
+    """The one format that a layer of this quantised weight computes in; None where it takes any, as on newer hosts."""
+    found: torch.dtype | None = getattr(weight, "_layout_params", {}).get("orig_dtype")
+    return found
+
+
+def differentiable(func: Any) -> Callable[..., Any] | None:
+    """The same sum as an operation of ComfyUI's kitchen, in torch's own functions, for which there are gradients.
+
+    None for any other function. Some models of newer hosts (Cosmos, Anima) use these operations in training as well.
+    """
+    space, _, name = str(getattr(func, "_qualified_op_name", func)).replace("::", ".").partition(".")
+    if space != "comfy_kitchen":
+        return None
+    plain: Callable[..., Any] | None = getattr(
+        importlib.import_module("comfy_kitchen.backends.eager.rope"), name.partition(".")[0], None
+    )
+    return plain
 
 
 def axes_of_words(network: nn.Module) -> Any:

@@ -4,12 +4,15 @@ instead of being kept. Less memory, about a third more time, the same gradients.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+Inside = Callable[[nn.Module], AbstractContextManager[None]]
 
 _CONTAINERS = (nn.ModuleList, nn.Sequential)
 
@@ -50,12 +53,15 @@ def _innermost(block: nn.Module, adapted: set[nn.Module]) -> list[nn.Module]:
 
 
 @contextmanager
-def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """While gradients are on, `blocks` compute their activations anew in the backward pass; undone at the end."""
+def checkpointed(blocks: Sequence[nn.Module], inside: Inside = lambda _block: nullcontext()) -> Iterator[None]:
+    """While gradients are on, `blocks` compute their activations anew in the backward pass; undone at the end.
+
+    inside: what a block runs in when it computes anew, as what surrounds the model's own call is gone by then.
+    """
     before = [vars(block).get("forward") for block in blocks]
     try:
         for block in blocks:
-            block.forward = _recomputing(block.forward)
+            block.forward = _recomputing(block.forward, partial(inside, block))
         yield
     finally:
         for block, forward in zip(blocks, before, strict=True):
@@ -65,18 +71,23 @@ def checkpointed(blocks: Sequence[nn.Module]) -> Iterator[None]:
                 block.forward = forward
 
 
-def _recomputing(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _recomputing(forward: Callable[..., Any], inside: Callable[[], AbstractContextManager[None]]) -> Callable[..., Any]:
     def run(*args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
         # The host hands one dict of options down and goes on to change it: the second time must see the first's.
         args, kwargs = tuple(map(_as_it_is, args)), {name: _as_it_is(value) for name, value in kwargs.items()}
-        return checkpoint(afresh, *args, use_reentrant=False, **kwargs)
+        around = partial(_nothing_then, inside)
+        return checkpoint(afresh, *args, use_reentrant=False, context_fn=around, **kwargs)
 
     def afresh(*args: Any, **kwargs: Any) -> Any:
         return forward(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
 
     return run
+
+
+def _nothing_then(inside: Callable[[], AbstractContextManager[None]]) -> tuple[Any, Any]:
+    return nullcontext(), inside()
 
 
 def _as_it_is(value: Any) -> Any:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..concept.gram import EIGENPAIRS, GramAccumulator, Grams
+from ..cancel import patiently
+from ..concept.gram import EIGENPAIRS, Grams
+from ..concept.gram_sketch import GramAccumulator
 from .adapters.hooks import hooked
 from .port import AdaptedLayer, Conditioning, Port
 from .sampling import OnStep, euler, ignore
@@ -26,6 +29,14 @@ class InputRecorder:
         self.totals: dict[str, GramAccumulator] = {}
         # Input that is still alive -> (how often it was written to, its id).
         self._seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+    def grams(self, eigenpairs: int = EIGENPAIRS) -> Grams:
+        """What was seen, once; each sketch goes as its Gram comes."""
+        made = {}
+        for key in sorted(self.totals):
+            total = self.totals.pop(key)
+            made[key] = patiently(partial(total.gram, eigenpairs), 1e3 * total.total.numel())
+        return Grams(made, dict(self.input_of))
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -67,7 +78,6 @@ def collect_grams(
     recorder = InputRecorder(layers)
     with recorder.attached():
         conditioning = encode()
-        noise = torch.randn((conditioning.cross.shape[0], *latent_shape), generator=generator).to(port.device)
+        noise = torch.randn((len(conditioning), *latent_shape), generator=generator).to(port.device)
         euler(port, noise, conditioning, steps, on_step=on_step)
-    full = {key: total.mean() for key, total in recorder.totals.items()}
-    return Grams.from_full(full, recorder.input_of, eigenpairs)
+    return recorder.grams(eigenpairs)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,13 @@ class Convolution:
     stride: tuple[int, ...]
     padding: tuple[int, ...] | str
     dilation: tuple[int, ...]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether `module` is a Linear by what it is: hosts' quantised ones are no torch.nn.Linear."""
+    sizes = (getattr(module, "in_features", None), getattr(module, "out_features", None))
+    weight = getattr(module, "weight", None)
+    return all(isinstance(size, int) for size in sizes) and isinstance(weight, Tensor) and weight.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ class AdaptedLayer:
         A grouped convolution cannot: its rows read different inputs, which one down-projection does not. Nor can one
         that pads with anything but zeros.
         """
-        if isinstance(module, nn.Linear):
-            return cls(module, module.out_features, module.in_features)
+        if is_linear(module):
+            return cls(module, cast(int, module.out_features), cast(int, module.in_features))
         if not isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             return None
         if module.groups != 1 or module.padding_mode != "zeros":
@@ -62,34 +68,53 @@ class CrossAttention:
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """Encoded prompts: cross (B, tokens, width) and, where the model has one, pooled (B, width).
+class Prompt:
+    """One encoded prompt: cross (1, tokens, width) and what else the host's encoder gives with it, by the host's names.
 
-    concept_at: in each prompt the place of the concept's first vector among the tokens that a layer reads, None where
-    the concept is not in it. Empty when unknown.
+    concept_at: place of the concept's first vector among the tokens that a layer reads; None where it is not in it.
     """
 
     cross: Tensor
-    pooled: Tensor | None = None
-    concept_at: tuple[int | None, ...] = ()
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    concept_at: int | None = None
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Prompt:
+        """The same with every tensor changed."""
+        extras = {name: change(value) if isinstance(value, Tensor) else value for name, value in self.extras.items()}
+        return replace(self, cross=change(self.cross), extras=extras)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A batch of encoded prompts, each of a length of its own.
+
+    They are never made equally long: joint attention counts tokens, and what stands in their places changes it.
+    """
+
+    prompts: tuple[Prompt, ...]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def cross(self) -> Tensor:
+        """(B, longest, width), zeros behind the shorter ones: to look at. A model is shown each at its own length."""
+        return nn.utils.rnn.pad_sequence([prompt.cross[0] for prompt in self.prompts], batch_first=True)
+
+    @property
+    def concept_at(self) -> tuple[int | None, ...]:
+        return tuple(prompt.concept_at for prompt in self.prompts)
 
     @staticmethod
     def cat(parts: Sequence[Conditioning]) -> Conditioning:
-        """One below the other. Shorter ones are repeated, which changes nothing: attention does not count tokens."""
-        longest = math.lcm(*(part.cross.shape[1] for part in parts))
-        cross = [part.cross.repeat(1, longest // part.cross.shape[1], 1) for part in parts]
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        places = tuple(place for part in parts for place in part.concept_at)
-        return Conditioning(torch.cat(cross), torch.cat(pooled) if pooled else None, places)
+        """One below the other."""
+        return Conditioning(tuple(prompt for part in parts for prompt in part.prompts))
 
     def pick(self, rows: Sequence[int]) -> Conditioning:
-        at = list(rows)
-        places = tuple(self.concept_at[row] for row in at) if self.concept_at else ()
-        return Conditioning(self.cross[at], None if self.pooled is None else self.pooled[at], places)
+        return Conditioning(tuple(self.prompts[row] for row in rows))
 
     def detach(self) -> Conditioning:
-        pooled = None if self.pooled is None else self.pooled.detach()
-        return Conditioning(self.cross.detach(), pooled, self.concept_at)
+        return Conditioning(tuple(prompt.changed(Tensor.detach) for prompt in self.prompts))
 
 
 Embeddings = Mapping[str, Tensor]

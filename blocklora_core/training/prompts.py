@@ -14,7 +14,10 @@ from .config.sections import NicheConfig
 from .port import Conditioning, Embeddings, Port
 
 V_RAND_SPREAD = 0.013
-"""Standard deviation of a fresh V_rand (Mix-of-Show)."""
+"""Standard deviation of a fresh V_rand (Mix-of-Show), where words are no longer than CLIP's."""
+
+START_NORM = 0.37
+"""Mean length of a fresh token in SD1.5's CLIP, to which the limit of Mix-of-Show belongs."""
 
 KEPT_PROMPTS = 256
 """Encoded prompts that a run keeps: shuffled tags and templates make ever new ones."""
@@ -35,16 +38,19 @@ class ConceptToken(nn.Module):
         super().__init__()
         self.layers = layers
         self.vectors = nn.ParameterDict()
+        self._scales: dict[str, float] = {}
         for encoder, class_vector in class_embeddings.items():
             start = _token(class_vector.cpu().float(), generator, layers)
             self.vectors[encoder] = nn.Parameter(start.to(device))
+            self._scales[encoder] = max(1.0, _mean_norm(start) / START_NORM)
 
     def embeddings(self) -> dict[str, Tensor]:
         return dict(self.vectors.items())
 
     def mean_norm(self) -> float:
-        norms = [vector.detach().norm(dim=-1).mean() for vector in self.vectors.values()]
-        return float(torch.stack(norms).mean()) if norms else 0.0
+        """How long the vectors are, in units in which each encoder's begin as long as those of SD1.5's."""
+        norms = [_mean_norm(vector) / self._scales[encoder] for encoder, vector in self.vectors.items()]
+        return sum(norms) / len(norms) if norms else 0.0
 
 
 def make_token(port: Port, class_word: str, kind: str, generator: torch.Generator) -> ConceptToken:
@@ -60,8 +66,15 @@ def make_token(port: Port, class_word: str, kind: str, generator: torch.Generato
     return ConceptToken(port.class_embeddings(class_word), generator, port.device, layers)
 
 
+def _mean_norm(vectors: Tensor) -> float:
+    return float(vectors.detach().norm(dim=-1).mean())
+
+
 def _token(class_vector: Tensor, generator: torch.Generator, layers: int | None) -> Tensor:
-    pair = torch.cat([torch.randn(1, class_vector.shape[-1], generator=generator) * V_RAND_SPREAD, class_vector])
+    # Beside words as long as T5's, a vector of CLIP's length would not be seen.
+    spread = float(class_vector.square().mean().sqrt())
+    spread = spread if spread > 2 * V_RAND_SPREAD else V_RAND_SPREAD
+    pair = torch.cat([torch.randn(1, class_vector.shape[-1], generator=generator) * spread, class_vector])
     return pair if layers is None else pair.expand(layers, -1, -1).clone()
 
 

@@ -22,6 +22,7 @@ from ..files.untrusted.json_text import parse_json
 from ..files.writing import write_atomic
 from .config import TrainConfig
 from .loop import Position, Trainer
+from .quantised import stored
 
 KEY = "blocklora_state"
 CHECKSUM = "blocklora_checksum"
@@ -241,7 +242,7 @@ def _mask_or_none(mask: Tensor | None) -> Tensor:
 
 
 def _sample(weight: Tensor) -> Tensor:
-    flat = weight.detach().flatten()
+    flat = stored(weight.detach())[0].flatten()
     return flat[:: max(1, flat.numel() // _SAMPLES)].float()
 
 

@@ -31,7 +31,8 @@ class Term:
         squared = (predicted - self.target).square()
         if self.masks is None:
             return squared.flatten(1).mean(1)
-        masks = self.masks.to(squared).expand_as(squared)
+        # Video latents have frames between channels and pixels.
+        masks = self.masks.to(squared).unflatten(1, (1,) * (squared.ndim - 3)).expand_as(squared)
         return (squared * masks).flatten(1).sum(1) / masks.flatten(1).sum(1)
 
 

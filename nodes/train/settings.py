@@ -72,7 +72,7 @@ def _loss_inputs() -> list[Any]:
 
 def _block_inputs() -> list[Any]:
     return [
-        _number("embedding_norm_limit", 1000.0, 0.05, "The concept's token rests once it is as long as this, on average."),
+        _number("embedding_norm_limit", 1000.0, 0.05, "The concept's token rests once it is as long as this, on average, for SD1.5; in proportion where words are longer."),
         io.Boolean.Input("erasure_per_sample", default=ERASURE.per_sample, tooltip="Erasure draws a mask for each picture instead of one for the batch."),
         io.Boolean.Input("erasure_rescale", default=ERASURE.rescale, tooltip="What erasure leaves is made stronger by as much, as dropout does."),
         _number("niche_share", 1.0, 0.05, "Share of each batch that niche regularisation repeats with a prompt that is not the concept's; at least one picture."),

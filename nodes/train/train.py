@@ -31,7 +31,7 @@ def _work(result: TrainResult) -> list[str]:
     here = done - result.resumed
     lines = [
         f"{done} steps on {result.pictures} pictures; {here} of them now, in {result.seconds:.0f} s ({result.seconds / max(here, 1):.2f} s a step)",
-        f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
+        result.note or f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
     ]
     if result.resumed:
         lines.insert(0, f"Resumed after step {result.resumed} of the very same run, which had been broken off")
@@ -49,7 +49,7 @@ def _report(result: TrainResult) -> str:
     lines = [
         f"{lora.concept.name} ({lora.concept.class_word or 'no class word'}) on {lora.base}: {_held(lora)}",
         *_work(result),
-        f"{result.layers} layers adapted; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
+        f"{result.layers} layers adapted, {result.share:.0%} of the model's linear weights; loss over the last {len(tail)} steps {sum(tail) / len(tail):.4f}",
     ]
     if any(result.niche_losses):
         niche = result.niche_losses[-20:]

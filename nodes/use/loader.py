@@ -58,7 +58,7 @@ class BlockLoRALoader(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, clip: Any, files: str, keep_apart: str = KEEP_APART[0], prompts: str = "", **numbers: int
+        cls, model: Any, clip: Any, files: str, keep_apart: str = KEEP_APART[0], prompts: str = "", **numbers: Any
     ) -> io.NodeOutput:
         stack = load_list(files)
         if not stack:

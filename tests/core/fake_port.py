@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from blocklora_core.training import AdaptedLayer, Conditioning
-from blocklora_core.training.port import CrossAttention
+from blocklora_core.training.port import CrossAttention, Prompt
 
 WIDTH, CHANNELS, SIDE = 24, 4, 3
 
@@ -69,7 +69,7 @@ class FakePort:
                 vectors.append(self._word(word))
         mean = torch.stack(vectors).mean(0) if vectors else torch.zeros(WIDTH - CHANNELS)
         at = prompt.split().index(concept) if concept and embeddings and concept in prompt.split() else None
-        return Conditioning((mean + self.text(mean))[None, None], concept_at=(at,))
+        return Conditioning((Prompt((mean + self.text(mean))[None, None], concept_at=at),))
 
     def class_embeddings(self, class_word: str) -> Mapping[str, Tensor]:
         return {"fake": self._word(class_word or "object")[None].clone()}

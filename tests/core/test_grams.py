@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blocklora_core.concept.gram import Gram, GramAccumulator, Grams
+from blocklora_core.concept.gram import Gram, Grams
+from blocklora_core.concept.gram_sketch import GramAccumulator
 from blocklora_core.files.gram_pack import pack, unpack
 from tests.core.samples import generator
 
@@ -157,3 +158,38 @@ def test_inconsistent_grams_are_refused() -> None:
         Gram(torch.ones(3, 2), torch.ones(3), torch.ones(3))
     with pytest.raises(ValueError, match="negative"):
         Gram(torch.ones(3, 1), -torch.ones(1), torch.ones(3))
+
+
+def test_a_sketch_is_better_than_half_its_pairs_of_the_whole_gram() -> None:
+    """On a spectrum that falls like real inputs', streamed in parts: energy, diagonal and error."""
+    n, random = 1024, torch.Generator().manual_seed(0)
+    mix = torch.randn(n, n, generator=random) * (torch.arange(1, n + 1) ** -1.2)
+    x = torch.randn(3000, n, generator=random) @ mix.T
+    accumulator = GramAccumulator(n)
+    for part in x.split(500):
+        accumulator.add(part)
+    held = sum(value.numel() for value in vars(accumulator).values() if torch.is_tensor(value))
+    assert held <= n * (2 * 160 + 1), "no square of the width"
+    full = (x.T @ x / len(x)).double()
+    found = accumulator.gram()
+    assert found.vectors.shape == (n, 96) and found.trace == pytest.approx(float(full.trace()), rel=1e-3)
+    torch.testing.assert_close(found.dense().diagonal(), full.diagonal(), rtol=1e-3, atol=1e-3 * float(full.max()))
+    errors = [float(torch.linalg.matrix_norm(gram.dense() - full)) for gram in (found, Gram.compress(full, 48))]
+    assert errors[0] < errors[1] and errors[0] < 1e-3 * float(torch.linalg.matrix_norm(full)), errors
+
+
+def test_a_sketch_of_nothing_but_zeros_or_of_few_rows_is_still_a_gram() -> None:
+    for x in (torch.zeros(4, 900), torch.randn(3, 900, generator=torch.Generator().manual_seed(0))):
+        accumulator = GramAccumulator(900)
+        accumulator.add(x)
+        full = (x.T @ x / len(x)).double()
+        torch.testing.assert_close(
+            accumulator.gram().dense(), full, rtol=1e-2, atol=1e-2 * float(full.abs().max()) + 1e-12
+        )
+
+
+def test_a_sketch_of_numbers_that_are_not_finite_is_refused() -> None:
+    accumulator = GramAccumulator(900)
+    accumulator.add(torch.full((2, 900), torch.inf))
+    with pytest.raises(ValueError, match="Did the training diverge"):
+        accumulator.gram()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from blocklora.blocklora_core.host.weights.patching import apply_merge
 from blocklora.blocklora_core.merge.methods.fused import needs_grams
 from blocklora.blocklora_core.training import ADAPTERS, Dataset, Example, TrainConfig, Trainer
 from blocklora.blocklora_core.training.adapters.orthogonal import shared_matrix
+from blocklora.blocklora_core.training.port import is_linear
 from blocklora.blocklora_core.training.regularisers.erasure import Erasure
 from torch import nn
 
 import nodes
+from tests.host import architectures
 from tests.host.any_model import MODELS, WordClip, build
+from tests.host.encoders import encoder_of
 from tests.host.test_any_model import channels
 from tests.host.test_training import CONFIG, pictures, watched
 from tests.host.tiny import Base, loaded, patched
@@ -181,3 +185,54 @@ def test_grouped_convolutions_are_left_and_named(caplog: pytest.LogCaptureFixtur
         layers = ComfyPort(model, WordClip("sd15"), LAYER_CHOICES[CONVOLUTIONS]).layers
     assert odd not in [layer.module for layer in layers.values()]
     assert any("1 convolutions that are grouped" in message for message in caplog.messages)
+
+
+# What the tokens pass through in a block, by architecture: (a name that is attention, one that is feed-forward).
+PLACES = {
+    "flux": ("single_blocks.0.linear1", "double_blocks.0.txt_mlp.0"),
+    "chroma": ("single_blocks.1.linear2", "double_blocks.0.img_mlp.2"),
+    "hunyuan_video": ("single_blocks.0.linear1", "txt_in.individual_token_refiner.blocks.0.mlp.0"),
+    "wan21": ("blocks.0.cross_attn.o", "blocks.1.ffn.2"),
+    "hidream": ("double_stream_blocks.0.block.attn1.to_q_t", "single_stream_blocks.1.block.ff_i.experts.2.w1"),
+    "auraflow": ("double_layers.0.attn.w2q", "double_layers.0.mlpX.c_fc1"),
+    "cosmos_predict2": ("blocks.0.self_attn.q_proj", "blocks.0.mlp.layer1"),
+    "lumina2": ("context_refiner.0.attention.qkv", "layers.1.feed_forward.w3"),
+    "qwen_image": ("transformer_blocks.0.attn.to_add_out", "transformer_blocks.1.txt_mlp.net.2"),
+    "sd35": ("joint_blocks.0.x_block.attn2.qkv", "joint_blocks.1.x_block.mlp.fc1"),
+    "sdxl": ("middle_block.1.transformer_blocks.0.attn1.to_out.0", "middle_block.1.transformer_blocks.0.ff.net.2"),
+}
+
+
+@pytest.mark.parametrize("name", architectures.KNOWN)
+def test_choices_go_by_the_place_in_the_repeated_blocks(name: str) -> None:
+    model = architectures.build(name)
+    linears = {
+        f"diffusion_model.{at}.weight" for at, one in model.model.diffusion_model.named_modules() if is_linear(one)
+    }
+    attention, both = ({at for at in linears if LAYER_CHOICES[choice].wanted(at)} for choice in list(LAYER_CHOICES)[:2])
+    assert attention < both < linears
+    # Nothing named attention is left out, and what is adapted is no modulation, norm or embedding.
+    assert {
+        at for at in linears if re.search("attn|attention", at, re.I) and not re.search("mod|norm", at)
+    } <= attention
+    assert [
+        at for at in both if re.search(r"mod|norm|adaln|_?emb|time|guidance", at.removeprefix("diffusion_model"))
+    ] == []
+    if name in PLACES:
+        first, second = (f"diffusion_model.{at}.weight" for at in PLACES[name])
+        assert first in attention and second in both - attention
+    with training_mode():
+        ports = [ComfyPort(model, encoder_of(name), LAYER_CHOICES[choice]) for choice in list(LAYER_CHOICES)[:3]]
+    shares = [port.share for port in ports]
+    assert 0.05 < shares[0] < shares[1] < shares[2] == 1
+
+
+@pytest.mark.parametrize("name", ["t5", "clip_l", "qwen3_4b"])
+def test_text_encoders_too(name: str) -> None:
+    side = next(
+        one for one, row in architectures.ARCHITECTURES.items() if row[3] in (name,) and one in architectures.KNOWN
+    )
+    encoder = encoder_of(side).cond_stage_model
+    linears = {f"{at}.weight" for at, one in encoder.named_modules() if is_linear(one)}
+    attention, both = ({at for at in linears if LAYER_CHOICES[choice].wanted(at)} for choice in list(LAYER_CHOICES)[:2])
+    assert {at for at in linears if re.search("attn|attention", at, re.I)} == attention and attention < both

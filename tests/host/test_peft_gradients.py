@@ -11,7 +11,7 @@ import torch
 from blocklora.blocklora_core.concept.concept import Concept
 from blocklora.blocklora_core.concept.keys import is_geglu
 from blocklora.blocklora_core.concept.rows import Scheme, index
-from blocklora.blocklora_core.host.train.train import training_port
+from blocklora.blocklora_core.host.train.port import training_port
 from blocklora.blocklora_core.host.weights.autograd import training_mode
 from blocklora.blocklora_core.training import Dataset, Example, TrainConfig, Trainer
 

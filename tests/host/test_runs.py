@@ -13,8 +13,9 @@ import torch
 from blocklora.blocklora_core.concept.concept import Concept
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.train import runs
+from blocklora.blocklora_core.host.train.progress import NodeProgress
 from blocklora.blocklora_core.host.train.train import TrainJob, TrainResult, train_concept
-from blocklora.blocklora_core.training import Trainer, objective
+from blocklora.blocklora_core.training import Trainer, grams, objective
 from blocklora.blocklora_core.training.data.captions import CaptionRules
 from blocklora.blocklora_core.training.loop import NonFiniteLossError
 from blocklora.blocklora_core.training.regularisers.erasure import Erasure
@@ -265,3 +266,41 @@ def test_an_error_within_the_optimiser_leaves_no_half_made_state(
     with pytest.raises(RuntimeError, match="half made"):
         train(base)
     assert not left(folders, "*.state") and "the state of the training could not be saved" in caplog.text
+
+
+class _OddError(BaseException):
+    """Of a kind that nobody thought of."""
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("odd"), KeyError("odd"), AssertionError("odd"), KeyboardInterrupt(), _OddError()]
+)
+def test_whatever_ends_a_run_what_was_learnt_is_saved_first(
+    base: Base, folders: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fail(_progress: NodeProgress, state: Any) -> None:
+        if state.step == 2:
+            raise error
+
+    monkeypatch.setattr(NodeProgress, "__call__", fail)
+    with pytest.raises(type(error)):
+        train(base)
+    (kept,) = (folders / "models" / "loras" / "blocklora" / "interrupted").glob("*.safetensors")
+    assert load(kept).training["steps_done"] == 2 and len(list(runs.runs_folder().glob("*.state"))) == 1
+
+
+def test_without_memory_for_the_grams_the_training_is_kept_and_they_can_be_had_later(
+    base: Base, monkeypatch: pytest.MonkeyPatch, steps_made: list[int]
+) -> None:
+    def full(*_args: Any, **_named: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 900.00 MiB")
+
+    whole = train(base, again=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(grams, "GramAccumulator", full)
+        bare = train(base, again=True)
+    assert bare.lora.grams is None and "Collect Grams" in bare.note and not whole.note
+    assert all(torch.equal(layer.up, bare.lora.layers[name].up) for name, layer in whole.lora.layers.items())
+    made = len(steps_made)
+    later = train(base, again=True)
+    assert len(steps_made) == made and later.lora.grams is not None and not later.note

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...concept.concept import BlockLoRA
 from ...merge.methods.sums import per_row
 from ..comfy import ComfyClip, ComfyConditioning
-from ..text.tokens import concept_vectors, encoder_tokenizers, layers_of, with_concepts
+from ..text.tokens import concept_vectors, encoder_tokenizers, layers_of, vector_of, with_concepts
 from ..weights.adapters import on_model
 from ..weights.names import clip_weights, on_weights
 from ..weights.patching import add_to
@@ -26,7 +25,7 @@ def clip_of(clip: ComfyClip, lora: BlockLoRA) -> ComfyClip:
     weights = clip_weights(clip)
     text = lora.text_only()
     fitting, adapters = on_weights(text, weights).lora, on_model(text, weights).lora.adapters
-    add_to(alone.patcher, per_row((fitting.with_adapters(adapters),)), text=True)
+    add_to(alone.patcher, per_row((fitting.with_adapters(adapters),)))
     return alone
 
 
@@ -85,6 +84,7 @@ def _found(sections: Sequence[Sequence[tuple[Any, ...]]], words: list[Any]) -> t
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
-    return bool(a == b)
+    one, other = vector_of(a), vector_of(b)
+    if one is None or other is None:
+        return one is other and bool(a == b)
+    return one.shape == other.shape and torch.equal(one, other)

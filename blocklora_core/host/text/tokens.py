@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy.sd1_clip import SDTokenizer
@@ -12,12 +12,13 @@ from torch import Tensor
 from ...concept.names import Names
 from ..comfy import ComfyClip
 from ..compat import embedding_found
+from .layerwise import SECTION
 
 TokenTable = Mapping[str, Mapping[str, Tensor]]
 """Concept name -> text encoder ("clip_l") -> (tokens, width), or (layers, tokens, width) when layer-wise."""
 
 Section = list[tuple[Any, ...]]
-"""What CLIP reads at a time, 77 tokens: (id or vector, weight, ...) each."""
+"""What CLIP reads at a time, 77 tokens: (id, vector or entry of one, weight, ...) each."""
 
 
 class _ConceptReader:
@@ -48,7 +49,12 @@ class _ConceptReader:
         text = self.names.replaced(text, lambda name: f" {identifier}{name} ", identifier)
         sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
         layers = layers_of(self.vectors.values())
-        return [_of_layer(section, layer) for section in sections for layer in range(layers)]
+        return [_of_layer(section, layer, self._entry) for section in sections for layer in range(layers)]
+
+    def _entry(self, vector: Tensor) -> Any:
+        # Language models' tokenizers look at every token, and a tensor is no number to compare with. CLIP's get what
+        # other packs know for an embedding.
+        return vector if self.plain.max_length == SECTION else {"type": "embedding", "data": vector}
 
     def _try_get_embedding(self, embedding_name: str) -> tuple[Any, ...]:
         first, *others = embedding_name.split(maxsplit=1) or [""]
@@ -66,12 +72,18 @@ def layers_of(vectors: Iterable[Tensor]) -> int:
     return max((vector.shape[0] for vector in vectors if vector.ndim == 3), default=1)
 
 
-def _of_layer(section: Section, layer: int) -> Section:
-    return [(_vector_of(token, layer), *rest) for token, *rest in section]
+def _of_layer(section: Section, layer: int, entry: Callable[[Tensor], Any]) -> Section:
+    return [(entry(_layer_of(token, layer)) if isinstance(token, Tensor) else token, *rest) for token, *rest in section]
 
 
-def _vector_of(token: Any, layer: int) -> Any:
-    return token[layer] if isinstance(token, Tensor) and token.ndim == 2 else token
+def _layer_of(vector: Tensor, layer: int) -> Tensor:
+    return vector[layer] if vector.ndim == 2 else vector
+
+
+def vector_of(token: Any) -> Tensor | None:
+    """The vector that a token is; None for a number."""
+    data = token.get("data") if isinstance(token, dict) and token.get("type") == "embedding" else token
+    return data if isinstance(data, Tensor) else None
 
 
 def _reader_of(tokenizer: SDTokenizer) -> _ConceptReader | None:
@@ -122,7 +134,7 @@ def first_vector(tokens: Mapping[str, Sequence[Section]], layers: int) -> int | 
     """
     for sections in tokens.values():
         for number, section in enumerate(sections[::layers]):
-            at = next((at for at, (token, *_) in enumerate(section) if isinstance(token, Tensor)), None)
+            at = next((at for at, (token, *_) in enumerate(section) if vector_of(token) is not None), None)
             if at is not None:
                 return number * len(section) + at
     return None

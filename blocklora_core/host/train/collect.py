@@ -27,8 +27,7 @@ from ..weights.autograd import training_mode
 from ..weights.fixed import fixed_layers, modules_of
 from ..weights.names import known_stem, weights_of
 from ..weights.patching import resolve
-from .port import ComfyPort
-from .train import training_port
+from .port import ComfyPort, training_port
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class CollectJob:
         for name in ("pictures", "steps", "size", "eigenpairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Collect Grams: expected {name} of at least 1, got {getattr(self, name)}.")
+        if self.eigenpairs > EIGENPAIRS:
+            raise ValueError(f"Collect Grams: expected at most {EIGENPAIRS} eigenpairs, got {self.eigenpairs}.")
 
     def prompts_of(self, lora: BlockLoRA) -> list[str]:
         """One prompt for each picture."""

@@ -1,7 +1,8 @@
-"""Which layers of a model a training adapts, by the names of their weights."""
+"""Which layers of a model a training adapts, by their place in the blocks that the model repeats."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,18 +11,36 @@ from ...files.untrusted.patterns import Pattern
 
 T = TypeVar("T")
 
-_ATTENTION = (".attn1.", ".attn2.", ".attn.", "_attn.", ".attention.")
-_FEED_FORWARD = (".ff.", "_mlp.", ".mlp.", ".feed_forward.")
+# Place in a repeated block: what follows the innermost list of blocks and the block's number.
+_IN_BLOCK = re.compile(r".*(?:^|\.)\w*(?:block|layer|refiner)\w*\.\d+\.(.+)\.weight$", re.IGNORECASE)
+
+# What turns the step, or a text's vector, into scales and shifts, and what lies around the blocks of a stage.
+_BESIDE = re.compile(
+    r"modulation|ada_?ln|norm|emb|guidance|(^|[._])mod([A-Z]\w*)?\.|(^|\.)(proj_in|proj_out|skip\w*)$", re.IGNORECASE
+)
+_ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
+
+# Single-stream blocks (Flux, HunyuanVideo) hold Q, K, V and the feed-forward in two Linears of the block itself.
+_FUSED = re.compile(r"linear_?\d")
+
+
+def _place(weight_name: str) -> str:
+    """The weight's name within its repeated block; empty where it is in none, or beside the path of the tokens."""
+    found = _IN_BLOCK.match(weight_name)
+    if found is None or _BESIDE.search(found[1]) or "guidance" in weight_name:
+        return ""
+    return found[1]
 
 
 def is_attention(weight_name: str) -> bool:
-    """Whether a weight belongs to an attention block: the layers that all methods of the field adapt."""
-    return any(part in weight_name for part in _ATTENTION)
+    """Whether a weight belongs to the attention of a repeated block: the layers that all methods of the field adapt."""
+    place = _place(weight_name)
+    return bool(_ATTENTION.search(place) or _FUSED.fullmatch(place))
 
 
 def is_attention_or_feed_forward(weight_name: str) -> bool:
-    """Attention, and the feed-forward parts beside it."""
-    return is_attention(weight_name) or any(part in weight_name for part in _FEED_FORWARD)
+    """Attention, and the feed-forward parts beside it: all of a block that the tokens pass through."""
+    return bool(_place(weight_name))
 
 
 def _every(_weight_name: str) -> bool:

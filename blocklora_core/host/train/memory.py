@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...training.optimisation.learner import Learner
+from ...training.quantised import stored
 from ..comfy import ComfyModel
 from ..compat import is_dynamic
 
@@ -47,7 +48,7 @@ def _gib(size: int) -> str:
 
 
 def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+    return sum(part.numel() * part.element_size() for part in stored(tensor))
 
 
 def model_bytes(patchers: Sequence[ComfyModel], device: torch.device) -> int:
@@ -111,15 +112,18 @@ def _cuda_peak(device: torch.device, _modules: Sequence[nn.Module]) -> Iterator[
 
 @contextmanager
 def _kept_for_backward(_device: torch.device, modules: Sequence[nn.Module]) -> Iterator[Callable[[], int]]:
-    weights = {parameter.untyped_storage().data_ptr() for module in modules for parameter in module.parameters()}
+    weights = {
+        part.untyped_storage().data_ptr()
+        for module in modules for parameter in module.parameters() for part in stored(parameter)
+    }  # fmt: skip
     kept: dict[int, int] = {}
     backward = False
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
         # With the first backward pass memory is given back: what comes later takes its place.
-        if not backward and storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+        for storage in [] if backward else [part.untyped_storage() for part in stored(tensor)]:
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     def unpack(tensor: Tensor) -> Tensor:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import comfy.model_sampling
+import comfy.samplers
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ...training.checkpointing import checkpointed, heavy_blocks
-from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings
+from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings, Prompt, is_linear
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
-from ..weights.autograd import leave_inference_mode, norms_keep_inputs, with_own_weights
+from ..weights.autograd import gradients_through, leave_inference_mode, with_own_weights
 from ..weights.names import clip_stems, model_stems, preferred_stems
-from .layers import LAYER_CHOICES, LayerChoice, nothing_chosen
+from .layers import LAYER_CHOICES, LayerChoice, layer_choice, nothing_chosen
+from .precision import AUTO, computing_in, dtype_for, held_in
 
 
 def _epsilon(sigma: Tensor, _data: float) -> Tensor:
@@ -69,6 +71,18 @@ _OBJECTIVES: tuple[tuple[type, _Objective], ...] = (
 )
 
 
+def _alike(conds: Sequence[dict[str, Any]]) -> list[list[int]]:
+    """Numbers of the prompts that the host's sampler would put into one batch, group by group."""
+    groups: list[list[int]] = []
+    for row, cond in enumerate(conds):
+        group = next((rows for rows in groups if comfy.samplers.cond_equal_size(conds[rows[0]], cond)), None)
+        if group is None:
+            groups.append([row])
+        else:
+            group.append(row)
+    return groups
+
+
 class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
@@ -91,12 +105,15 @@ class ComfyPort:
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
     def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
-        choice, stems, kinds = self.choice, preferred_stems(accepted), (nn.Linear, _ConvNd)
+        choice, stems = self.choice, preferred_stems(accepted)
         named = {f"{name}.weight": module for name, module in network.named_modules()}
-        known = {name: module for name, module in named.items() if name in stems and isinstance(module, kinds)}
+        known = {
+            name: module for name, module in named.items()
+            if name in stems and (is_linear(module) or isinstance(module, _ConvNd))
+        }  # fmt: skip
         wanted = {
             name: AdaptedLayer.of(module) for name, module in known.items()
-            if choice.wanted(name) and (choice.convolutions or isinstance(module, nn.Linear))
+            if choice.wanted(name) and (choice.convolutions or is_linear(module))
         }  # fmt: skip
         found = {stems[name]: layer for name, layer in wanted.items() if layer}
         left = [name for name, layer in wanted.items() if layer is None]
@@ -115,6 +132,16 @@ class ComfyPort:
     def layers(self) -> Mapping[str, AdaptedLayer]:
         return self._layers
 
+    @property
+    def share(self) -> float:
+        """Of all numbers in the model's linear weights, the part that the adapted layers have."""
+        linears = filter(is_linear, self.model.model.diffusion_model.modules())
+        sizes = {
+            module: layer.out_features * layer.in_features for module in linears if (layer := AdaptedLayer.of(module))
+        }
+        adapted = {layer.module for layer in self._layers.values()}
+        return sum(size for module, size in sizes.items() if module in adapted) / sum(sizes.values())
+
     @cached_property
     def text_layers(self) -> Mapping[str, AdaptedLayer]:
         return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip), "the text encoder")
@@ -130,7 +157,7 @@ class ComfyPort:
     def recomputing(self) -> AbstractContextManager[None]:
         """Gradient checkpointing of the model's blocks, undone when the block ends."""
         adapted = [layer.module for layer in self._layers.values()]
-        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted))
+        return checkpointed(heavy_blocks(self.model.model.diffusion_model, adapted), gradients_through)
 
     @property
     def sigmas(self) -> Tensor:
@@ -143,11 +170,12 @@ class ComfyPort:
         if self.clip.layer_idx is not None:
             self.clip.cond_stage_model.set_clip_options({"layer": self.clip.layer_idx})
         tokens = clip.tokenize(prompt)
-        with norms_keep_inputs(self.clip.cond_stage_model):
-            cross, pooled, *_ = self.clip.cond_stage_model.encode_token_weights(tokens)
-        pooled = None if pooled is None else pooled.to(self.device)
+        with gradients_through(self.clip.cond_stage_model):
+            cross, pooled, *others = self.clip.cond_stage_model.encode_token_weights(tokens)
         concept_at = first_vector(tokens, layers_of(embeddings.values())) if embeddings else None
-        return Conditioning(cross.to(self.device), pooled, (concept_at,))
+        extras = {"pooled_output": pooled, **(others[0] if others else {})}
+        encoded = Prompt(cross, extras, concept_at).changed(lambda tensor: tensor.to(self.device))
+        return Conditioning((encoded,))
 
     def class_embeddings(self, class_word: str) -> Embeddings:
         return class_embeddings(self.clip, class_word)
@@ -156,19 +184,27 @@ class ComfyPort:
         return self.sampling.noise_scaling(sigma, noise.clone(), latents)
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        batch, height, width = noisy.shape[0], noisy.shape[-2] * 8, noisy.shape[-1] * 8
-        conds = self.model.model.extra_conds(
-            noise=noisy,
-            device=self.device,
-            cross_attn=conditioning.cross,
-            pooled_output=conditioning.pooled,
-            width=width,
-            height=height,
-            prompt_type="positive",
+        conds = [self._model_conds(noisy[row : row + 1], prompt) for row, prompt in enumerate(conditioning.prompts)]
+        groups = _alike(conds)
+        parts = [self._predict(noisy[rows], sigma[rows], [conds[row] for row in rows]) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows], device=noisy.device)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort()]
+
+    def _model_conds(self, noisy: Tensor, prompt: Prompt) -> dict[str, Any]:
+        """What the host's sampler would give the model for this prompt."""
+        given = {**prompt.extras, "cross_attn": prompt.cross, "model_conds": {}}
+        (ready,) = comfy.samplers.encode_model_conds(
+            self.model.model.extra_conds, [given], noisy, self.device, "positive"
         )
+        conds: dict[str, Any] = ready["model_conds"]
+        return conds
+
+    def _predict(self, noisy: Tensor, sigma: Tensor, conds: Sequence[dict[str, Any]]) -> Tensor:
+        """The same for prompts that the model takes at a time."""
         patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
-        ready = {name: cond.process_cond(batch_size=batch, area=None).cond for name, cond in conds.items()}
-        with norms_keep_inputs(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
+        whole = [{name: cond.process_cond(batch_size=1, area=None) for name, cond in each.items()} for each in conds]
+        ready = comfy.samplers.cond_cat(whole)
+        with gradients_through(self.model.model.diffusion_model) if self._adds_in_place else nullcontext():
             return self.model.model.apply_model(noisy, sigma, transformer_options=patches, **ready)
 
     def loss_scale(self, sigma: Tensor) -> Tensor:
@@ -182,6 +218,22 @@ class ComfyPort:
         return float(getattr(self.sampling, "sigma_data", 1.0))
 
 
+@contextmanager
+def training_port(
+    model: ComfyModel,
+    clip: ComfyClip,
+    layers: str = "attention",
+    precision: str = AUTO,
+    checkpointing: bool = False,
+    layer_pattern: str = "",
+) -> Iterator[ComfyPort]:
+    """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
+    dtype = dtype_for(model, precision)
+    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
+    with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
+        yield port
+
+
 @torch.no_grad()
 def encode_images(vae: ComfyVae, model: ComfyModel, images: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) in [0, 1] -> latents (B, C, h, w) in the model's own units, on the CPU."""
@@ -191,5 +243,6 @@ def encode_images(vae: ComfyVae, model: ComfyModel, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode_latents(vae: ComfyVae, model: ComfyModel, latents: Tensor) -> Tensor:
-    """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]."""
-    return vae.decode(model.model.process_latent_out(latents))
+    """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]; of video latents every frame is one."""
+    pictures: Tensor = vae.decode(model.model.process_latent_out(latents))
+    return pictures.reshape(-1, *pictures.shape[-3:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ..comfy import ComfyModel
-from ..compat import is_paged
+from ..compat import is_paged, only_format
 
 AUTO = "auto"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -31,6 +32,15 @@ def compute_dtype(device: torch.device, precision: str = AUTO) -> torch.dtype:
         raise ValueError(f"Precision: expected {AUTO} or one of {', '.join(PRECISIONS)}, got {precision!r}.")
     quick = _cpu_has_bf16() if device.type == "cpu" else comfy.model_management.should_use_bf16(device)
     return torch.bfloat16 if quick else torch.float32
+
+
+def dtype_for(model: ComfyModel, precision: str) -> torch.dtype:
+    """`compute_dtype` on MODEL's device, unless MODEL is quantised so that it computes in one format only: that one."""
+    asked = compute_dtype(model.load_device, precision)
+    own = next((dtype for weight in model.model.parameters() if (dtype := only_format(weight))), asked)
+    if own != asked:
+        logging.info("BlockLoRA: this host computes the quantised layers of this model in %s, not in %s", own, asked)
+    return own
 
 
 def computing_in(model: ComfyModel, dtype: torch.dtype) -> ComfyModel:

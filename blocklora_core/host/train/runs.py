@@ -35,7 +35,7 @@ def attempt(what: str, action: Callable[[], object]) -> str:
     """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
     try:
         action()
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
         said = f"{what} could not be saved: {error}"
         logging.error("BlockLoRA: %s", said)
         return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..ledger import choose_slot, given_slots, hold_slot, release_slot
 from ..weights.autograd import training_mode
-from .layers import layer_choice
-from .memory import MemoryMeter, MemorySettings, MemoryUse, memory_advice
+from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
 from .pictures import make_dataset
-from .port import ComfyPort, decode_latents
-from .precision import AUTO, compute_dtype, computing_in, held_in
+from .port import ComfyPort, decode_latents, training_port
+from .precision import AUTO, dtype_for
 from .progress import NodeProgress, to_picture, to_pixels
 from .runs import Finished, NotKeptError, RunFiles, attempt, inputs_of, save_interrupted, save_snapshot
 from .stopping import stopping
@@ -33,6 +32,13 @@ AUTO_SLOT = -1
 
 KEPT_EVERY = 120.0
 """Seconds between two states on the disk."""
+
+NO_GRAMS = (
+    "Without Grams: all steps were made, but memory ran out while the Grams were collected, so Merge cannot fuse this "
+    "concept yet. Run it again with more memory free, which only collects them; or use BlockLoRA Collect Grams with a "
+    "smaller size or fewer pictures; or choose fewer layers."
+)
+"""What a report says when the last part of a run found no memory."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class TrainResult:
     """resumed: steps that were done before; kept: nothing was trained, an earlier run had the same inputs.
 
     seconds, gram_seconds: of this run alone, training and collecting Grams. memory: None when no step was made.
+    note: what the user should know besides. share: of the numbers in the model's linear weights, the part that its
+    adapted layers have.
     """
 
     lora: BlockLoRA
@@ -78,6 +86,8 @@ class TrainResult:
     resumed: int = 0
     kept: bool = False
     memory: MemoryUse | None = None
+    share: float = 0.0
+    note: str = ""
     snapshots: list[Path] = field(default_factory=list)
 
 
@@ -87,12 +97,15 @@ class _Run:
     def __init__(self, trainer: Trainer, files: RunFiles, progress: NodeProgress, meter: MemoryMeter, resumed: int):
         self.trainer, self.files, self.progress, self.meter = trainer, files, progress, meter
         self.resumed, self.snapshots = resumed, list[Path]()
+        self.reported, self.note = resumed, ""
         self.last = self.kept = time.perf_counter()
         self.pause = KEPT_EVERY
 
     def go(self) -> TrainResult:
-        """To the end. What was learnt is saved when the user cancels, the server is told to end or an error ends the
-        run. NotKeptError when that fails."""
+        """To the end. Whatever ends the run before it, what was learnt is saved first; NotKeptError when that fails.
+
+        Without memory for the Grams, after the last step, the result goes without them.
+        """
         started = self.last
         try:
             with stopping() as self.stop, self.meter:
@@ -100,9 +113,12 @@ class _Run:
         except comfy.model_management.InterruptProcessingException as error:
             self._keep("was cancelled", error)
             raise
-        except (ValueError, RuntimeError, MemoryError, KeyboardInterrupt) as error:
-            self._keep(f"stopped ({error})", error)
-            raise
+        except BaseException as error:
+            if self.reported < self.trainer.config.steps or not is_out_of_memory(error):
+                self._keep(f"stopped ({error})", error)
+                raise
+            self.note = NO_GRAMS
+            logging.warning("BlockLoRA: %s", self.note)
         return self._result(self.last - started, time.perf_counter() - self.last)
 
     def _after_step(self, state: Progress) -> None:
@@ -118,6 +134,7 @@ class _Run:
             self.stop.kept.set()
             self.stop.obey()
         self.progress(state)
+        self.reported = state.step
         self.last = time.perf_counter()
 
     def _keep_state(self) -> str:
@@ -158,10 +175,14 @@ class _Run:
             kept=False,
             memory=self.meter.use,
             snapshots=self.snapshots,
+            note=self.note,
         )
         sample = to_pixels(samples[-1]) if samples else None
         done = Finished(result.lora, result.losses, result.niche_losses, sample)
-        attempt("the finished training", lambda: self.files.finish(done))
+        if self.note:
+            attempt("the state of the training", lambda: self.files.keep_state(trainer))
+        else:
+            attempt("the finished training", lambda: self.files.finish(done))
         return result
 
 
@@ -216,22 +237,6 @@ def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
         raise
 
 
-@contextmanager
-def training_port(
-    model: ComfyModel,
-    clip: ComfyClip,
-    layers: str = "attention",
-    precision: str = AUTO,
-    checkpointing: bool = False,
-    layer_pattern: str = "",
-) -> Iterator[ComfyPort]:
-    """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
-    dtype = compute_dtype(model.load_device, precision)
-    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
-    with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
-        yield port
-
-
 def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:
     images, masks = (
         [given.clone() if given.is_inference() else given for given in each] for each in (job.images, job.masks)
@@ -262,7 +267,7 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
 
 
 def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
-    dtype = compute_dtype(model.load_device, job.precision)
+    dtype = dtype_for(model, job.precision)
     settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with memory_advice(settings), training_mode():
         dataset = _dataset(vae, model, job)
@@ -288,7 +293,7 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     files = RunFiles(run_key(job.config, inputs), inputs)
     done = None if job.again else files.finished()
     if done is not None:
-        return _kept_result(done, len(dataset))
+        return replace(_kept_result(done, len(dataset)), share=port.share)
     trainer, resumed = _started(make, files, job.resume)
     meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
-    return _Run(trainer, files, progress, meter, resumed).go()
+    return replace(_Run(trainer, files, progress, meter, resumed).go(), share=port.share)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..comfy import ComfyModel
-from ..compat import is_paged, lends_weights, told_of_training
+from ..compat import differentiable, is_paged, lends_weights, told_of_training
 
 
 def leave_inference_mode(module: nn.Module, on: torch.device | None = None) -> None:
@@ -60,17 +61,44 @@ def _own(weight: Tensor) -> Tensor:
 
 
 @contextmanager
-def norms_keep_inputs(module: nn.Module) -> Iterator[None]:
-    """Let gradients through blocks that add in place to what their norms still need: CLIP's, Flux's, others'."""
+def gradients_through(module: nn.Module) -> Iterator[None]:
+    """Let gradients through blocks that write into what their backward pass reads: CLIP's, T5's, Flux's, and so on.
+
+    They add to what their norms still need, and newer ones name a tensor to write to, which autograd refuses.
+    """
     handles = []
     try:
         for child in module.modules():
-            if isinstance(child, nn.LayerNorm):
+            # LTXV gives its cross-attention the very tensor that it adds to next.
+            if "Norm" in type(child).__name__ or type(child).__name__ == "CrossAttention":
                 handles.append(child.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:])))
-        yield
+        with _OnTheTape():
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+_NORMS = ("layer_norm", "rms_norm", "group_norm")
+
+
+class _OnTheTape(TorchFunctionMode):
+    """What autograd refuses, so that it records it: sums into what a layer or a functional norm still needs, `out=` as
+    a copy into it, and the host's own fused operations."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        tensors = [one for one in (*args, *named.values()) if isinstance(one, Tensor)]
+        if not (torch.is_grad_enabled() and any(one.requires_grad for one in tensors)):
+            return func(*args, **named)
+        name = getattr(func, "__name__", "")
+        if name in _NORMS:
+            args = (args[0].clone(), *args[1:])
+        out = named.pop("out", None)
+        result = (differentiable(func) or func)(*args, **named)
+        return result if out is None else out.copy_(result)
 
 
 @contextmanager

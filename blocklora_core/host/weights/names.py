@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary
 
 import comfy.lora
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...concept import keys
 from ...concept.concept import BlockLoRA
 from ...concept.layer import Layer, ShapeError, concat_layers, placed
 from ...concept.rows import all_rows
+from ...training.port import AdaptedLayer, is_linear
 from ..comfy import ComfyClip, ComfyModel
 
 
@@ -51,7 +52,7 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
     # Once for each loaded model: its names never change, and listing them takes longer than a merge.
     if module not in _LISTED:
         targets = list_stems(module, {})
-        shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+        shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()} | _of_linears(module)
         # The host lists names for all variants of an architecture, also of what this model has not.
         _LISTED[module] = Weights(
             {stem: target for stem, target in targets.items() if isinstance(target, str) and target in shapes},
@@ -60,6 +61,12 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
             {stem: target for stem, target in targets.items() if _name_of(target) in shapes},
         )
     return _LISTED[module]
+
+
+def _of_linears(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    # What a quantised one keeps may be of another shape than the weight that it stands for.
+    named = {f"{name}.weight": AdaptedLayer.of(one) for name, one in module.named_modules() if is_linear(one)}
+    return {name: (layer.out_features, layer.in_features) for name, layer in named.items() if layer}
 
 
 def _piece(target: Any, shapes: Mapping[str, tuple[int, ...]]) -> Piece | None:
@@ -115,12 +122,18 @@ def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
 
 def model_weights(model: ComfyModel) -> Weights:
     """MODEL's."""
-    return _listed(model.model, comfy.lora.model_lora_keys_unet)
+    return weights_in(model)
 
 
 def clip_weights(clip: ComfyClip) -> Weights:
     """CLIP's."""
-    return _listed(clip.cond_stage_model, comfy.lora.model_lora_keys_clip)
+    return weights_in(clip.patcher)
+
+
+def weights_in(patcher: ComfyModel) -> Weights:
+    """Those of a MODEL, or of a CLIP's patcher."""
+    is_model = hasattr(patcher.model, "diffusion_model")
+    return _listed(patcher.model, comfy.lora.model_lora_keys_unet if is_model else comfy.lora.model_lora_keys_clip)
 
 
 def model_stems(model: ComfyModel) -> Mapping[str, str]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import comfy.utils
 import torch
 
-from ...concept import keys
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.layer import Layer
@@ -19,7 +18,7 @@ from ..interrupt import cancellable
 from ..text.layerwise import read_layerwise
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
-from .names import Fit, Weights, known_stem, on_weights, weights_of
+from .names import Fit, Weights, known_stem, on_weights, weights_in, weights_of
 
 _NAMES = "blocklora_concepts"
 
@@ -46,15 +45,16 @@ class NothingFitsError(ValueError):
     """A file has no layer that the connected model has."""
 
 
-def add_to(patcher: ComfyModel, stack: Stack, text: bool) -> int:
-    """Add the layers of one side of a merged stack in one call; returns how many layers were patched."""
+def add_to(patcher: ComfyModel, stack: Stack) -> int:
+    """Add the layers whose weights `patcher`'s model owns in one call; returns how many layers were patched."""
+    own = weights_in(patcher).shapes
     by_weight: dict[str, list[Layer | Adapter]] = {}
     for lora in stack:
         for name, layer in lora.layers.items():
-            if layer.rows and keys.is_text(name) == text:
+            if layer.rows and name in own:
                 by_weight.setdefault(name, []).append(layer)
         for name, adapter in lora.adapters.items():
-            if keys.is_text(name) == text:
+            if name in own:
                 by_weight.setdefault(name, []).append(adapter)
     patches = {name: patch_of(changes) for name, changes in by_weight.items()}
     missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
@@ -104,11 +104,11 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
 
 
 def _check_limits(members: Stack, model: ComfyModel, clip: ComfyClip | None) -> None:
-    sides = [(model.model, False), *([(clip.cond_stage_model, True)] if clip is not None else [])]
     limits = {}
-    for network, text in sides:
-        for name in {name for lora in members for name in lora.layers if keys.is_text(name) == text}:
-            weight = comfy.utils.get_attr(network, name)
+    for patcher in [model, *([clip.patcher] if clip is not None else [])]:
+        own = weights_in(patcher).shapes
+        for name in {name for lora in members for name in lora.layers if name in own}:
+            weight = comfy.utils.get_attr(patcher.model, name)
             # Eight bits are scaled by their layer, and rounded to the largest number.
             if weight.dtype in (torch.float16, torch.bfloat16, torch.float32):
                 limits[name] = torch.finfo(weight.dtype).max
@@ -130,7 +130,7 @@ def apply_merge(
     _check_limits(merged.members, model, clip)
     patched = model.clone()
     patched.set_attachments(_NAMES, (*merged_names(model), *(lora.concept.name for lora in merged.members)))
-    model_layers = add_to(patched, merged.members, text=False)
+    model_layers = add_to(patched, merged.members)
     tokens = {lora.concept.name: lora.embeddings for lora in merged.members if lora.embeddings}
     clip_layers = 0
     layers = layers_of(vectors for parts in tokens.values() for vectors in parts.values())
@@ -138,7 +138,7 @@ def apply_merge(
         read_layerwise(patched, layers)
     if clip is not None:
         clip = with_concepts(clip, tokens)
-        clip_layers = add_to(clip.patcher, merged.members, text=True)
+        clip_layers = add_to(clip.patcher, merged.members)
     return Applied(
         patched,
         clip,

@@ -53,7 +53,8 @@ class TokenConfig(Section):
     """Share of the steps, from the first on, in which V_rand and V_class learn; frozen afterwards, when prompts need
     encoding only once (pivotal tuning). 1 throughout, as in ED-LoRA; 0 leaves V_rand random."""
     norm_limit: float = setting(0.55)
-    """The embeddings freeze once their mean norm reaches it (Mix-of-Show: 0.55)."""
+    """The embeddings freeze once their mean norm reaches it (Mix-of-Show: 0.55), for SD1.5's CLIP; where words are
+    longer, it is longer in proportion."""
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,13 @@ class HeldErasure:
 
     def __init__(self, erasure: Erasure, generator: torch.Generator):
         self.erasure, self.generator = erasure, generator
-        self._masks: dict[str, Tensor | None] = {}
+        self._masks: dict[tuple[str, int], Tensor | None] = {}
 
     def apply(self, name: str, h: Tensor, channel_dim: int = -1) -> Tensor:
         """`h`, the output of layer `name`, with some output rows erased; see `Erasure.mask`."""
-        if name not in self._masks:
-            self._masks[name] = self.erasure.mask(h, channel_dim, self.generator)
-        mask = self._masks[name]
+        # A batch of prompts of several lengths comes in as many parts.
+        key = (name, h.shape[0] if self.erasure.per_sample else 1)
+        if key not in self._masks:
+            self._masks[key] = self.erasure.mask(h, channel_dim, self.generator)
+        mask = self._masks[key]
         return h if mask is None else h * mask

@@ -1,0 +1,78 @@
+"""Grams collected as they come, in memory that grows with the width of an input and not with its square."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .gram import EIGENPAIRS, Gram
+
+# For 96 eigenpairs. On the demo's inputs that loses nothing to the whole Gram's best 96: own error .087 for both.
+COLUMNS = 160
+
+
+class GramAccumulator:
+    """Collects the mean Gram G of an input of `size` features in float32: Y = G Omega (n, s), for a random Omega, and
+    the exact diagonal; narrow inputs whole.
+
+    (Tropp et al., Fixed-rank approximation of a positive-semidefinite matrix from streaming data, arXiv 1706.05736,
+    algorithm 3.)
+    """
+
+    def __init__(self, size: int, device: torch.device | str | None = None) -> None:
+        self.rows = 0
+        self.omega = _omega(size, device) if size > 2 * COLUMNS else None
+        columns = size if self.omega is None else COLUMNS
+        self.total = torch.zeros(size, columns, dtype=torch.float32, device=device)
+        self.diagonal = torch.zeros(size, dtype=torch.float32, device=device)
+
+    def add(self, x: Tensor) -> None:
+        """Adds every vector of `x` (..., n). ValueError when n is another."""
+        if x.ndim < 1 or x.shape[-1] != self.total.shape[0]:
+            raise ValueError(f"Gram: expected inputs of {self.total.shape[0]} features, got {tuple(x.shape)}.")
+        flat = x.detach().reshape(-1, x.shape[-1]).to(self.total)
+        self.total += flat.T @ (flat if self.omega is None else flat @ self.omega)
+        self.diagonal += flat.square().sum(0)
+        self.rows += flat.shape[0]
+
+    def mean(self) -> Tensor:
+        """G Omega (n, s), or G (n, n) of a narrow input. ValueError before any input came."""
+        if self.rows == 0:
+            raise ValueError("Gram: expected at least one input, got none. Run the model before asking.")
+        return self.total / self.rows
+
+    def gram(self, k: int = EIGENPAIRS) -> Gram:
+        """The mean Gram's leading `k` eigenpairs, at most EIGENPAIRS, and the diagonal of the rest.
+
+        ValueError for input that is not finite.
+        """
+        mean = self.mean()
+        if self.omega is None:
+            return Gram.compress(mean, k)
+        if not bool(mean.isfinite().all()):
+            raise ValueError("Gram: expected finite numbers, got NaN or infinity. Did the training diverge?")
+        values, vectors = _nystroem(_exact(mean), _exact(self.omega), k)
+        return Gram.of_pairs(values, vectors, _exact(self.diagonal) / self.rows)
+
+
+def _omega(size: int, device: torch.device | str | None) -> Tensor:
+    return torch.randn(size, COLUMNS, generator=torch.Generator().manual_seed(size)).to(device or "cpu")
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    # Apple's GPUs have neither float64 nor these decompositions.
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
+def _nystroem(sketch: Tensor, omega: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The top `k` eigenvalues of G, descending, and their vectors, from G omega."""
+    basis, r = torch.linalg.qr(omega)
+    # The sketch of the orthonormal basis, moved by a shift that keeps the Cholesky factor real.
+    sketch = torch.linalg.solve_triangular(r, sketch, upper=True, left=False)
+    shift = sketch.shape[0] ** 0.5 * torch.finfo(torch.float32).eps * torch.linalg.matrix_norm(sketch)
+    moved = sketch + shift.clamp(min=torch.finfo(torch.float32).tiny) * basis
+    core = basis.T @ moved
+    factor = torch.linalg.cholesky((core + core.T) / 2)
+    root = torch.linalg.solve_triangular(factor, moved.T, upper=False)
+    vectors, singular, _ = torch.linalg.svd(root.T, full_matrices=False)
+    return (singular.square() - shift).clamp(min=0)[:k], vectors[:, :k]
