@@ -77,7 +77,7 @@ class BlockLoRAExport(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "if_exists", options=["keep both", "overwrite"], default="keep both",
-                    tooltip="What to do when the file is there already: save beside it with a number, or replace it.",
+                    tooltip="What to do when the file is there already: save beside it with a number, or replace it where it is the same concept's file.",
                 ),
                 keep_apart_input(),
             ],

@@ -35,7 +35,7 @@ class BlockLoRASave(io.ComfyNode):
                 io.String.Input("prefix", default="blocklora/", tooltip="Put before the concept's name; may hold a subfolder."),
                 io.Combo.Input(
                     "if_exists", options=["keep both", "overwrite"], default="keep both",
-                    tooltip="What to do when the file is there already: save beside it with a number, or replace it.",
+                    tooltip="What to do when the file is there already: save beside it with a number, or replace it where it is the same concept's file.",
                 ),
             ],
             outputs=[
