@@ -1,0 +1,141 @@
+"""The recipe of the people's base, start to end, in as many sittings as it takes.
+
+Every stage keeps its state in the work folder and goes on from there: corpus, autoencoder, latents, denoiser. Without
+a work folder, training goes on from the committed weights, with a new optimizer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.taesd.taesd import TAESD
+
+from demo.base import WEIGHTS as FIRST_WEIGHTS
+from demo.base import write_weights
+from demo.people.autoencoder import (
+    AutoencoderRecipe,
+    fit_scale,
+    load_pictures,
+    psnr,
+    stored_autoencoder,
+    train_autoencoder,
+)
+from demo.people.corpus import build, prepare_renderer, read_records
+from demo.people.denoiser import Batches, DenoiserRecipe, Trainee, resume, train_denoiser
+from demo.people.latents import Bucket, encode_corpus, load_buckets, save_buckets
+from demo.people.layout import WEIGHTS, stored_unet, unet_from_first_base, whole_state
+from demo.people.samples import sample_grid
+from demo.people.stages import save_state
+from demo.pretrain import Tokenizer
+from demo.text_encoder import FastTextEncoder, text_encoder_state
+
+# Folder: pool, seed, scenes, scale. The large pictures and the held-out ones are for the autoencoder.
+CORPORA = {
+    "train": ("training", 1, 12000, 1.0),
+    "large": ("training", 2, 1200, 2.0),
+    "held": ("unseen_people", 7, 256, 1.0),
+}
+AUTOENCODER_PICTURES = {"large": 1200, "train": 2500}
+PSNR_PICTURES = 64
+
+
+def corpora(work: Path) -> None:
+    missing = [name for name in CORPORA if not (work / name / "done").is_file()]
+    if not missing:
+        return
+    renderer = prepare_renderer(work / "node")
+    for name in missing:
+        pool, seed, count, scale = CORPORA[name]
+        print(f"drawing {count} pictures: {name}", flush=True)
+        build(work / name, pool, seed, count, renderer, scale)
+        (work / name / "done").touch()
+
+
+def autoencoder(work: Path, recipe: AutoencoderRecipe, weights: Path, device: str) -> TAESD:
+    path = work / "autoencoder.pt"
+    vae = stored_autoencoder(weights if weights.is_file() else FIRST_WEIGHTS)
+    if path.is_file():
+        vae.load_state_dict(torch.load(path, weights_only=True))
+        return vae.to(device).eval()
+    if weights.is_file():
+        # A denoiser has learnt this encoder's latents.
+        return vae.to(device).eval()
+    pictures = []
+    for name, limit in AUTOENCODER_PICTURES.items():
+        pictures += load_pictures(work / name / "pictures", limit)
+    held = load_pictures(work / "held" / "pictures", PSNR_PICTURES)
+    train_autoencoder(vae, pictures, recipe, work / "autoencoder.state", device)
+    fit_scale(vae.cpu(), pictures[-64:])
+    save_state(vae.state_dict(), path)
+    print(f"autoencoder: {psnr(vae, held):.2f} dB on {len(held)} held-out pictures", flush=True)
+    return vae.to(device).eval()
+
+
+def latents(work: Path, vae: TAESD, device: str) -> list[Bucket]:
+    path = work / "latents.pt"
+    if not path.is_file():
+        records = read_records(work / "train" / "scenes.jsonl")
+        save_buckets(encode_corpus(records, work / "train" / "pictures", vae, Tokenizer(), device), path)
+    return load_buckets(path)
+
+
+def denoiser(
+    work: Path, vae: TAESD, buckets: list[Bucket], recipe: DenoiserRecipe, weights: Path, minutes: float, device: str
+) -> UNetModel:
+    text = FastTextEncoder(text_encoder_state())
+    state_file = work / "denoiser.state"
+    start = (lambda: stored_unet(weights)) if weights.is_file() else unet_from_first_base
+    trainee = resume(start, recipe, state_file, device)
+    deadline = time.monotonic() + minutes * 60
+
+    def until(trainee: Trainee) -> bool:
+        if recipe.fall_steps and trainee.step >= recipe.fall_from + recipe.fall_steps:
+            return True
+        return time.monotonic() > deadline
+
+    batches = Batches(buckets, text, Tokenizer()(""), recipe)
+    average = train_denoiser(trainee, batches, recipe, state_file, until, device)
+    label = f"step {trainee.step}"
+    sample_grid(average, vae.cpu(), text, work / f"samples_{trainee.step:06d}.png", label)
+    return average
+
+
+def run(
+    work: Path,
+    autoencoder_recipe: AutoencoderRecipe,
+    denoiser_recipe: DenoiserRecipe,
+    minutes: float,
+    output: Path | None,
+    device: str,
+) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    corpora(work)
+    vae = autoencoder(work, autoencoder_recipe, WEIGHTS, device)
+    buckets = latents(work, vae, device)
+    average = denoiser(work, vae, buckets, denoiser_recipe, WEIGHTS, minutes, device)
+    if output:
+        write_weights(whole_state(average.state_dict(), vae), output)
+        print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people")
+    parser.add_argument("--minutes", type=float, default=60.0, help="length of this sitting of the denoiser")
+    parser.add_argument("--batch", type=int, default=DenoiserRecipe.batch)
+    parser.add_argument("--fall-from", type=int, default=0, help="step at which the learning rate starts to fall")
+    parser.add_argument("--fall-steps", type=int, default=0, help="steps until the rate is nothing; then it ends")
+    parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe.steps)
+    parser.add_argument("--output", type=Path, help="write the weights here at the end of the sitting")
+    parser.add_argument("--threads", type=int, help="of the processor; torch decides if not given")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    denoiser_recipe = DenoiserRecipe(batch=options.batch, fall_from=options.fall_from, fall_steps=options.fall_steps)
+    autoencoder_recipe = AutoencoderRecipe(steps=options.autoencoder_steps)
+    run(options.work, autoencoder_recipe, denoiser_recipe, options.minutes, options.output, options.device)
