@@ -69,8 +69,10 @@ def resume(start: Callable[[], UNetModel], recipe: DenoiserRecipe, state_file: P
     state = load_state(state_file)
     unet = start().to(device, memory_format=torch.channels_last).train()  # a tenth less time to a step on a CPU
     average = copy.deepcopy(unet).eval().requires_grad_(False)
-    options = {"lr": recipe.learning_rate, "betas": (0.9, 0.99), "weight_decay": 0.01}
-    trainee = Trainee(unet, average, torch.optim.AdamW(unet.parameters(), fused=True, **options))
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    trainee = Trainee(unet, average, optimizer)
     if state:
         unet.load_state_dict(state["unet"])
         average.load_state_dict(state["average"])

@@ -1,4 +1,7 @@
-"""The corpus as the denoiser sees it: latents by picture width, and token ids."""
+"""The corpus as the denoiser sees it: latents by picture width, and token ids.
+
+Encoding is cut into parts that are files of their own, so that a killed run goes on and a larger corpus adds to it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from PIL import Image
 
 from demo.people.autoencoder import LATENT_SCALE, to_model
 from demo.people.scenes import Record
+from demo.people.stages import load_state, save_state
+
+PART, CHUNK = 400, 16
 
 
 @dataclass(frozen=True)
@@ -24,32 +30,48 @@ class Bucket:
 
 
 @torch.no_grad()
-def _encode(vae: TAESD, paths: list[Path], device: str, chunk: int = 50) -> torch.Tensor:
+def _encode(vae: TAESD, paths: list[Path], device: str) -> torch.Tensor:
     latents = []
-    for start in range(0, len(paths), chunk):
-        pixels = to_model([np.asarray(Image.open(path).convert("RGB")) for path in paths[start : start + chunk]])
+    for start in range(0, len(paths), CHUNK):
+        pixels = to_model([np.asarray(Image.open(path).convert("RGB")) for path in paths[start : start + CHUNK]])
         with torch.autocast(device, torch.bfloat16):
-            latents.append((vae.encode(pixels.to(device)).float().cpu() * LATENT_SCALE).half())
+            encoded = vae.encode(pixels.to(device, memory_format=torch.channels_last))
+        latents.append((encoded.float().cpu() * LATENT_SCALE).contiguous().half())
     return torch.cat(latents)
 
 
-def encode_corpus(
-    records: list[Record], pictures: Path, vae: TAESD, tokenize: Callable[[str], list[int]], device: str = "cpu"
-) -> list[Bucket]:
-    buckets = []
+def _encode_part(
+    records: list[Record], pictures: Path, vae: TAESD, tokenize: Callable[[str], list[int]], device: str
+) -> dict[str, torch.Tensor]:
+    part = {}
     for width in sorted({record["width"] for record in records}):
         chosen = [record for record in records if record["width"] == width]
-        latents = _encode(vae, [pictures / record["file"] for record in chosen], device)
-        buckets.append(Bucket(latents, torch.tensor([tokenize(record["caption"]) for record in chosen])))
-        print(f"latents: {len(chosen)} of width {width}, std {latents.float().std():.3f}", flush=True)
-    return buckets
+        part[f"latents_{width}"] = _encode(vae, [pictures / record["file"] for record in chosen], device)
+        part[f"ids_{width}"] = torch.tensor([tokenize(record["caption"]) for record in chosen])
+    return part
 
 
-def save_buckets(buckets: list[Bucket], path: Path) -> None:
-    partial = path.with_suffix(".part")
-    torch.save([{"latents": bucket.latents, "ids": bucket.ids} for bucket in buckets], partial)
-    partial.replace(path)
+def encode_corpus(
+    records: list[Record],
+    pictures: Path,
+    vae: TAESD,
+    tokenize: Callable[[str], list[int]],
+    folder: Path,
+    device: str = "cpu",
+) -> None:
+    """Write the parts that are missing; a last one that is not full is left out."""
+    for start in range(0, len(records) - PART + 1, PART):
+        path = folder / f"{start:06d}.pt"
+        if not path.is_file():
+            save_state(_encode_part(records[start : start + PART], pictures, vae, tokenize, device), path)
+            print(f"latents: {start + PART} of {len(records)}", flush=True)
 
 
-def load_buckets(path: Path) -> list[Bucket]:
-    return [Bucket(**stored) for stored in torch.load(path, weights_only=True)]
+def load_buckets(folder: Path) -> list[Bucket]:
+    """All parts there are, a bucket for each width."""
+    parts = [load_state(path) or {} for path in sorted(folder.glob("*.pt"))]
+    widths = sorted({name.removeprefix("ids_") for part in parts for name in part if name.startswith("ids_")})
+    return [
+        Bucket(*(torch.cat([part[f"{kind}_{width}"] for part in parts]) for kind in ("latents", "ids")))
+        for width in widths
+    ]

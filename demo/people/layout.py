@@ -8,6 +8,7 @@ where a step costs a quarter, has more blocks and all the attention.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import comfy.ops
 import torch
@@ -18,7 +19,7 @@ from demo.base import UNET, UNET_CONFIG, VAE, read_weights
 from demo.denoiser import initialise_unet
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "people.int8.xz"
-PEOPLE_UNET_CONFIG = {
+PEOPLE_UNET_CONFIG: dict[str, Any] = {
     **UNET_CONFIG,
     "num_res_blocks": [1, 2],
     "channel_mult": [1, 1],
@@ -74,7 +75,8 @@ def _pass_through(unet: UNetModel) -> None:
     for name, module in unet.named_modules():
         if name.endswith((".op", ".conv")) and isinstance(module, torch.nn.Conv2d):
             module.weight.zero_()
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
             if name.endswith(".op"):
                 module.weight[:, :, 1:, 1:] = same[:, :, None, None] / 4
             else:

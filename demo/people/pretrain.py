@@ -7,6 +7,7 @@ a work folder, training goes on from the committed weights, with a new optimizer
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from demo.people.autoencoder import (
 )
 from demo.people.corpus import build, prepare_renderer, read_records
 from demo.people.denoiser import Batches, DenoiserRecipe, Trainee, resume, train_denoiser
-from demo.people.latents import Bucket, encode_corpus, load_buckets, save_buckets
+from demo.people.latents import Bucket, encode_corpus, load_buckets
 from demo.people.layout import WEIGHTS, stored_unet, unet_from_first_base, whole_state
 from demo.people.samples import sample_grid
 from demo.people.stages import save_state
@@ -55,71 +56,59 @@ def corpora(work: Path) -> None:
         (work / name / "done").touch()
 
 
-def autoencoder(work: Path, recipe: AutoencoderRecipe, weights: Path, device: str) -> TAESD:
+def _train_autoencoder(work: Path, vae: TAESD, recipe: AutoencoderRecipe, name: str, device: str) -> TAESD:
+    """Train on, keep the result as the work folder's autoencoder, and forget latents that it would not give."""
+    pictures = []
+    for folder, limit in AUTOENCODER_PICTURES.items():
+        pictures += load_pictures(work / folder / "pictures", limit)
+    state_file = work / f"{name}.state"
+    train_autoencoder(vae, pictures, recipe, state_file, device)
+    if not recipe.decoder_only:
+        fit_scale(vae.cpu(), pictures[-64:])
+        shutil.rmtree(work / "latents", ignore_errors=True)
+    save_state(vae.state_dict(), work / "autoencoder.pt")
+    state_file.unlink()
+    held = load_pictures(work / "held" / "pictures", PSNR_PICTURES)
+    print(f"{name}: {psnr(vae.cpu(), held):.2f} dB on {len(held)} held-out pictures", flush=True)
+    return vae
+
+
+def autoencoder(work: Path, recipe: AutoencoderRecipe, refine: AutoencoderRecipe | None, device: str) -> TAESD:
+    """The work folder's, or else the committed one, or else the first base's trained on; refined if asked."""
     path = work / "autoencoder.pt"
-    vae = stored_autoencoder(weights if weights.is_file() else FIRST_WEIGHTS)
+    vae = stored_autoencoder(WEIGHTS if WEIGHTS.is_file() else FIRST_WEIGHTS)
     if path.is_file():
         vae.load_state_dict(torch.load(path, weights_only=True))
-        return vae.to(device).eval()
-    if weights.is_file():
-        # A denoiser has learnt this encoder's latents.
-        return vae.to(device).eval()
-    pictures = []
-    for name, limit in AUTOENCODER_PICTURES.items():
-        pictures += load_pictures(work / name / "pictures", limit)
-    held = load_pictures(work / "held" / "pictures", PSNR_PICTURES)
-    train_autoencoder(vae, pictures, recipe, work / "autoencoder.state", device)
-    fit_scale(vae.cpu(), pictures[-64:])
-    save_state(vae.state_dict(), path)
-    print(f"autoencoder: {psnr(vae, held):.2f} dB on {len(held)} held-out pictures", flush=True)
+    elif not WEIGHTS.is_file():
+        vae = _train_autoencoder(work, vae, recipe, "autoencoder", device)
+    if refine:
+        vae = _train_autoencoder(work, vae, refine, "refined", device)
     return vae.to(device).eval()
 
 
-def latents(work: Path, vae: TAESD, device: str) -> list[Bucket]:
-    path = work / "latents.pt"
-    if not path.is_file():
-        records = read_records(work / "train" / "scenes.jsonl")
-        save_buckets(encode_corpus(records, work / "train" / "pictures", vae, Tokenizer(), device), path)
-    return load_buckets(path)
+def latents(work: Path, vae: TAESD, scenes: int, device: str) -> list[Bucket]:
+    records = read_records(work / "train" / "scenes.jsonl")[:scenes]
+    encode_corpus(records, work / "train" / "pictures", vae, Tokenizer(), work / "latents", device)
+    return load_buckets(work / "latents")
 
 
 def denoiser(
-    work: Path, vae: TAESD, buckets: list[Bucket], recipe: DenoiserRecipe, weights: Path, minutes: float, device: str
+    work: Path, vae: TAESD, buckets: list[Bucket], recipe: DenoiserRecipe, minutes: float, device: str
 ) -> UNetModel:
+    """One sitting; at its end the fixed prompts are drawn into the work folder."""
     text = FastTextEncoder(text_encoder_state())
     state_file = work / "denoiser.state"
-    start = (lambda: stored_unet(weights)) if weights.is_file() else unet_from_first_base
-    trainee = resume(start, recipe, state_file, device)
+    trainee = resume(stored_unet if WEIGHTS.is_file() else unet_from_first_base, recipe, state_file, device)
     deadline = time.monotonic() + minutes * 60
 
     def until(trainee: Trainee) -> bool:
-        if recipe.fall_steps and trainee.step >= recipe.fall_from + recipe.fall_steps:
-            return True
-        return time.monotonic() > deadline
+        fallen = bool(recipe.fall_steps) and trainee.step >= recipe.fall_from + recipe.fall_steps
+        return fallen or time.monotonic() > deadline
 
     batches = Batches(buckets, text, Tokenizer()(""), recipe)
     average = train_denoiser(trainee, batches, recipe, state_file, until, device)
-    label = f"step {trainee.step}"
-    sample_grid(average, vae.cpu(), text, work / f"samples_{trainee.step:06d}.png", label)
+    sample_grid(average, vae.cpu(), text, work / f"samples_{trainee.step:06d}.png", f"step {trainee.step}")
     return average
-
-
-def run(
-    work: Path,
-    autoencoder_recipe: AutoencoderRecipe,
-    denoiser_recipe: DenoiserRecipe,
-    minutes: float,
-    output: Path | None,
-    device: str,
-) -> None:
-    work.mkdir(parents=True, exist_ok=True)
-    corpora(work)
-    vae = autoencoder(work, autoencoder_recipe, WEIGHTS, device)
-    buckets = latents(work, vae, device)
-    average = denoiser(work, vae, buckets, denoiser_recipe, WEIGHTS, minutes, device)
-    if output:
-        write_weights(whole_state(average.state_dict(), vae), output)
-        print(f"{output.name}: {output.stat().st_size / 1e6:.1f} MB", flush=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -130,12 +119,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fall-from", type=int, default=0, help="step at which the learning rate starts to fall")
     parser.add_argument("--fall-steps", type=int, default=0, help="steps until the rate is nothing; then it ends")
     parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe.steps)
+    parser.add_argument("--refine", type=int, default=0, help="train the autoencoder this many more steps first")
+    parser.add_argument("--decoder-only", action="store_true", help="refine the decoder, so that latents stay valid")
+    parser.add_argument("--scenes", type=int, default=CORPORA["train"][2], help="how many of the corpus to learn from")
     parser.add_argument("--output", type=Path, help="write the weights here at the end of the sitting")
     parser.add_argument("--threads", type=int, help="of the processor; torch decides if not given")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
+    options.work.mkdir(parents=True, exist_ok=True)
+    corpora(options.work)
+    refine = AutoencoderRecipe(steps=options.refine, decoder_only=options.decoder_only) if options.refine else None
+    recipe = AutoencoderRecipe(steps=options.autoencoder_steps)
+    vae = autoencoder(options.work, recipe, refine, options.device)
+    buckets = latents(options.work, vae, options.scenes, options.device)
     denoiser_recipe = DenoiserRecipe(batch=options.batch, fall_from=options.fall_from, fall_steps=options.fall_steps)
-    autoencoder_recipe = AutoencoderRecipe(steps=options.autoencoder_steps)
-    run(options.work, autoencoder_recipe, denoiser_recipe, options.minutes, options.output, options.device)
+    average = denoiser(options.work, vae, buckets, denoiser_recipe, options.minutes, options.device)
+    if options.output:
+        write_weights(whole_state(average.state_dict(), vae), options.output)
+        print(f"{options.output.name}: {options.output.stat().st_size / 1e6:.1f} MB", flush=True)

@@ -13,15 +13,16 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.sd1_clip import SDTokenizer
 from comfy.supported_models import SD15
 from comfy.taesd.taesd import TAESD
+from PIL import Image
 
 from demo.base import UNET, read_weights
 from demo.denoiser import initialise_unet
-from demo.people import autoencoder, denoiser
+from demo.people import autoencoder, denoiser, latents
 from demo.people.autoencoder import AutoencoderRecipe, crop_batch, psnr, train_autoencoder
 from demo.people.denoiser import Batches, DenoiserRecipe, min_snr_loss, resume, train_denoiser
-from demo.people.latents import Bucket
+from demo.people.latents import Bucket, encode_corpus, load_buckets
 from demo.people.layout import PEOPLE_UNET_CONFIG, inherited_state
-from demo.people.scenes import TRAINING, draw_scene
+from demo.people.scenes import TRAINING, Record, draw_scene
 from demo.people.stages import save_state
 from demo.text_encoder import FastTextEncoder
 
@@ -112,6 +113,36 @@ def test_decoder_only_keeps_the_latents(tmp_path: Path) -> None:
     kept = after.taesd_encoder.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in before.taesd_encoder.state_dict().items())
     assert not torch.equal(before.taesd_decoder[1].weight, after.taesd_decoder[1].weight)
+
+
+class Halver(TAESD):
+    """Latents that say which picture they are of."""
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :1, ::8, ::8].float()
+
+
+def test_latents_are_kept_in_parts_and_only_missing_ones_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "PART", 3)
+    records = []
+    for number in range(7):
+        width = 16 if number % 2 else 8
+        Image.new("RGB", (width, 8), (number * 10,) * 3).save(tmp_path / f"{number}.png")
+        records.append({"file": f"{number}.png", "width": width, "caption": str(number)})
+
+    def encode(wanted: list[Record]) -> dict[int, list[int]]:
+        encode_corpus(wanted, tmp_path, Halver(), lambda text: [int(text)] * 77, tmp_path / "latents")
+        return {bucket.latents.shape[-1]: bucket.ids[:, 0].tolist() for bucket in load_buckets(tmp_path / "latents")}
+
+    assert encode(records[:4]) == {1: [0, 2], 2: [1]}
+    written = (tmp_path / "latents" / "000000.pt").stat().st_mtime_ns
+    assert encode(records) == {1: [0, 2, 4], 2: [1, 3, 5]}
+    assert (tmp_path / "latents" / "000000.pt").stat().st_mtime_ns == written
+    for bucket in load_buckets(tmp_path / "latents"):
+        shade = ((bucket.latents[:, 0, 0, 0].float() / autoencoder.LATENT_SCALE + 1) * 127.5).round()
+        assert shade.tolist() == pytest.approx([number * 10 for number in bucket.ids[:, 0].tolist()], abs=1)
 
 
 class Features(FastTextEncoder):
