@@ -93,9 +93,15 @@ def latents(work: Path, vae: TAESD, scenes: int, device: str) -> list[Bucket]:
 
 
 def denoiser(
-    work: Path, vae: TAESD, buckets: list[Bucket], recipe: DenoiserRecipe, minutes: float, device: str
+    work: Path,
+    vae: TAESD,
+    buckets: list[Bucket],
+    recipe: DenoiserRecipe,
+    minutes: float,
+    samples: bool,
+    device: str,
 ) -> UNetModel:
-    """One sitting; at its end the fixed prompts are drawn into the work folder."""
+    """One sitting; at its end the fixed prompts are drawn into the work folder, if wanted."""
     text = FastTextEncoder(text_encoder_state())
     state_file = work / "denoiser.state"
     trainee = resume(stored_unet if WEIGHTS.is_file() else unet_from_first_base, recipe, state_file, device)
@@ -106,9 +112,10 @@ def denoiser(
         return fallen or time.monotonic() > deadline
 
     batches = Batches(buckets, text, Tokenizer()(""), recipe)
-    average = train_denoiser(trainee, batches, recipe, state_file, until, device)
-    sample_grid(average, vae.cpu(), text, work / f"samples_{trainee.step:06d}.png", f"step {trainee.step}")
-    return average
+    train_denoiser(trainee, batches, recipe, state_file, until, device)
+    if samples:
+        sample_grid(trainee.average, vae.cpu(), text, work / f"samples_{trainee.step:06d}.png", f"step {trainee.step}")
+    return trainee.average
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -122,6 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--refine", type=int, default=0, help="train the autoencoder this many more steps first")
     parser.add_argument("--decoder-only", action="store_true", help="refine the decoder, so that latents stay valid")
     parser.add_argument("--scenes", type=int, default=CORPORA["train"][2], help="how many of the corpus to learn from")
+    parser.add_argument("--no-samples", action="store_true", help="do not draw the fixed prompts at the end")
     parser.add_argument("--output", type=Path, help="write the weights here at the end of the sitting")
     parser.add_argument("--threads", type=int, help="of the processor; torch decides if not given")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -135,7 +143,9 @@ def main(arguments: list[str] | None = None) -> None:
     vae = autoencoder(options.work, recipe, refine, options.device)
     buckets = latents(options.work, vae, options.scenes, options.device)
     denoiser_recipe = DenoiserRecipe(batch=options.batch, fall_from=options.fall_from, fall_steps=options.fall_steps)
-    average = denoiser(options.work, vae, buckets, denoiser_recipe, options.minutes, options.device)
+    average = denoiser(
+        options.work, vae, buckets, denoiser_recipe, options.minutes, not options.no_samples, options.device
+    )
     if options.output:
         write_weights(whole_state(average.state_dict(), vae), options.output)
         print(f"{options.output.name}: {options.output.stat().st_size / 1e6:.1f} MB", flush=True)
