@@ -22,6 +22,7 @@ from demo.people.genes import (
     is_held_out,
     make_person,
 )
+from demo.people.portraits import portraits, unseen_identities
 from demo.people.scenes import GROUNDS, HEIGHT, POOLS, TRAINING, UNSEEN_PEOPLE, UNSEEN_STYLES, Record, draw_scene
 
 ALL_STYLES = pytest.mark.parametrize("style", styles.STYLES.values(), ids=list(styles.STYLES))
@@ -191,3 +192,22 @@ def test_the_renderers_packages_have_exact_versions() -> None:
     drawn = {f"@dicebear/{name}" for name in styles.STYLES} | {f"@iconify-json/{name}" for name in objects.ICON_SETS}
     assert drawn <= set(package["dependencies"])
     assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in package["dependencies"].values())
+
+
+def test_unseen_identities_are_held_out_and_unlike_each_other() -> None:
+    people = unseen_identities(24, seed=0)
+    assert [style.package for style, _ in people[:6]] == [style.package for style in styles.TRAINED]
+    assert all(is_held_out(style, identity) for style, identity in people)
+    keys = {(style.package, identity["hair"], identity["hair_colour"], identity["skin"]) for style, identity in people}
+    assert len(keys) == 24
+    assert people == unseen_identities(24, seed=0)
+
+
+def test_portraits_of_a_person_keep_the_identity_and_vary_the_rest() -> None:
+    for style, identity in unseen_identities(6, seed=0):
+        scenes = portraits(style, identity, 10, seed=1)
+        genes = [scene.parts[0]["genes"] for scene in scenes]
+        for gene in identity:
+            assert len({drawn.get(gene) for drawn in genes}) == 1
+        assert len({json.dumps([drawn.get(gene) for gene in style.varying]) for drawn in genes}) > 2
+        assert len({scene.ground for scene in scenes}) == len(GROUNDS)
