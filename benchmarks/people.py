@@ -15,7 +15,7 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True
 
-from demo.people.pretrain import main  # noqa: E402
+from demo.people.recipe.pretrain import main  # noqa: E402
 
 if __name__ == "__main__":
     main(arguments)

@@ -17,13 +17,13 @@ from PIL import Image
 
 from demo.base import UNET, read_weights
 from demo.denoiser import initialise_unet
-from demo.people import autoencoder, denoiser, latents
-from demo.people.autoencoder import AutoencoderRecipe, crop_batch, psnr, train_autoencoder
-from demo.people.denoiser import Batches, DenoiserRecipe, min_snr_loss, resume, train_denoiser
-from demo.people.latents import Bucket, encode_corpus, load_buckets
-from demo.people.layout import PEOPLE_UNET_CONFIG, inherited_state
+from demo.people.recipe import autoencoder, denoiser, latents
+from demo.people.recipe.autoencoder import AutoencoderRecipe, crop_batch, psnr, train_autoencoder
+from demo.people.recipe.denoiser import Batches, DenoiserRecipe, min_snr_loss, resume, train_denoiser
+from demo.people.recipe.latents import Bucket, encode_corpus, load_buckets
+from demo.people.recipe.layout import PEOPLE_UNET_CONFIG, inherited_state
+from demo.people.recipe.stages import save_state
 from demo.people.scenes import TRAINING, Record, draw_scene
-from demo.people.stages import save_state
 from demo.text_encoder import FastTextEncoder
 
 

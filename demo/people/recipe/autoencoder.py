@@ -14,7 +14,7 @@ from PIL import Image
 
 from demo.autoencoder import learning_rate, reconstruction_loss
 from demo.base import VAE, WEIGHTS, read_weights
-from demo.people.stages import Clock, load_state, save_state
+from demo.people.recipe.stages import Clock, load_state, save_state
 
 LATENT_SCALE = 0.18215  # ComfyUI multiplies SD1.5 latents by this before the UNet sees them.
 

@@ -14,9 +14,9 @@ import torch
 from comfy.taesd.taesd import TAESD
 from PIL import Image
 
-from demo.people.autoencoder import LATENT_SCALE, to_model
+from demo.people.recipe.autoencoder import LATENT_SCALE, to_model
+from demo.people.recipe.stages import load_state, save_state
 from demo.people.scenes import Record
-from demo.people.stages import load_state, save_state
 
 PART, CHUNK = 400, 16
 

@@ -18,7 +18,7 @@ from comfy.taesd.taesd import TAESD
 from demo.base import UNET, UNET_CONFIG, VAE, read_weights
 from demo.denoiser import initialise_unet
 
-WEIGHTS = Path(__file__).parents[1] / "weights" / "people.int8.xz"
+WEIGHTS = Path(__file__).parents[2] / "weights" / "people.int8.xz"
 PEOPLE_UNET_CONFIG: dict[str, Any] = {
     **UNET_CONFIG,
     "num_res_blocks": [1, 2],

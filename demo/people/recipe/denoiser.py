@@ -13,8 +13,8 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
 from demo.denoiser import alphas_cumprod
-from demo.people.latents import Bucket
-from demo.people.stages import Clock, load_state, save_state
+from demo.people.recipe.latents import Bucket
+from demo.people.recipe.stages import Clock, load_state, save_state
 from demo.text_encoder import FastTextEncoder
 
 

@@ -17,7 +17,8 @@ from comfy.taesd.taesd import TAESD
 
 from demo.base import WEIGHTS as FIRST_WEIGHTS
 from demo.base import write_weights
-from demo.people.autoencoder import (
+from demo.people.corpus import build, prepare_renderer, read_records
+from demo.people.recipe.autoencoder import (
     AutoencoderRecipe,
     fit_scale,
     load_pictures,
@@ -25,12 +26,11 @@ from demo.people.autoencoder import (
     stored_autoencoder,
     train_autoencoder,
 )
-from demo.people.corpus import build, prepare_renderer, read_records
-from demo.people.denoiser import Batches, DenoiserRecipe, Trainee, resume, train_denoiser
-from demo.people.latents import Bucket, encode_corpus, load_buckets
-from demo.people.layout import WEIGHTS, stored_unet, unet_from_first_base, whole_state
-from demo.people.samples import sample_grid
-from demo.people.stages import save_state
+from demo.people.recipe.denoiser import Batches, DenoiserRecipe, Trainee, resume, train_denoiser
+from demo.people.recipe.latents import Bucket, encode_corpus, load_buckets
+from demo.people.recipe.layout import WEIGHTS, stored_unet, unet_from_first_base, whole_state
+from demo.people.recipe.samples import sample_grid
+from demo.people.recipe.stages import save_state
 from demo.pretrain import Tokenizer
 from demo.text_encoder import FastTextEncoder, text_encoder_state
 

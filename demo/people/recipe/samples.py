@@ -11,7 +11,7 @@ from comfy.taesd.taesd import TAESD
 from PIL import Image, ImageDraw
 
 from demo.denoiser import alphas_cumprod
-from demo.people.autoencoder import LATENT_SCALE
+from demo.people.recipe.autoencoder import LATENT_SCALE
 from demo.pretrain import Tokenizer
 from demo.text_encoder import FastTextEncoder
 
