@@ -41,8 +41,8 @@ class SceneBank:
     ids: torch.Tensor
 
 
-def build_unet() -> UNetModel:
-    unet = UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+def initialise_unet(unet: UNetModel) -> None:
+    """PyTorch's own initialisation, which ComfyUI's operations skip; every block begins as doing nothing."""
     for name, module in unet.named_modules():
         for kind in (torch.nn.Linear, torch.nn.Conv2d):
             # Called on the class: ComfyUI's operations make the method do nothing.
@@ -54,6 +54,11 @@ def build_unet() -> UNetModel:
         if name.endswith((".out_layers.3", ".proj_out", "out.2")):
             module.weight.data.zero_()
             module.bias.data.zero_()
+
+
+def build_unet() -> UNetModel:
+    unet = UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    initialise_unet(unet)
     return unet
 
 

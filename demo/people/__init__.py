@@ -1,0 +1,1 @@
+"""People drawn from genes: the corpus that a base which can draw faces learns from."""
