@@ -1,9 +1,15 @@
-"""Trains the demo's base model from nothing, by its own recipe; last line: one JSON object of seconds and size."""
+"""Trains a base of the demo by its own recipe: `python run.py bench pretrain [people]`; last line: one JSON object.
+
+Without a word, today's base, from nothing; with `people`, one sitting at the base that draws people.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+
+RECIPES = {"emoji": "demo.pretrain", "people": "demo.people.recipe.pretrain"}
 
 sys.path.insert(0, os.environ["BLOCKLORA_COMFYUI"])
 arguments, sys.argv = sys.argv[1:], sys.argv[:1]
@@ -15,7 +21,6 @@ from comfy.cli_args import args  # noqa: E402
 args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True
 
-from demo.pretrain import main  # noqa: E402
-
 if __name__ == "__main__":
-    main(arguments)
+    name = arguments.pop(0) if arguments and arguments[0] in RECIPES else "emoji"
+    importlib.import_module(RECIPES[name]).main(arguments)
