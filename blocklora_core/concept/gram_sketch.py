@@ -19,11 +19,12 @@ class GramAccumulator:
     algorithm 3.)
     """
 
-    def __init__(self, size: int, device: torch.device | str | None = None) -> None:
+    def __init__(self, size: int, device: torch.device | str | None = None, pairs: int = EIGENPAIRS) -> None:
+        """pairs: how many eigenpairs will be asked for at most; more of them take a wider sketch."""
+        columns = COLUMNS * max(pairs, EIGENPAIRS) // EIGENPAIRS
         self.rows = 0
-        self.omega = _omega(size, device) if size > 2 * COLUMNS else None
-        columns = size if self.omega is None else COLUMNS
-        self.total = torch.zeros(size, columns, dtype=torch.float32, device=device)
+        self.omega = _omega(size, columns, device) if size > 2 * columns else None
+        self.total = torch.zeros(size, size if self.omega is None else columns, dtype=torch.float32, device=device)
         self.diagonal = torch.zeros(size, dtype=torch.float32, device=device)
 
     def add(self, x: Tensor) -> None:
@@ -42,7 +43,7 @@ class GramAccumulator:
         return self.total / self.rows
 
     def gram(self, k: int = EIGENPAIRS) -> Gram:
-        """The mean Gram's leading `k` eigenpairs, at most EIGENPAIRS, and the diagonal of the rest.
+        """The mean Gram's leading `k` eigenpairs, at most `pairs`, and the diagonal of the rest.
 
         ValueError for input that is not finite.
         """
@@ -55,8 +56,8 @@ class GramAccumulator:
         return Gram.of_pairs(values, vectors, _exact(self.diagonal) / self.rows)
 
 
-def _omega(size: int, device: torch.device | str | None) -> Tensor:
-    return torch.randn(size, COLUMNS, generator=torch.Generator().manual_seed(size)).to(device or "cpu")
+def _omega(size: int, columns: int, device: torch.device | str | None) -> Tensor:
+    return torch.randn(size, columns, generator=torch.Generator().manual_seed(size)).to(device or "cpu")
 
 
 def _exact(tensor: Tensor) -> Tensor:

@@ -23,19 +23,19 @@ class InputRecorder:
     and v of all blocks that read the prompt.
     """
 
-    def __init__(self, layers: Mapping[str, AdaptedLayer]):
-        self.layers = layers
+    def __init__(self, layers: Mapping[str, AdaptedLayer], eigenpairs: int = EIGENPAIRS):
+        self.layers, self.eigenpairs = layers, eigenpairs
         self.input_of: dict[str, str] = {}
         self.totals: dict[str, GramAccumulator] = {}
         # Input that is still alive -> (how often it was written to, its id).
         self._seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
-    def grams(self, eigenpairs: int = EIGENPAIRS) -> Grams:
+    def grams(self) -> Grams:
         """What was seen, once; each sketch goes as its Gram comes."""
         made = {}
         for key in sorted(self.totals):
             total = self.totals.pop(key)
-            made[key] = patiently(partial(total.gram, eigenpairs), 1e3 * total.total.numel())
+            made[key] = patiently(partial(total.gram, self.eigenpairs), 1e3 * total.total.numel())
         return Grams(made, dict(self.input_of))
 
     @contextmanager
@@ -53,7 +53,7 @@ class InputRecorder:
             key = self.input_of.setdefault(name, name)
             self._seen[x] = (x._version, key)
             if key not in self.totals:
-                self.totals[key] = GramAccumulator(x.shape[-1], x.device)
+                self.totals[key] = GramAccumulator(x.shape[-1], x.device, self.eigenpairs)
             self.totals[key].add(x)
 
         return record
@@ -75,9 +75,9 @@ def collect_grams(
     latent_shape: (C, H, W). on_step: called after each step; what it raises is passed on. eigenpairs: kept of
     each Gram. Not under inference mode.
     """
-    recorder = InputRecorder(layers)
+    recorder = InputRecorder(layers, eigenpairs)
     with recorder.attached():
         conditioning = encode()
         noise = torch.randn((len(conditioning), *latent_shape), generator=generator).to(port.device)
         euler(port, noise, conditioning, steps, on_step=on_step)
-    return recorder.grams(eigenpairs)
+    return recorder.grams()

@@ -46,7 +46,7 @@ class BlockLoRACollectGrams(io.ComfyNode):
                     tooltip="Of the noise. The same seed gives the same Grams.",
                 ),
                 advanced(
-                    io.Int, "eigenpairs", default=EIGENPAIRS, min=1, max=EIGENPAIRS, optional=True,
+                    io.Int, "eigenpairs", default=EIGENPAIRS, min=1, max=1024, optional=True,
                     tooltip="How much of each fingerprint is kept: more is more exact and a larger file. The help page has figures.",
                 ),
                 advanced(

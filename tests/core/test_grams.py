@@ -193,3 +193,10 @@ def test_a_sketch_of_numbers_that_are_not_finite_is_refused() -> None:
     accumulator.add(torch.full((2, 900), torch.inf))
     with pytest.raises(ValueError, match="Did the training diverge"):
         accumulator.gram()
+
+
+def test_all_pairs_asked_for_are_the_whole_gram() -> None:
+    x = torch.randn(40, 900, generator=torch.Generator().manual_seed(0))
+    accumulator = GramAccumulator(900, pairs=900)
+    accumulator.add(x)
+    torch.testing.assert_close(accumulator.gram(900).dense(), (x.T @ x / 40).double(), rtol=1e-4, atol=1e-4)

@@ -52,8 +52,6 @@ class CollectJob:
         for name in ("pictures", "steps", "size", "eigenpairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Collect Grams: expected {name} of at least 1, got {getattr(self, name)}.")
-        if self.eigenpairs > EIGENPAIRS:
-            raise ValueError(f"Collect Grams: expected at most {EIGENPAIRS} eigenpairs, got {self.eigenpairs}.")
 
     def prompts_of(self, lora: BlockLoRA) -> list[str]:
         """One prompt for each picture."""
