@@ -115,15 +115,14 @@ def is_owned(path: Path, owned: Owned) -> bool:
 
 
 def owned_by(lora: BlockLoRA) -> Owned:
-    """Accepts files of this very concept: its name, base, scheme and slot."""
+    """Accepts files of this concept: its name and base. Trained again in another slot it is the same concept."""
 
     def owned(metadata: Mapping[str, str]) -> bool:
         try:
             record = read_record(metadata)
         except ValueError:
             return False
-        identity = (lora.concept.name, lora.base, lora.scheme, lora.slot)
-        return record is not None and (record.concept.name, record.base, record.scheme, record.slot) == identity
+        return record is not None and (record.concept.name, record.base) == (lora.concept.name, lora.base)
 
     return owned
 
@@ -131,7 +130,7 @@ def owned_by(lora: BlockLoRA) -> Owned:
 def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[Path]]:
     """Save each concept to `prefix` + its name; returns the stack with its sources, and the files written.
 
-    overwrite: in place of an older file of the very same concept, and of no other.
+    overwrite: in place of an older file of the same concept, and of no other.
     """
     saved, paths = [], []
     for lora in stack:

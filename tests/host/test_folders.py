@@ -60,15 +60,17 @@ def test_overwrite_replaces(node: dict[str, Any], loras: Path, make: Make) -> No
     assert load(loras / "ada.safetensors").slot == 1
 
 
+@pytest.mark.parametrize("broken", [("fsync",), ("replace", "link")])
 def test_a_failed_save_leaves_the_old_file_and_no_other(
-    node: dict[str, Any], loras: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+    node: dict[str, Any], loras: Path, make: Make, monkeypatch: pytest.MonkeyPatch, broken: tuple[str, ...]
 ) -> None:
     node["BlockLoRASave"].execute((make(),), "", "overwrite")
 
     def fail(*_arguments: Any, **_more: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(os, "replace", fail)
+    for step in broken:
+        monkeypatch.setattr(os, step, fail)
     for name, slot in (("<ada>", 1), ("<bob>", 2)):
         with pytest.raises(OSError, match="disk full"):
             node["BlockLoRASave"].execute((make(name, slot),), "", "overwrite")
