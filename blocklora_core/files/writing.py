@@ -53,7 +53,11 @@ def _claimed(path: Path, temporary: Path) -> bool:
         path.touch(exist_ok=False)
     except FileExistsError:
         return False
-    temporary.replace(path)
+    try:
+        temporary.replace(path)
+    except OSError:
+        path.unlink()
+        raise
     return True
 
 
@@ -70,8 +74,8 @@ def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         raise WriteError(
-            f"{path}: expected to write {len(data)} bytes, got: {error.strerror or error}. Make room on the disk, see to its "
-            "permissions, or choose another name."
+            f"{path}: expected to write {len(data)} bytes, got: {error.strerror or error}. Make room on the disk, see to "
+            "its permissions, or choose another name."
         ) from error
     finally:
         with suppress(OSError):
