@@ -74,8 +74,8 @@ def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         raise WriteError(
-            f"{path}: expected to write {len(data)} bytes, got: {error.strerror or error}. Make room on the disk, see to "
-            "its permissions, or choose another name."
+            f"{path}: expected to write {len(data)} bytes, got: {error.strerror or error}. Make room on the disk, "
+            "see to its permissions, or choose another name."
         ) from error
     finally:
         with suppress(OSError):
