@@ -32,8 +32,8 @@ KEPT_RESULTS = 16
 
 
 def attempt(what: str, action: Callable[[], object]) -> str:
-    """Save something beside the training, which goes on, or ends as it does, when that fails; says what the disk did not
-    take."""
+    """Save something beside the training, which goes on, or ends as it does, when that fails; says what the disk
+    did not take."""
     try:
         action()
     except Exception as error:  # noqa: BLE001  (of whatever kind: the training itself must not be lost by it)
