@@ -45,6 +45,11 @@ EVERYTHING = {
 pytestmark = pytest.mark.usefixtures("folders")
 
 
+@pytest.fixture(autouse=True)
+def _nothing_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "_unwritten", {})
+
+
 def train(base: Base, resume: bool = True, again: bool = False, pictures_: Any = None, **changes: Any) -> TrainResult:
     job = TrainJob(
         Concept("<ada>", "person"), pictures_ or pictures(), ("a person, red, blue",),
