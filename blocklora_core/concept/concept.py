@@ -57,7 +57,7 @@ def _check(what: str, text: str, refused: frozenset[str]) -> None:
     bad = sorted({c for c in text if c in refused or not c.isprintable()})
     if bad:
         raise ValueError(
-            f"{what}: expected {'one word' if ' ' in refused else 'plain words'} without any of "
+            f"{what}: expected {'one word without spaces or' if ' ' in refused else 'plain words without'} any of "
             f"{' '.join(sorted(refused - {' '}))}, got {text!r}. Remove {' '.join(map(repr, bad))}."
         )
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..cancel import patiently
 
-EIGENPAIRS = 96
+EIGENPAIRS = 48
 
 # Eigenvectors have entries within [-1, 1], where float16 is safe; whatever has a scale stays float32.
 SCALES = torch.float32

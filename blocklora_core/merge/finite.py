@@ -35,17 +35,17 @@ def check_result(members: Stack, given: Stack) -> None:
             _check(labels.get(lora.concept.name, everybody), name, layer, 1.0)
 
 
-def largest(layer: Layer, factor: float = 1.0) -> float:
-    """The largest change of a weight's number, in float64; NaN or infinite where it is no number."""
+def stays_within(limit: float, layer: Layer, factor: float = 1.0) -> bool:
+    """Whether no change of a weight's number is larger than `limit`, in float64; not so where one is no number."""
     if not layer.rows:
-        return 0.0
-    bound = abs(layer.scale * factor) * layer.rank * _largest(layer.up) * _largest(layer.down)
-    if bound < 1.0:
-        return bound
+        return True
+    # No product is needed where even the largest factors together stay within.
+    if abs(layer.scale * factor) * layer.rank * _largest(layer.up) * _largest(layer.down) <= limit:
+        return True
     up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
     # A few rows at a time: the whole change is as large as the weight.
     rows = max(1, 2**22 // down.shape[1])
-    return abs(layer.scale * factor) * max(_largest(part @ down) for part in up.split(rows))
+    return all(abs(layer.scale * factor) * _largest(part @ down) <= limit for part in up.split(rows))
 
 
 def _largest(values: Tensor) -> float:
@@ -59,7 +59,7 @@ def _check(label: str, name: str, layer: Layer, strength: float) -> None:
 
 def _fits(layer: Layer, strength: float) -> bool:
     factor = layer.scale * strength
-    return math.isfinite(factor) and largest(layer, strength) <= FLOAT32
+    return math.isfinite(factor) and stays_within(FLOAT32, layer, strength)
 
 
 def _error(label: str, name: str) -> ValueError:
@@ -73,7 +73,7 @@ def check_weights(stack: Iterable[BlockLoRA], limits: dict[str, float]) -> None:
     """ValueError, which names the concept, where a change is larger than the model's numbers (weight -> largest)."""
     for lora in stack:
         for name, layer in lora.layers.items():
-            if name in limits and largest(layer) > limits[name]:
+            if name in limits and not stays_within(limits[name], layer):
                 raise ValueError(
                     f"{lora.label}: expected a change of {name} of at most {limits[name]:g}, as its dtype holds, got "
                     "more. Lower its strength; where that is ordinary, its training diverged."

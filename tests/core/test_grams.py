@@ -165,13 +165,13 @@ def test_a_sketch_is_better_than_half_its_pairs_of_the_whole_gram() -> None:
     n, random = 1024, torch.Generator().manual_seed(0)
     mix = torch.randn(n, n, generator=random) * (torch.arange(1, n + 1) ** -1.2)
     x = torch.randn(3000, n, generator=random) @ mix.T
-    accumulator = GramAccumulator(n)
+    accumulator = GramAccumulator(n, pairs=96)
     for part in x.split(500):
         accumulator.add(part)
     held = sum(value.numel() for value in vars(accumulator).values() if torch.is_tensor(value))
     assert held <= n * (2 * 160 + 1), "no square of the width"
     full = (x.T @ x / len(x)).double()
-    found = accumulator.gram()
+    found = accumulator.gram(96)
     assert found.vectors.shape == (n, 96) and found.trace == pytest.approx(float(full.trace()), rel=1e-3)
     torch.testing.assert_close(found.dense().diagonal(), full.diagonal(), rtol=1e-3, atol=1e-3 * float(full.max()))
     errors = [float(torch.linalg.matrix_norm(gram.dense() - full)) for gram in (found, Gram.compress(full, 48))]

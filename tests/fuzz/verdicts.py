@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from blocklora_core.concept.concept import BlockLoRA
 from blocklora_core.files.io import FileError, load
 from blocklora_core.merge import merge
-from blocklora_core.merge.finite import FLOAT32, largest
+from blocklora_core.merge.finite import FLOAT32, stays_within
 from tests.core.samples import Recipe
 
 SECONDS, GIGABYTE = 10.0, 1_000_000  # ru_maxrss counts kilobytes
@@ -50,9 +50,10 @@ def _merged(file: Path, lora: BlockLoRA) -> tuple[str, str]:
         return "refused", ""
     except BaseException as error:  # noqa: BLE001
         return "foreign", f"merge: {type(error).__name__}: {error}"[:300]
-    sizes = [largest(layer) for merged in found for member in merged.members for layer in member.layers.values()]
-    if not all(size <= FLOAT32 for size in sizes):
-        return "nonfinite", f"{max(sizes)}"
+    layers = [item for merged in found for member in merged.members for item in member.layers.items()]
+    beyond = [name for name, layer in layers if not stays_within(FLOAT32, layer)]
+    if beyond:
+        return "nonfinite", beyond[0]
     return "right", ""
 
 

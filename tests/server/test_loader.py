@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 
@@ -59,10 +62,17 @@ def graph(files: str, **inputs: object) -> Graph:
     }
 
 
-def test_five_plain_files_of_three_dialects_collect_once(comfyui: ComfyUI) -> None:
+@pytest.fixture
+def folder(comfyui: ComfyUI) -> Iterator[Path]:
+    """Of files that no other test finds."""
+    yield comfyui.loras / "web"
+    shutil.rmtree(comfyui.loras / "web")
+
+
+def test_five_plain_files_of_three_dialects_collect_once(comfyui: ComfyUI, folder: Path) -> None:
     for seed in range(5):
         phrase = {"modelspec.trigger_phrase": "ohwx man"} if seed == 3 else None
-        write(comfyui.loras / "web" / f"web{seed}.safetensors", seed, phrase)
+        write(folder / f"web{seed}.safetensors", seed, phrase)
     files = (
         "# mine\nweb/web0.safetensors\nweb1 | 0.9\n web2|1|on|zwx\nweb3 | 1.0 | on\nweb4 | 1 | off\nweb/web4 | 0.5\n"
     )
