@@ -28,7 +28,7 @@ The last line is one JSON object:
     multi_loader_seconds   the stock node with many rows on MODEL alone, files of fifteen concepts read, then one load;
                            null where ComfyUI has no such node, and multi_loader says so
     peft                   add_weighted_adapter on fifteen LoRAs of the 128 Linears, against our merge() alone (see
-                           _merge_peft.py); null without peft
+                           sides/merge_peft.py); null without peft
 """
 
 from __future__ import annotations
