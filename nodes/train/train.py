@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import BlockLoRA, Concept
 from ...blocklora_core.concept.rows import MOST_SLOTS
@@ -15,7 +15,7 @@ from ...blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult,
 from ...blocklora_core.reports.curves import loss_curve
 from ...blocklora_core.training import ADAPTERS, TOKENS, TrainConfig, TrainSettings
 from ...blocklora_core.training.regularisers.erasure import Erasure
-from ..schema import SettingsType, StackType, advanced, schema
+from ..schema import SettingsType, StackType, advanced, schema, shown
 
 DEFAULTS = TrainConfig()
 
@@ -197,7 +197,9 @@ class BlockLoRATrain(io.ComfyNode):
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)
         curve = loss_curve(result.losses, config.steps, job.concept.name, result.samples)
-        return io.NodeOutput((result.lora,), report, to_image(curve), ui=ui.PreviewText(report))
+        return io.NodeOutput(
+            (result.lora,), report, to_image(curve), ui=shown(report, (result.lora,), filter(None, [result.note]))
+        )
 
 
 NODES = [BlockLoRATrain]

@@ -100,7 +100,7 @@ export function isNodes2() {
  *
  * @param {any} object
  * @param {string} method
- * @param {(...values: any[]) => void} then
+ * @param {(this: any, ...values: any[]) => void} then
  */
 export function after(object, method, then) {
   const before = object[method];
