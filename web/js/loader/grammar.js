@@ -141,8 +141,17 @@ export const written = (number) => String(Number(number.toFixed(4)));
 export function format(entry, comment = "") {
   const clip = entry.clip === null ? "" : ` / ${written(entry.clip)}`;
   const parts = [entry.file, written(entry.strength) + clip, entry.on ? "on" : "off"];
-  const words = entry.words.split(ENDS).join(" ").replaceAll("|", ",").replaceAll(COMMENT, " ");
-  return [...parts, ...(strip(words) ? [strip(words)] : [])].join(" | ") + comment;
+  const words = oneLine(entry.words);
+  return [...parts, ...(words ? [words] : [])].join(" | ") + comment;
+}
+
+/**
+ * Words as a line can hold them.
+ * @param {string} words
+ */
+function oneLine(words) {
+  const plain = words.replaceAll("|", ",").split(/\s/);
+  return plain.filter((word) => word && word !== "#").join(" ");
 }
 
 /**

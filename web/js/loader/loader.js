@@ -1,7 +1,9 @@
 /** BlockLoRA Loader: its list of files as rows. The text of the input `files` stays the truth; rows only edit it. */
 
-import { app } from "/scripts/app.js";
+import { app } from "../shared/host.js";
 import { addPanel, after, el, fill, isLinked, standIn, useStyles } from "../shared/dom.js";
+import { takeDrops } from "../shared/drops.js";
+import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
 import { changed, moved, parseLine, parseList, textOf, withAdded, without } from "./grammar.js";
 import { openPicker } from "./picker.js";
@@ -10,7 +12,7 @@ import { openSets } from "./sets.js";
 
 /**
  * @typedef {import("./grammar.js").Line} Line
- * @typedef {import("@comfyorg/comfyui-frontend-types").LGraphNode} LGraphNode
+ * @typedef {import("../shared/host.js").LGraphNode} LGraphNode
  */
 
 const CHECK_AFTER = 150;
@@ -35,7 +37,7 @@ class LoaderList {
     addPanel(node, "list", this.root, { minWidth: 400 });
     after(node, "onConnectionsChange", () => this.render());
     after(node, "onRemoved", onFiles(() => this.render()));
-    takeDrops(node, this.root, (files) => this.dropped(files));
+    takeDrops(node, this.root, (dropped) => this.dropped(dropped.map(({ file }) => file)));
     this.read();
     readFiles();
   }
@@ -178,37 +180,12 @@ class LoaderList {
   }
 
   /**
-   * Moves a row with the pointer: a line shows where it would go.
-   *
    * @param {PointerEvent} event
    * @param {number} at
    */
   drag(event, at) {
-    if (event.button !== 0) return;
-    const grip = /** @type {HTMLElement} */ (event.currentTarget);
     const items = [...this.body.querySelectorAll("li.bl-item")];
-    const from = this.places().indexOf(at);
-    let to = from;
-    grip.setPointerCapture(event.pointerId);
-    const move = (/** @type {PointerEvent} */ now) => {
-      const above = items.filter((item) => middle(item) < now.clientY).length;
-      to = above > from ? above - 1 : above;
-      items.forEach((item, place) => {
-        item.classList.toggle("bl-moving", place === from);
-        item.classList.toggle("bl-before", place === to && to < from);
-        item.classList.toggle("bl-after", place === to && to > from);
-      });
-    };
-    const end = (/** @type {PointerEvent} */ now) => {
-      grip.removeEventListener("pointermove", move);
-      grip.removeEventListener("pointerup", end);
-      grip.removeEventListener("pointercancel", end);
-      if (now.type === "pointerup" && to !== from) this.move(at, to);
-      else this.render();
-    };
-    grip.addEventListener("pointermove", move);
-    grip.addEventListener("pointerup", end);
-    grip.addEventListener("pointercancel", end);
+    dragRow(event, items, this.places().indexOf(at), (place) => this.move(at, place));
   }
 
   /** @param {number} [at] the line whose file is to be another */
@@ -278,41 +255,6 @@ class LoaderList {
     const control = within?.querySelector(`[data-part="${focus.part}"]`) ?? within?.querySelector("[data-part]");
     if (control instanceof HTMLElement && control !== document.activeElement) control.focus({ preventScroll: true });
   }
-}
-
-/** @param {Element} item */
-function middle(item) {
-  const box = item.getBoundingClientRect();
-  return (box.top + box.bottom) / 2;
-}
-
-/**
- * Files dropped on the node, in both rendering modes.
- *
- * @param {LGraphNode} node
- * @param {HTMLElement} element
- * @param {(files: File[]) => void} take
- */
-function takeDrops(node, element, take) {
-  const filesOf = (/** @type {DragEvent} */ event) => [...(event.dataTransfer?.files ?? [])];
-  const holds = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
-  element.addEventListener("dragover", (event) => {
-    if (!holds(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
-  });
-  element.addEventListener("drop", (event) => {
-    if (!holds(event)) return;
-    event.preventDefault();
-    event.stopPropagation();
-    take(filesOf(event));
-  });
-  node.onDragOver = holds;
-  node.onDragDrop = (event) => {
-    const files = filesOf(event);
-    if (files.length) take(files);
-    return Boolean(files.length);
-  };
 }
 
 app.registerExtension({

@@ -1,6 +1,6 @@
 /** Lists that the user keeps, in the user's folder through the host's own userdata. Importing it does nothing. */
 
-import { api } from "/scripts/api.js";
+import { api } from "../shared/host.js";
 import { openDialog } from "../shared/dialog.js";
 import { el, fill } from "../shared/dom.js";
 
