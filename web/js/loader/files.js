@@ -1,7 +1,7 @@
 /** What the server knows of LoRA files: kept for all nodes of a page. Importing it does nothing. */
 
-import { api } from "../shared/host.js";
 import { ask, send } from "../shared/events.js";
+import { api } from "../shared/host.js";
 
 /**
  * @typedef {object} LoraFile

@@ -10,7 +10,9 @@ export const MOST = 10;
  * raw: the line as written; end: what ends it. entry: null for comments, empty lines and those with a problem.
  */
 
-const ENDS = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
+// Those that Python's splitlines and strip know.
+const END = "\\n\\r\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029";
+const ENDS = new RegExp(`\\r\\n|[${END}]`);
 const SPACE = "[\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000]";
 const AROUND = new RegExp(`^${SPACE}+|${SPACE}+$`, "g");
 const NUMBER = /^[+-]?(?:[0-9]+[.,]?[0-9]*(?:e[+-]?[0-9]+)?|[.,][0-9]+(?:e[+-]?[0-9]+)?|nan|inf(?:inity)?)$/i;
@@ -76,7 +78,9 @@ function entryOf(body) {
   if (fields.length > 3) throw new Error("expected at most file | strength | on or off | words, got more parts.");
   /** @type {Entry} */
   const entry = { file, strength: 1, clip: null, on: true, words: "" };
-  fields.forEach((field, place) => field && take(entry, place, field));
+  for (const [place, field] of fields.entries()) {
+    if (field) take(entry, place, field);
+  }
   return entry;
 }
 
@@ -202,6 +206,8 @@ export function moved(lines, index, to) {
   const order = places.map((at) => lines[at]);
   order.splice(places.indexOf(to), 0, ...order.splice(places.indexOf(index), 1));
   const result = [...lines];
-  places.forEach((at, place) => (result[at] = { ...order[place], end: lines[at].end }));
+  places.forEach((at, place) => {
+    result[at] = { ...order[place], end: lines[at].end };
+  });
   return result;
 }

@@ -1,8 +1,8 @@
 /** BlockLoRA Loader: its list of files as rows. The text of the input `files` stays the truth; rows only edit it. */
 
-import { app } from "../shared/host.js";
 import { addPanel, after, el, fill, isLinked, standIn, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
+import { app } from "../shared/host.js";
 import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
 import { changed, moved, parseLine, parseList, textOf, withAdded, without } from "./grammar.js";
@@ -18,35 +18,41 @@ import { openSets } from "./sets.js";
 const CHECK_AFTER = 150;
 
 class LoaderList {
+  status = el("span", { role: "status", class: "bl-grow bl-dim" });
+  hint = el("p", { class: "bl-note", role: "alert", hidden: true });
+  body = el("div");
+  text = button("text", "As text", () => this.toggle());
+  add = button("add", "+ Add files", () => this.pick());
+  root = el("div", { class: "bl-column bl-loader" });
+
+  /** @type {Line[]} */
+  lines = [];
+
+  /** @type {Record<string, import("./files.js").Told>} */
+  told = {};
+
+  /** @type {number | null} the line whose details are shown */
+  open = null;
+
+  asText = false;
+
   /** @param {LGraphNode} node */
   constructor(node) {
     this.node = node;
-    /** @type {Line[]} */
-    this.lines = [];
-    /** @type {Record<string, import("./files.js").Told>} */
-    this.told = {};
-    /** @type {number | null} the line whose details are shown */
-    this.open = null;
-    this.asText = false;
-    this.root = el("div", { class: "bl-column bl-loader" });
-    this.status = el("span", { role: "status", class: "bl-grow bl-dim" });
-    this.hint = el("p", { class: "bl-note", role: "alert", hidden: true });
-    this.body = el("div");
-    this.build();
+    this.add.classList.add("bl-main");
+    const sets = button("sets", "Lists\u2026", () => this.sets());
+    fill(this.root, el("div", { class: "bl-row" }, this.status, sets, this.text), this.body, this.hint, this.add);
     this.value = standIn(node, "files", () => this.read());
     addPanel(node, "list", this.root, { minWidth: 400 });
     after(node, "onConnectionsChange", () => this.render());
-    after(node, "onRemoved", onFiles(() => this.render()));
+    after(
+      node,
+      "onRemoved",
+      onFiles(() => this.render()),
+    );
     takeDrops(node, this.root, (dropped) => this.dropped(dropped.map(({ file }) => file)));
     this.read();
     readFiles();
-  }
-
-  build() {
-    this.text = el("button", { type: "button", "data-part": "text", "aria-pressed": "false", on: { click: () => this.toggle() } }, "As text");
-    const sets = el("button", { type: "button", "data-part": "sets", on: { click: () => this.sets() } }, "Lists\u2026");
-    this.add = el("button", { type: "button", class: "bl-main bl-add", "data-part": "add", on: { click: () => this.pick() } }, "+ Add files");
-    fill(this.root, el("div", { class: "bl-row" }, this.status, sets, this.text), this.body, this.hint, this.add);
   }
 
   /** Takes the text that the input has now. */
@@ -98,7 +104,11 @@ class LoaderList {
     this.add.hidden = linked || this.asText;
     this.body.hidden = linked;
     if (this.asText) this.renderText();
-    else fill(this.body, el("ul", { class: "bl-list", "aria-label": "LoRA files" }, ...places.map((at, place) => this.row(at, place))));
+    else
+      fill(
+        this.body,
+        el("ul", { class: "bl-list", "aria-label": "LoRA files" }, ...places.map((at, place) => this.row(at, place))),
+      );
     this.refocus(focus);
   }
 
@@ -123,9 +133,15 @@ class LoaderList {
   problems() {
     const told = this.lines.flatMap((line, at) => {
       const one = this.told[at + 1];
-      return [line.problem || one?.problem, ...(one?.notes ?? [])].filter(Boolean).map((text) => `Line ${at + 1}: ${text}`);
+      return [line.problem || one?.problem, ...(one?.notes ?? [])]
+        .filter(Boolean)
+        .map((text) => `Line ${at + 1}: ${text}`);
     });
-    return el("ul", { class: "bl-list", "aria-label": "To mind" }, ...told.map((text) => el("li", { class: "bl-note" }, text)));
+    return el(
+      "ul",
+      { class: "bl-list", "aria-label": "To mind" },
+      ...told.map((text) => el("li", { class: "bl-note" }, text)),
+    );
   }
 
   /**
@@ -255,6 +271,15 @@ class LoaderList {
     const control = within?.querySelector(`[data-part="${focus.part}"]`) ?? within?.querySelector("[data-part]");
     if (control instanceof HTMLElement && control !== document.activeElement) control.focus({ preventScroll: true });
   }
+}
+
+/**
+ * @param {string} part
+ * @param {string} text
+ * @param {() => void} click
+ */
+function button(part, text, click) {
+  return el("button", { type: "button", "data-part": part, on: { click } }, text);
 }
 
 app.registerExtension({

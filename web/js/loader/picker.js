@@ -23,63 +23,58 @@ export function openPicker(options) {
 }
 
 class Picker {
+  search = el("input", {
+    type: "search",
+    class: "bl-grow",
+    placeholder: "Search names, words, bases",
+    role: "combobox",
+    "aria-label": "Search files",
+    "aria-expanded": "true",
+    "aria-controls": "blocklora-files",
+    "aria-autocomplete": "list",
+    autofocus: true,
+    on: { input: () => this.list(0), keydown: (/** @type {KeyboardEvent} */ event) => this.key(event) },
+  });
+  folder = el("select", { "aria-label": "Folder", on: { change: () => this.list(0) } });
+  order = el(
+    "select",
+    { "aria-label": "Order", on: { change: () => this.list(0) } },
+    el("option", { value: "name" }, "By name"),
+    el("option", { value: "new" }, "Newest first"),
+  );
+  files = el("div", {
+    id: "blocklora-files",
+    class: "bl-files",
+    role: "listbox",
+    "aria-label": "Files",
+    tabindex: "-1",
+  });
+  count = el("span", { class: "bl-grow bl-dim", role: "status" });
+  add = el("button", { type: "button", class: "bl-main", on: { click: () => this.done() } });
+
+  /** @type {Set<string>} */
+  chosen = new Set();
+
+  /** @type {LoraFile[]} */
+  shown = [];
+
+  active = 0;
+
   /** @param {Parameters<typeof openPicker>[0]} options */
   constructor(options) {
     this.options = options;
-    /** @type {Set<string>} */
-    this.chosen = new Set();
-    /** @type {LoraFile[]} */
-    this.shown = [];
-    this.active = 0;
-    this.build();
+    setAttribute(this.files, "aria-multiselectable", options.many ? "true" : "false");
+    const tools = el("div", { class: "bl-row" }, this.search, this.folder, this.order);
+    const foot = el("div", { class: "bl-row" }, this.count, options.many && this.add);
+    const hint = el("p", { class: "bl-dim bl-small" }, WHERE);
     const stop = onFiles(() => this.list());
-    this.dialog = openDialog(options.title, [this.tools, this.options_, this.foot], () => {
+    this.dialog = openDialog(options.title, [tools, this.files, foot, hint], () => {
       stop();
       options.onClose();
     });
     this.list();
     readFiles();
     this.search.focus();
-  }
-
-  build() {
-    this.search = el("input", {
-      type: "search",
-      class: "bl-grow",
-      placeholder: "Search names, words, bases",
-      role: "combobox",
-      "aria-label": "Search files",
-      "aria-expanded": "true",
-      "aria-controls": "blocklora-files",
-      "aria-autocomplete": "list",
-      autofocus: true,
-      on: { input: () => this.list(0), keydown: (/** @type {KeyboardEvent} */ event) => this.key(event) },
-    });
-    this.folder = el("select", { "aria-label": "Folder", on: { change: () => this.list(0) } });
-    this.order = el(
-      "select",
-      { "aria-label": "Order", on: { change: () => this.list(0) } },
-      el("option", { value: "name" }, "By name"),
-      el("option", { value: "new" }, "Newest first"),
-    );
-    this.tools = el("div", { class: "bl-row" }, this.search, this.folder, this.order);
-    this.options_ = el("div", {
-      id: "blocklora-files",
-      class: "bl-files",
-      role: "listbox",
-      "aria-label": "Files",
-      "aria-multiselectable": this.options.many ? "true" : "false",
-      tabindex: "-1",
-    });
-    this.count = el("span", { class: "bl-grow bl-dim", role: "status" });
-    this.add = el("button", { type: "button", class: "bl-main", on: { click: () => this.done() } });
-    const hint = el("p", { class: "bl-dim bl-small" }, WHERE);
-    this.foot = el(
-      "footer",
-      { class: "bl-column" },
-      el("div", { class: "bl-row" }, this.count, this.options.many && this.add),
-      hint,
-    );
   }
 
   /** @param {number} [active] */
@@ -90,7 +85,7 @@ class Picker {
     this.shown = found.slice(0, MOST_SHOWN);
     this.active = Math.min(this.active, Math.max(0, this.shown.length - 1));
     fill(
-      this.options_,
+      this.files,
       this.shown.map((file, at) => this.option(file, at)),
       found.length > MOST_SHOWN && el("p", { class: "bl-dim" }, `${found.length - MOST_SHOWN} more: search for them.`),
       !found.length && el("p", { class: "bl-dim" }, allFiles().length ? "Nothing is called so." : "No LoRA file yet."),
@@ -157,7 +152,7 @@ class Picker {
 
   /** Shows what is chosen and where the keys are. */
   mark() {
-    [...this.options_.querySelectorAll('[role="option"]')].forEach((option, at) => {
+    [...this.files.querySelectorAll('[role="option"]')].forEach((option, at) => {
       option.classList.toggle("bl-active", at === this.active);
       setAttribute(option, "aria-selected", String(this.chosen.has(this.shown[at].name)));
     });
@@ -195,7 +190,7 @@ class Picker {
 
   done() {
     const names = [...this.chosen];
-    this.dialog?.close();
+    this.dialog.close();
     if (names.length) this.options.onChosen(names);
   }
 
@@ -205,7 +200,7 @@ class Picker {
     if (step) {
       this.active = Math.min(this.shown.length - 1, Math.max(0, this.active + step));
       this.mark();
-      this.options_.children[this.active]?.scrollIntoView({ block: "nearest" });
+      this.files.children[this.active]?.scrollIntoView({ block: "nearest" });
     } else if (event.key === "Enter" && event.shiftKey) {
       this.choose(this.active);
     } else if (event.key === "Enter") {

@@ -100,7 +100,13 @@ function head(name, entry, { told, open, onChange, onPick, onOpen }) {
   });
   const title = el(
     "button",
-    { type: "button", class: "bl-title bl-plain bl-grow bl-row", "data-part": "pick", title: told?.file ?? entry.file, on: { click: onPick } },
+    {
+      type: "button",
+      class: "bl-title bl-plain bl-grow bl-row",
+      "data-part": "pick",
+      title: told?.file ?? entry.file,
+      on: { click: onPick },
+    },
     thumb(told?.file ?? entry.file, file),
     el(
       "span",
@@ -164,7 +170,7 @@ function details(name, entry, options) {
     placeholder: file?.words || told?.concept || "such as <zed>",
     "data-part": "words",
     "aria-label": `Words that call ${name}`,
-    on: { change: (/** @type {Event} */ event) => onChange({ words: valueOf(event) }, "words") },
+    on: { change: (/** @type {Event} */ event) => onChange({ words: typedIn(event) }, "words") },
   });
   const clip = numberField({
     label: `Strength of ${name} on CLIP`,
@@ -201,7 +207,7 @@ function details(name, entry, options) {
 }
 
 /** @param {Event} event */
-const valueOf = (event) => /** @type {HTMLInputElement} */ (event.target).value;
+const typedIn = (event) => /** @type {HTMLInputElement} */ (event.target).value;
 
 /** @param {RowOptions} options */
 function raw({ line, onRaw, place }) {
@@ -210,7 +216,7 @@ function raw({ line, onRaw, place }) {
     value: line.raw,
     "data-part": "raw",
     "aria-label": `Line ${place} as text`,
-    on: { change: (/** @type {Event} */ event) => onRaw(valueOf(event)) },
+    on: { change: (/** @type {Event} */ event) => onRaw(typedIn(event)) },
   });
 }
 

@@ -1,8 +1,8 @@
 /** Lists that the user keeps, in the user's folder through the host's own userdata. Importing it does nothing. */
 
-import { api } from "../shared/host.js";
 import { openDialog } from "../shared/dialog.js";
 import { el, fill } from "../shared/dom.js";
+import { api } from "../shared/host.js";
 
 const FILE = "/userdata/blocklora%2Flists.json";
 
@@ -30,22 +30,28 @@ async function write(lists) {
 export async function openSets({ text, onTaken, onClose }) {
   const told = el("p", { role: "status", class: "bl-dim" });
   const rows = el("ul", { class: "bl-sets", "aria-label": "Kept lists" });
-  const name = el("input", { class: "bl-grow", placeholder: "Name, such as four people", "aria-label": "Name of the list" });
+  const name = el("input", {
+    class: "bl-grow",
+    placeholder: "Name, such as four people",
+    "aria-label": "Name of the list",
+  });
   const keep = el("button", { type: "submit", class: "bl-main" }, "Keep this list");
   const form = el("form", { class: "bl-row" }, name, keep);
   const dialog = openDialog("Kept lists", [rows, form, told], onClose);
   let lists = await read();
 
   const show = () => {
-    const items = [...lists.keys()].sort().map((one) =>
-      el(
-        "li",
-        { class: "bl-row" },
-        el("button", { type: "button", class: "bl-grow bl-set", on: { click: () => take(one) } }, one),
-        el("span", { class: "bl-dim" }, countOf(lists.get(one) ?? "")),
-        el("button", { type: "button", "aria-label": `Throw ${one} away`, on: { click: () => drop(one) } }, "\u2715"),
-      ),
-    );
+    const items = [...lists.keys()]
+      .sort()
+      .map((one) =>
+        el(
+          "li",
+          { class: "bl-row" },
+          el("button", { type: "button", class: "bl-grow bl-set", on: { click: () => take(one) } }, one),
+          el("span", { class: "bl-dim" }, countOf(lists.get(one) ?? "")),
+          el("button", { type: "button", "aria-label": `Throw ${one} away`, on: { click: () => drop(one) } }, "\u2715"),
+        ),
+      );
     fill(rows, items.length ? items : el("li", { class: "bl-dim" }, "None yet. Name this one and keep it."));
   };
   const take = (/** @type {string} */ one) => {

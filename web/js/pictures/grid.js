@@ -1,7 +1,7 @@
 /** The pictures of a folder with their captions beneath. Importing it does nothing. */
 
-import { api } from "../shared/host.js";
 import { el } from "../shared/dom.js";
+import { api } from "../shared/host.js";
 
 /**
  * @typedef {object} Picture

@@ -1,7 +1,7 @@
 /** BlockLoRA Images: drop pictures, name their folder, write captions. What is on the disk stays the truth. */
 
-import { addPanel, after, el, fill, setValue, useStyles } from "../shared/dom.js";
 import { openDialog } from "../shared/dialog.js";
+import { addPanel, after, el, fill, setValue, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
 import { ask } from "../shared/events.js";
 import { app } from "../shared/host.js";
@@ -15,6 +15,26 @@ import { folderName, sorted, upload, writeCaption } from "./upload.js";
  */
 
 class Pictures {
+  status = el("span", { class: "bl-grow", role: "status" });
+  chooser = el("input", {
+    type: "file",
+    multiple: true,
+    accept: "image/*,.txt,.caption",
+    hidden: true,
+    "aria-label": "Pictures to add",
+    on: { change: () => this.chosen() },
+  });
+  overlay = el("input", { type: "checkbox", checked: true, on: { change: () => this.showMasks() } });
+  mask = el("label", { class: "bl-row", hidden: true }, this.overlay, "masks");
+  advice = el("ul", { class: "bl-advice", "aria-label": "To mind" });
+  body = el("div", { class: "bl-scroll bl-grow" });
+  root = el("div", { class: "bl-column bl-images" });
+
+  /** @type {Told | null} */
+  told = null;
+
+  masks = true;
+
   /** @param {import("../shared/host.js").LGraphNode} node */
   constructor(node) {
     this.node = node;
@@ -22,40 +42,18 @@ class Pictures {
     this.folder = node.widgets?.find((one) => one.name === "folder");
     /** @type {any} */
     this.fallback = node.widgets?.find((one) => one.name === "default_caption");
-    /** @type {Told | null} */
-    this.told = null;
-    this.masks = true;
-    this.build();
+    const again = "Look into the folder again";
+    const buttons = [
+      el("button", { type: "button", title: again, "aria-label": again, on: { click: () => this.read() } }, "\u21bb"),
+      el("button", { type: "button", on: { click: () => this.chooser.click() } }, "+ Add pictures"),
+    ];
+    const head = el("div", { class: "bl-row" }, this.status, this.mask, ...buttons, this.chooser);
+    fill(this.root, head, this.advice, this.body);
     addPanel(node, "pictures", this.root, { minHeight: 260, minWidth: 420 });
     takeDrops(node, this.root, (dropped) => this.dropped(dropped));
     after(this.folder, "callback", () => this.read());
     after(node, "onConfigure", () => this.read());
     this.read();
-  }
-
-  build() {
-    this.status = el("span", { class: "bl-grow", role: "status" });
-    this.chooser = el("input", {
-      type: "file",
-      multiple: true,
-      accept: "image/*,.txt,.caption",
-      hidden: true,
-      "aria-label": "Pictures to add",
-      on: { change: () => this.chosen() },
-    });
-    const add = el("button", { type: "button", on: { click: () => this.chooser?.click() } }, "+ Add pictures");
-    const again = el("button", { type: "button", title: "Look into the folder again", "aria-label": "Look into the folder again", on: { click: () => this.read() } }, "\u21bb");
-    this.overlay = el("input", { type: "checkbox", checked: true, on: { change: () => this.showMasks() } });
-    this.mask = el("label", { class: "bl-row", hidden: true }, this.overlay, "masks");
-    this.advice = el("ul", { class: "bl-advice", "aria-label": "To mind" });
-    this.body = el("div", { class: "bl-scroll bl-grow" });
-    this.root = el(
-      "div",
-      { class: "bl-column bl-images" },
-      el("div", { class: "bl-row" }, this.status, this.mask, again, add, this.chooser),
-      this.advice,
-      this.body,
-    );
   }
 
   async read() {
@@ -74,7 +72,10 @@ class Pictures {
     this.mask.hidden = !pictures.some((picture) => picture.mask);
     const skipped = told?.skipped.length ? [`Not read: ${told.skipped.slice(0, 5).join(", ")}`] : [];
     fill(this.advice, ...[...(told?.advice ?? []), ...skipped].map((text) => el("li", { class: "bl-note" }, text)));
-    fill(this.body, pictures.length ? this.grid(pictures) : el("p", { class: "bl-empty bl-dim" }, "Drop pictures or a folder here."));
+    fill(
+      this.body,
+      pictures.length ? this.grid(pictures) : el("p", { class: "bl-empty bl-dim" }, "Drop pictures or a folder here."),
+    );
   }
 
   /** @param {Picture[]} pictures */
@@ -87,7 +88,7 @@ class Pictures {
   }
 
   showMasks() {
-    this.masks = this.overlay?.checked ?? true;
+    this.masks = this.overlay.checked;
     this.render();
   }
 
@@ -112,8 +113,8 @@ class Pictures {
   }
 
   chosen() {
-    const files = [...(this.chooser?.files ?? [])];
-    if (this.chooser) this.chooser.value = "";
+    const files = [...(this.chooser.files ?? [])];
+    this.chooser.value = "";
     this.dropped(files.map((file) => ({ file, folder: "" })));
   }
 

@@ -44,7 +44,13 @@ export function folderName(text) {
  *
  * @param {Dropped} dropped
  */
-const within = ({ folder }) => folder.split("/").filter((part) => REPEATED.test(part)).slice(-1).map(folderName).join("/");
+const within = ({ folder }) =>
+  folder
+    .split("/")
+    .filter((part) => REPEATED.test(part))
+    .slice(-1)
+    .map(folderName)
+    .join("/");
 
 /**
  * Uploads files into a folder below the input folder. Files of one name and content are uploaded once.

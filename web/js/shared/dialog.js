@@ -16,7 +16,11 @@ export function openDialog(title, content, onClose) {
   useStyles(new URL("style.css", import.meta.url));
   useStyles(new URL("dialog.css", import.meta.url));
   const id = `blocklora-dialog-${++dialogs}`;
-  const close = el("button", { type: "button", class: "bl-plain", "aria-label": "Close", on: { click: end } }, "\u2715");
+  const close = el(
+    "button",
+    { type: "button", class: "bl-plain", "aria-label": "Close", on: { click: end } },
+    "\u2715",
+  );
   const dialog = el(
     "dialog",
     { class: "blocklora bl-dialog", "aria-labelledby": id },

@@ -26,8 +26,9 @@ export function takeDrops(node, element, take) {
     element.classList.remove("bl-drop");
     filesOf(event).then(take);
   });
-  node.onDragOver = holdsFiles;
-  node.onDragDrop = (event) => {
+  const target = /** @type {any} */ (node);
+  target.onDragOver = holdsFiles;
+  target.onDragDrop = (/** @type {DragEvent} */ event) => {
     if (!holdsFiles(event)) return false;
     filesOf(event).then(take);
     return true;
