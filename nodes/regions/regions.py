@@ -23,7 +23,7 @@ def _share(name: str, default: float, tooltip: str, least: float = 0.0) -> Any:
     )
 
 
-def _not_merged(model: Any, regions: Regions) -> str:
+def not_merged(model: Any, regions: Regions) -> str:
     """A note where a region's concept is not merged into the model; empty where all are."""
     known = Names(merged_names(model))
     missing = dict.fromkeys(region.concept for region in regions if region.concept and region.concept not in known)
@@ -117,7 +117,7 @@ class BlockLoRARegionalSampling(io.ComfyNode):
     def execute(cls, model: Any, regions: Regions, overlap: OverlapRule, start: float, end: float) -> io.NodeOutput:
         regional = apply_regions(model, RegionalSampling(regions, overlap, start, end))
         image = to_image(regions_picture(regions, overlap))
-        note = _not_merged(model, regions)
+        note = not_merged(model, regions)
         report = _report(regions, overlap, note)
         if note:
             logging.warning("BlockLoRA: %s", note)

@@ -12,6 +12,7 @@ from aiohttp import web
 from .catalogue import catalogue
 from .list_check import check_list
 from .picture_grid import picture_grid
+from .scene_check import look_ahead
 
 MOST_LETTERS = 2**20
 """Of a list that is checked."""
@@ -25,6 +26,7 @@ def register() -> None:
     server.routes.get("/blocklora/files")(_files)
     server.routes.post("/blocklora/list")(_list)
     server.routes.get("/blocklora/pictures")(_pictures)
+    server.routes.post("/blocklora/scene")(_scene)
 
 
 async def _files(_: web.Request) -> web.Response:
@@ -42,6 +44,11 @@ async def _list(request: web.Request) -> web.Response:
 async def _pictures(request: web.Request) -> web.Response:
     folder = request.query.get("folder", "")
     return await _answered(lambda: picture_grid(folder))
+
+
+async def _scene(request: web.Request) -> web.Response:
+    asked = await request.json()
+    return await _answered(lambda: look_ahead(asked["graph"], asked["node"]))
 
 
 async def _answered(work: Callable[[], Any]) -> web.Response:
