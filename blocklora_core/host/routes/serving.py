@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from ..page import server
 from .catalogue import catalogue
 from .list_check import check_list
 from .picture_grid import picture_grid
@@ -19,12 +19,11 @@ MOST_LETTERS = 2**20
 
 def register() -> None:
     """Adds the routes to the server that runs; scripts and tests have none."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is None:
-        return
-    server.routes.get("/blocklora/files")(_files)
-    server.routes.post("/blocklora/list")(_list)
-    server.routes.get("/blocklora/pictures")(_pictures)
+    found = server()
+    if found is not None:
+        found.routes.get("/blocklora/files")(_files)
+        found.routes.post("/blocklora/list")(_list)
+        found.routes.get("/blocklora/pictures")(_pictures)
 
 
 async def _files(_: web.Request) -> web.Response:
