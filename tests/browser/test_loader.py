@@ -201,10 +201,9 @@ def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
     checkpoint = hands.add("Load Checkpoint", "CheckpointLoaderSimple", (120, 150))
     loader = hands.add("BlockLoRA Loader", NODE, (520, 150))
     show = hands.add("Preview as Text", "PreviewAny", (1100, 150))
-    for source, output, target, name in (
-        (checkpoint, "MODEL", loader, "model"), (checkpoint, "CLIP", loader, "clip"), (loader, "report", show, "source"),
-    ):  # fmt: skip
-        hands.link(source, output, target, name)
+    hands.link(checkpoint, "MODEL", loader, "model")
+    hands.link(checkpoint, "CLIP", loader, "clip")
+    hands.link(loader, "report", show, "source")
     panel = canvas.panel(loader, "list")
     pick(canvas, panel, "ada", "bob", "cid")
     panel.get_by_role("button", name="Move cid").focus()
