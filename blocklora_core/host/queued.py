@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any
+
+from .page import server
 
 Graph = Mapping[str, Mapping[str, Any]]
 """As it is queued: number of a node -> class_type, and inputs, of which a link is [number of a node, its output]."""
@@ -15,9 +16,9 @@ _queued: ContextVar[Graph] = ContextVar("blocklora_queued")
 
 def listen() -> None:
     """Keeps what is queued on the server that runs; scripts and tests have none."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is not None:
-        server.add_on_prompt_handler(_keep)
+    found = server()
+    if found is not None:
+        found.add_on_prompt_handler(_keep)
 
 
 def queued() -> Graph:

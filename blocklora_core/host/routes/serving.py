@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
 
+from ..page import server
 from .catalogue import catalogue
 from .list_check import check_list
 from .picture_grid import picture_grid
@@ -20,13 +20,12 @@ MOST_LETTERS = 2**20
 
 def register() -> None:
     """Adds the routes to the server that runs; scripts and tests have none."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if server is None:
-        return
-    server.routes.get("/blocklora/files")(_files)
-    server.routes.post("/blocklora/list")(_list)
-    server.routes.get("/blocklora/pictures")(_pictures)
-    server.routes.post("/blocklora/scene")(_scene)
+    found = server()
+    if found is not None:
+        found.routes.get("/blocklora/files")(_files)
+        found.routes.post("/blocklora/list")(_list)
+        found.routes.get("/blocklora/pictures")(_pictures)
+        found.routes.post("/blocklora/scene")(_scene)
 
 
 async def _files(_: web.Request) -> web.Response:
@@ -47,8 +46,14 @@ async def _pictures(request: web.Request) -> web.Response:
 
 
 async def _scene(request: web.Request) -> web.Response:
-    asked = await request.json()
-    return await _answered(lambda: look_ahead(asked["graph"], asked["node"]))
+    try:
+        asked = await request.json()
+        graph, node = asked["graph"], str(asked["node"])
+        for one in (graph[node], *graph.values()):
+            dict(one["inputs"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return web.json_response({"error": f"expected a graph and one of its nodes, got: {error}"}, status=400)
+    return await _answered(lambda: look_ahead(graph, node))
 
 
 async def _answered(work: Callable[[], Any]) -> web.Response:

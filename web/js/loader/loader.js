@@ -1,8 +1,9 @@
 /** BlockLoRA Loader: its list of files as rows. The text of the input `files` stays the truth; rows only edit it. */
 
-import { addPanel, after, el, fill, isLinked, standIn, useStyles } from "../shared/dom.js";
+import { addPanel, el, fill, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
 import { app } from "../shared/host.js";
+import { after, isLinked, standIn } from "../shared/widgets.js";
 import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
 import { changed, moved, parseLine, parseList, textOf, withAdded, without } from "./grammar.js";
@@ -114,7 +115,7 @@ class LoaderList {
 
   renderText() {
     if (document.activeElement?.matches?.("textarea") && this.body.contains(document.activeElement)) return;
-    const area = el("textarea", { class: "bl-text", rows: 8, spellcheck: "false", "aria-label": "Files, one a line" });
+    const area = el("textarea", { class: "bl-lines", rows: 8, spellcheck: "false", "aria-label": "Files, one a line" });
     area.value = textOf(this.lines);
     area.addEventListener("input", () => {
       this.lines = parseList(area.value);
@@ -286,6 +287,7 @@ app.registerExtension({
   name: "blocklora.loader",
   nodeCreated(node) {
     if (node.comfyClass !== "BlockLoRALoader") return;
+    useStyles(new URL("../shared/lists.css", import.meta.url));
     useStyles(new URL("loader.css", import.meta.url));
     new LoaderList(/** @type {any} */ (node));
   },

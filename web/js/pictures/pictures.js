@@ -1,10 +1,11 @@
 /** BlockLoRA Images: drop pictures, name their folder, write captions. What is on the disk stays the truth. */
 
 import { openDialog } from "../shared/dialog.js";
-import { addPanel, after, el, fill, setValue, useStyles } from "../shared/dom.js";
+import { addPanel, el, fill, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
 import { ask } from "../shared/events.js";
 import { app } from "../shared/host.js";
+import { after, setValue } from "../shared/widgets.js";
 import { grid } from "./grid.js";
 import { folderName, sorted, upload, writeCaption } from "./upload.js";
 
@@ -204,6 +205,7 @@ app.registerExtension({
   name: "blocklora.pictures",
   nodeCreated(node) {
     if (node.comfyClass !== "BlockLoRAImages") return;
+    useStyles(new URL("../shared/lists.css", import.meta.url));
     useStyles(new URL("pictures.css", import.meta.url));
     new Pictures(/** @type {any} */ (node));
   },
