@@ -19,6 +19,7 @@ SCENE = json.dumps({"boxes": [{"w": 0.5, "concept": "<ada>"}, {"x": 0.5, "w": 0.
 PANELS = [
     ("BlockLoRAScene", "canvas", {"scene": SCENE}),
     ("BlockLoRALoader", "list", {"files": "ada | 0.5\nbob | 1 | off\nnobody"}),
+    ("BlockLoRATrain", "blocklora_train", {}),
     ("BlockLoRAImages", "pictures", {"folder": "blocklora_demo/amelia"}),
 ]
 
