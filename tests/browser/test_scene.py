@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +216,8 @@ def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     files = canvas.panel(loader, "list")
     hand.click(files.get_by_role("button", name="Add files"))
     for name in ("ada", "zed"):
-        hand.click(canvas.page.get_by_role("option").filter(has_text=f"scene/{name}"))
-    hand.click(canvas.page.get_by_role("dialog").get_by_role("button", name="Add 2"))
+        hand.click(canvas.page.get_by_role("option").filter(has_text=f"calls it: <{name}>"))
+    hand.click(canvas.page.get_by_role("dialog").get_by_role("button", name=re.compile("^Add")))
     scene = hand.pull(loader, "stack", (480, 150), NODE, "BlockLoRA Scene")
     panel = canvas.panel(scene, "canvas")
     canvas.page.wait_for_timeout(800)
