@@ -11,8 +11,11 @@ from typing import NamedTuple
 import folder_paths
 import torch
 
+from ...files.untrusted.header import read_whole
+from ...files.untrusted.text import legible
 from ...training.data.folder import CAPTIONS, Picture, is_picture, is_repeated, listing
 from ...training.data.photos import read_mask, read_photo
+from ..interrupt import check_cancel
 
 # So many skipped files are named in the report.
 _NAMED = 5
@@ -89,6 +92,7 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
         raise _none(folder, name)
     pictures, captions, masks = list[torch.Tensor](), list[str](), list[torch.Tensor]()
     for picture in found.pictures:
+        check_cancel()
         photo, mask = _read(picture)
         caption = _caption(picture.caption) if picture.caption else default_caption or picture.words
         pictures += [photo] * picture.repeats
@@ -104,7 +108,7 @@ def _none(folder: Path, name: str) -> ValueError:
             f"Picture folder {name!r}: expected pictures, found none in it but some below it: {', '.join(below[:5])}. "
             "Choose one of these, or name them as kohya's trainers do, such as 10_hero man."
         )
-    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = sorted(legible(path.name) for path in folder.iterdir() if path.is_file())
     others = f", only {', '.join(files[:_NAMED])}" if files else ""
     return ValueError(
         f"Picture folder {name!r}: expected pictures such as PNG, JPEG, WebP, AVIF or TIFF, found none{others}. "
@@ -120,10 +124,8 @@ def _read(picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _caption(path: Path) -> str:
-    if path.stat().st_size > MOST_CAPTION:
-        raise ValueError(f"Caption {path.name}: expected at most {MOST_CAPTION} bytes, got more. Shorten it.")
     try:
-        return path.read_text(encoding="utf-8-sig").strip()
+        return read_whole(path, MOST_CAPTION).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise ValueError(f"Caption {path.name}: expected UTF-8 text, got other bytes. Save it as UTF-8.") from error
 
@@ -135,7 +137,7 @@ def _report(pictures: Sequence[Picture], skipped: Sequence[str]) -> str:
     if repeated != len(pictures):
         lines[0] += f", {repeated} with the repeats of their folders"
     if skipped:
-        named, more = ", ".join(skipped[:_NAMED]), len(skipped) - _NAMED
+        named, more = ", ".join(map(legible, skipped[:_NAMED])), len(skipped) - _NAMED
         kinds = " nor ".join(("pictures that can be read", f"captions of one ({', '.join(CAPTIONS)})"))
         lines.append(f"{len(skipped)} files skipped, neither {kinds}: {named}{f' and {more} more' if more > 0 else ''}")
     return "\n".join(lines)
