@@ -6,8 +6,8 @@ is replaced. The last line is one JSON object:
     cases        files tried
     refused      errors of the pack's own with the file's name, or of a merge
     right        read as the safetensors library reads it, and merged finite
-    foreign      other exceptions; hangs: above ten seconds; over_memory: above 1 GB more; wrong: other numbers than are
-                 in the file; nonfinite: merges that overflow without an error
+    foreign      other exceptions; hangs: above ten seconds of work, or thirty without an answer; over_memory: above 1 GB
+                 more; wrong: other numbers than are in the file; nonfinite: merges that overflow without an error
     states       damaged training states: resumed, anew (refused with a reason), crashes, wrong
 """
 
@@ -29,7 +29,8 @@ from tests.fuzz.states import damaged
 from tests.fuzz.verdicts import verdict
 
 WORDS = ("refused", "right", "foreign", "hangs", "over_memory", "wrong", "nonfinite")
-PATIENCE = 30.0
+PATIENCE = 30
+"""Seconds without an answer."""
 
 
 def work(results: Connection, folder: str, numbers: range) -> None:
@@ -57,10 +58,10 @@ def _rest(found: Counter[str], folder: str, numbers: range) -> int:
     worker.start()
     theirs.close()
     done = numbers.start
-    patience = 120.0  # for the imports
+    patience = 120  # for the imports
     try:
         while done < numbers.stop:
-            if not mine.poll(patience):
+            if not any(mine.poll(1.0) for _ in range(patience)):  # in parts: a process may be halted meanwhile
                 worker.kill()
                 return _lost(found, done, "hangs", "killed")
             done, word, why = mine.recv()
