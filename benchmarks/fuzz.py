@@ -6,7 +6,7 @@ is replaced. The last line is one JSON object:
     cases        files tried
     refused      errors of the pack's own with the file's name, or of a merge
     right        read as the safetensors library reads it, and merged finite
-    foreign      other exceptions; hangs: above ten seconds of work, or thirty without an answer; over_memory: above 1 GB
+    foreign      other exceptions; hangs: ten seconds of work, or thirty without an answer; over_memory: above 1 GB
                  more; wrong: other numbers than are in the file; nonfinite: merges that overflow without an error
     states       damaged training states: resumed, anew (refused with a reason), crashes, wrong
 """

@@ -14,6 +14,7 @@ import torch
 from ..concept.concept import BlockLoRA, Concept, Stack
 from ..files.io import encode, read_header
 from ..files.record import read_record
+from ..files.untrusted.folders import MOST_DEPTH
 from ..files.untrusted.header import FileError
 from ..files.untrusted.text import has_unseen
 from ..files.writing import sweep, write_atomic, write_new
@@ -22,7 +23,8 @@ MOST_BYTES = 200
 """Of a file's name before its ending: systems take 255 with it, and some add their own."""
 
 # What Windows opens as a device, whatever comes after the dot.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"}
 
 Owned = Callable[[Mapping[str, str]], bool]
 """Whether a file is one that may be replaced, by its metadata."""
@@ -68,7 +70,11 @@ def place(root: Path, name: str) -> Path:
     names that some system takes for something else.
     """
     parts = name.replace("\\", "/").split("/")
-    if has_unseen(name) or any(part.partition(".")[0].strip().lower() in _DEVICES for part in parts):
+    if (
+        len(parts) > MOST_DEPTH
+        or has_unseen(name)
+        or any(part.partition(".")[0].strip().lower() in _DEVICES for part in parts)
+    ):
         raise ValueError(f"File name: expected one that every system takes, got {name[:80]!r}. Choose another.")
     try:
         folder, given = root.resolve(), root.resolve() / name

@@ -58,7 +58,20 @@ def test_progress_is_text_on_the_page(monkeypatch: pytest.MonkeyPatch, text: str
 
 @pytest.mark.parametrize(
     "prefix",
-    ["../", "a/../../", "/tmp/", "a\0b/", "x" * 5000, "con/", "a/Nul.x/", "a\\aux /", "\u202e/", "a\nb/", "\x1b[2J"],
+    [
+        "../",
+        "a/../../",
+        "/tmp/",
+        "a\0b/",
+        "x" * 5000,
+        "con/",
+        "a/Nul.x/",
+        "a/" * 1500,
+        "a\\aux /",
+        "\u202e/",
+        "a\nb/",
+        "\x1b[2J",
+    ],
 )
 def test_nothing_is_written_outside_the_folder(folders: Path, small: BlockLoRA, prefix: str) -> None:
     with pytest.raises(ValueError, match="xpected"):
@@ -90,7 +103,7 @@ def test_another_concept_of_one_file_name_is_not_overwritten(small: BlockLoRA) -
     assert names == {"<a*b>", "<a?b>"}
 
 
-@pytest.mark.parametrize("name", ["<con>", "<Nul>", "<..>", "<.a>", "<com1>"])
+@pytest.mark.parametrize("name", ["<con>", "<Nul>", "<..>", "<.a>", "<com1>", "<COM\u00b9>"])
 def test_file_names_are_names_everywhere(name: str) -> None:
     made = disk.safe_name(Concept(name))
     assert not made.startswith(".") and made.lower() not in ("con", "nul", "com1", "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import folder_paths
 import torch
 
+from ...files.untrusted.folders import walk
 from ...files.untrusted.header import read_whole
 from ...files.untrusted.text import legible
 from ...training.data.folder import CAPTIONS, Picture, is_picture, is_repeated, listing
@@ -37,7 +38,7 @@ def picture_folders() -> list[str]:
     """Folders below the input folder that hold pictures, or kohya's folders of them, relative, with forward slashes."""
     root = Path(folder_paths.get_input_directory())
     found = set[Path]()
-    for folder, names in _folders(root):
+    for folder, names in walk(root, _enters):
         if folder != root and any(map(is_picture, names)):
             found.add(folder)
             if is_repeated(folder) and folder.parent != root:
@@ -45,17 +46,8 @@ def picture_folders() -> list[str]:
     return sorted(folder.relative_to(root).as_posix() for folder in found)
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below `root` once, whatever links lead to it, with the names of its files."""
-    seen = set[str]()
-    for parent, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield Path(parent), names
+def _enters(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _folder(name: str) -> Path:
@@ -102,7 +94,9 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
 
 
 def _none(folder: Path, name: str) -> ValueError:
-    below = [path.relative_to(folder).as_posix() for path, names in _folders(folder) if any(map(is_picture, names))]
+    below = [
+        path.relative_to(folder).as_posix() for path, names in walk(folder, _enters) if any(map(is_picture, names))
+    ]
     if below:
         return ValueError(
             f"Picture folder {name!r}: expected pictures, found none in it but some below it: {', '.join(below[:5])}. "
