@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import struct
 import threading
@@ -226,19 +225,18 @@ def test_loops_of_links_are_walked_once(tmp_path: Path) -> None:
     assert [path.name for path in files_below(tmp_path, ".txt")] == ["a.txt"]
 
 
-def test_folders_may_lie_deep_in_each_other(tmp_path: Path) -> None:
-    before = Path.cwd()
+def test_folders_may_lie_deep_in_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        Path("d").mkdir()
+        os.chdir("d")
     try:
-        os.chdir(tmp_path)
-        for _ in range(1500):
-            Path("d").mkdir()
-            os.chdir("d")
-        os.chdir(tmp_path)
-        (tmp_path / "d" / "a.txt").touch()
         assert [path.name for path in files_below(tmp_path, ".txt")] == ["a.txt"]
     finally:
-        os.chdir(before)
-        shutil.rmtree(tmp_path / "d", ignore_errors=True)
+        while Path.cwd() != tmp_path:
+            os.chdir("..")
+            Path("d").rmdir()
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
