@@ -16,11 +16,14 @@ from .world import Fault, Lost, NodeError, World
 
 FOLDERS = ("blocklora_demo/amelia", "blocklora_demo/zed")
 METHODS = ("auto", "per_row", "fused", "ties", "knots", "task_sum")
+STEPS = 20
+"""Of a training that is broken off."""
+
 MOST_FILES = 12
 """Concepts that are kept; older ones are deleted."""
 
 GONE = re.compile(r"expected (?:one of the loras folder|a file)|value_not_in_list")
-STEM = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn2_to_q"
+STEM = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"
 
 
 def _training(world: World, steps: int) -> graphs.Graph:
@@ -55,10 +58,10 @@ def _resume(world: World, graph: graphs.Graph, reached: int) -> None:
 
 def cancel(world: World) -> None:
     """Cancelled half-way, then run again: it goes on, and what was learnt is a LoRA as well."""
-    graph = _training(world, 40)
+    graph = _training(world, STEPS)
     prompt = world.submit(graph)
-    if not world.reach(prompt, world.rng.randint(1, 12)):
-        raise Fault(f"a training of 40 steps ended early: {world.outcome(prompt)[-300:]}")
+    if not world.reach(prompt, world.rng.randint(1, STEPS // 2)):
+        raise Fault(f"a training of {STEPS} steps ended early: {world.outcome(prompt)[-300:]}")
     reached = world.watch.step
     world.server.post("/interrupt", {})
     try:
@@ -77,10 +80,10 @@ def cancel(world: World) -> None:
 
 
 def _ended_by(world: World, number: int) -> tuple[graphs.Graph, int]:
-    graph = _training(world, 40)
+    graph = _training(world, STEPS)
     prompt = world.submit(graph)
-    if not world.reach(prompt, world.rng.randint(1, 12)):
-        raise Fault(f"a training of 40 steps ended early: {world.outcome(prompt)[-300:]}")
+    if not world.reach(prompt, world.rng.randint(1, STEPS // 2)):
+        raise Fault(f"a training of {STEPS} steps ended early: {world.outcome(prompt)[-300:]}")
     reached = world.watch.step
     world.end(number)
     if left := world.leftovers():
@@ -101,11 +104,11 @@ def kill(world: World) -> None:
 
 def full_disk(world: World) -> None:
     """Cancelled with no room left: the node says so, and with room again it goes on."""
-    graph = _training(world, 40)
+    graph = _training(world, STEPS)
     with world.full():
         prompt = world.submit(graph)
-        if not world.reach(prompt, world.rng.randint(1, 8)):
-            raise Fault("a training of 40 steps ended early")
+        if not world.reach(prompt, world.rng.randint(1, STEPS // 2)):
+            raise Fault(f"a training of {STEPS} steps ended early")
         reached = world.watch.step
         world.server.post("/interrupt", {})
         try:
@@ -180,7 +183,7 @@ def loader(world: World) -> None:
     """Plain LoRAs, kept apart in one node."""
     for number in (1, 2):
         random = torch.Generator().manual_seed(world.rng.randrange(3) * 10 + number)
-        pair = {"up": torch.randn(320, 4, generator=random), "down": torch.randn(4, 768, generator=random)}
+        pair = {"up": torch.randn(320, 4, generator=random), "down": torch.randn(4, 320, generator=random)}
         tensors = {f"{STEM}.lora_{name}.weight": value * 0.01 for name, value in pair.items()}
         safetensors.torch.save_file(tensors, world.loras / f"plain{number}.safetensors")
     told = world.run(graphs.loader("plain1 | 0.8\nplain2 | 0.5 | on | a hat", world.rng.randrange(1000)))
