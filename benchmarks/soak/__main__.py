@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -95,6 +96,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    # Shells let what they start in the background ignore Ctrl-C, and servers would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print(json.dumps({"minutes": options.minutes, "seed": options.seed, **soak(options.minutes, options.seed)}))
 
 
