@@ -7,7 +7,7 @@ import re
 MOST_LETTERS = 300
 
 # Controls, which move a terminal's cursor; marks that turn text around; halves of letters. Lines may end.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 def has_unseen(text: str) -> bool:
@@ -23,7 +23,7 @@ def shortened(text: str, most: int = MOST_LETTERS) -> str:
 
 def legible(text: str, most: int = MOST_LETTERS) -> str:
     """`text`, shortened, in which letters that do not show are written out, such as \\x1b."""
-    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], shortened(text, most))
+    return shortened(_UNSEEN.sub(lambda found: ascii(found[0])[1:-1], shortened(text, most)), most)
 
 
 def words(text: str, most: int = MOST_LETTERS) -> str:
