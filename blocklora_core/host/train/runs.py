@@ -61,16 +61,19 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     return {
         **run_inputs(trainer),
         "weights of the model": hash_weights(_of_loaded(port.model)),
-        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher)),
+        # Checkpoints of SD1.5 and SDXL leave this projection out, and the host leaves in it what the memory held: another
+        # server would never go on with the run. Prompts are the same whatever it holds.
+        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher, without="text_projection.weight")),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
         "device": port.device.type,
     }
 
 
-def _of_loaded(patcher: ComfyModel) -> Iterator[Tensor]:
+def _of_loaded(patcher: ComfyModel, without: str | None = None) -> Iterator[Tensor]:
     weights = dict(loaded_weights(patcher))
-    return (weights[name] for name in sorted(weights) if weights[name].numel())
+    names = [name for name in sorted(weights) if without is None or not name.endswith(without)]
+    return (weights[name] for name in names if weights[name].numel())
 
 
 @dataclass(frozen=True)
