@@ -61,8 +61,8 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     return {
         **run_inputs(trainer),
         "weights of the model": hash_weights(_of_loaded(port.model)),
-        # Checkpoints of SD1.5 and SDXL leave this projection out, and the host leaves in it what the memory held: another
-        # server would never go on with the run. Prompts are the same whatever it holds.
+        # Checkpoints of SD1.5 and SDXL leave this projection out, and the host leaves in it what the memory held: in
+        # another server it would be another run. Prompts are the same whatever it holds.
         "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher, without="text_projection.weight")),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
