@@ -174,4 +174,9 @@ class Port(Protocol):
 
     def snr(self, sigma: Tensor) -> Tensor:
         """(B,): signal-to-noise ratio of noisy latents, as powers: (signal / noise)^2 at noise level `sigma`."""
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        """Of the last prediction: numbers of the prompts that the model was shown at a time."""
+        ...
+
         ...

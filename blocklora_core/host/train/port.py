@@ -102,6 +102,7 @@ class ComfyPort:
         self.sampling = model.model.model_sampling
         self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
         # UNets' blocks make new tensors; the clones that the others need would only cost there.
+        self._passes: list[list[int]] = []
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
     def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
@@ -185,7 +186,7 @@ class ComfyPort:
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         conds = [self._model_conds(noisy[row : row + 1], prompt) for row, prompt in enumerate(conditioning.prompts)]
-        groups = _alike(conds)
+        groups = self._passes = _alike(conds)
         parts = [self._predict(noisy[rows], sigma[rows], [conds[row] for row in rows]) for rows in groups]
         order = torch.tensor([row for rows in groups for row in rows], device=noisy.device)
         return parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort()]
@@ -193,6 +194,10 @@ class ComfyPort:
     def _model_conds(self, noisy: Tensor, prompt: Prompt) -> dict[str, Any]:
         """What the host's sampler would give the model for this prompt."""
         given = {**prompt.extras, "cross_attn": prompt.cross, "model_conds": {}}
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        return self._passes
+
         (ready,) = comfy.samplers.encode_model_conds(
             self.model.model.extra_conds, [given], noisy, self.device, "positive"
         )
