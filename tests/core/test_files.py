@@ -130,7 +130,7 @@ def test_header_alone_tells_the_slot(tmp_path: Path) -> None:
     record = metadata.read_record(read_header(path)["__metadata__"])
     assert record is not None
     assert (record.slot, record.scheme, record.concept.name) == (5, Scheme(), "<hero>")
-    assert record.layers[QUERY] == (40, Scheme().rows(5, 40))
+    assert record.layers[QUERY] == (40, Scheme().rows(5, 40), ())
 
 
 def test_writing_is_atomic_and_never_overwrites_unasked(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ EMBEDDING = "bundle_emb.hero.string_to_param.*"
 
 DAMAGED: list[tuple[Edit, str]] = [
     (record_edit(format=2), "format 1, got 2. Update"),
-    (record_edit(scheme={"version": 9, "slots": 16, "layout": "contiguous"}), "version: expected 1, got 9"),
+    (record_edit(scheme={"version": 9, "slots": 16, "layout": "contiguous"}), "version: expected 1 or 2, got 9"),
     (
         record_edit(scheme={"version": 1, "slots": 16, "layout": "interleaved"}),
         "Row layout: expected contiguous, got 'interleaved'.* stock Load LoRA",

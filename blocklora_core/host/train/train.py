@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 
 from ...concept.concept import BlockLoRA, Concept
+from ...concept.rows import BY_NAME, BY_PARTS
 from ...training import Dataset, Progress, TrainConfig, Trainer
 from ...training.state import run_key
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..ledger import choose_slot, given_slots, hold_slot, release_slot
+from ..ledger import held_slot
 from ..weights.autograd import training_mode
+from ..weights.names import model_weights
 from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
 from .pictures import make_dataset
 from .port import ComfyPort, decode_latents, training_port
@@ -172,7 +174,6 @@ class _Run:
             seconds=seconds,
             gram_seconds=gram_seconds,
             resumed=self.resumed,
-            kept=False,
             memory=self.meter.use,
             snapshots=self.snapshots,
             note=self.note,
@@ -216,25 +217,16 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
 
 
 @contextmanager
-def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
-    """The slot that the training gets. It is free again when the training fails, unless what it learnt waits in it."""
+def _in_slot(model: ComfyModel, job: TrainJob) -> Iterator[TrainJob]:
+    """`job` with the slot that it gets, see `ledger.held_slot`, and its scheme as the model needs it."""
     scheme, slot = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
     if scheme is None:
-        yield slot
+        yield replace(job, config=job.config.changed(slot=slot))
         return
-    before = any(given[:2] == (base, scheme) and given[3] == job.concept.name for given in given_slots())
-    if slot is None:
-        slot = choose_slot(base, scheme, job.concept)
-    else:
-        hold_slot(base, scheme, job.concept, slot)
-    try:
-        yield slot
-    except NotKeptError:
-        raise
-    except BaseException:
-        if not before:
-            release_slot(base, scheme, job.concept)
-        raise
+    parts = set(model_weights(model).parts.values())
+    scheme = replace(scheme, version=BY_PARTS if parts else BY_NAME)
+    with held_slot(base_name(model), scheme, job.concept, slot, parts=parts, waits=NotKeptError) as held:
+        yield replace(job, config=job.config.changed(scheme=scheme, slot=held))
 
 
 def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:
@@ -262,11 +254,11 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     What was learnt is saved when the user cancels or an error ends the run, and the state to go on from.
     TrainingMemoryError when memory runs out.
     """
-    with _slot(base_name(model), job) as slot:
-        return _train_in_slot(model, clip, vae, replace(job, config=job.config.changed(slot=slot)))
+    with _in_slot(model, job) as ready:
+        return _train_job(model, clip, vae, ready)
 
 
-def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
+def _train_job(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     dtype = dtype_for(model, job.precision)
     settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with memory_advice(settings), training_mode():
