@@ -8,11 +8,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ..cancel import check
 from ..concept import keys
 from ..concept.rows import BY_NAME, Parts, Rows, Scheme, overlap, sizes
 from .record import Record, parts_of, read_record
 from .untrusted.folders import Folders, files_below
 from .untrusted.header import read_header
+from .untrusted.text import legible
+
+MOST_SHAPES = 1024
+"""Of a file's layers, each counted once: models have a few dozen."""
+
+MOST_PARTS = 64
+"""Ways to divide a weight's rows that all files of a base tell: models have a few."""
 
 
 class Shape(NamedTuple):
@@ -110,7 +118,7 @@ def describe_tables(found: Sequence[Table]) -> str:
 def _describe(table: Table) -> str:
     clashes = table.clashes
     lines = [
-        f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if slot in clashes else ''}"
+        f"  slot {slot}: {', '.join(legible(path.name) for path in files)}{'  CLASH' if slot in clashes else ''}"
         for slot, files in table.held.items()
     ]
     return "\n".join([table.title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
@@ -123,13 +131,18 @@ def entry_of(path: Path) -> Entry | None:
 
 
 def _entries(folders: Folders) -> dict[Path, Entry]:
-    found = {path: entry_of(path) for path in sorted(lora_files(folders))}
-    return {path: entry for path, entry in found.items() if entry is not None}
+    found = {}
+    for path in sorted(lora_files(folders)):
+        check()
+        if (entry := entry_of(path)) is not None:
+            found[path] = entry
+    return found
 
 
 def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:
     ours = {path: entry for path, entry in entries.items() if entry.base in ("", base)}
-    known = {*parts, *(shape.parts for entry in ours.values() for shape in entry.shapes if shape.parts != shape.named)}
+    told = {shape.parts for entry in ours.values() for shape in entry.shapes if shape.parts != shape.named}
+    known = frozenset([*parts, *sorted(told)[:MOST_PARTS]])
     taken: dict[int, list[Path]] = {}
     for path, entry in ours.items():
         for slot in _slots_of(entry, scheme, known):
@@ -156,9 +169,9 @@ def _known(path: Path) -> Entry | str | None:
 def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
     try:
         record = read_record(read_header(path).get("__metadata__", {}))
-    except (ValueError, ArithmeticError) as error:
+        return None if record is None else _entry(record)
+    except Exception as error:  # noqa: BLE001 - one bad file never stops the others
         return str(error)
-    return None if record is None else _entry(record)
 
 
 def _entry(record: Record) -> Entry | None:
@@ -169,6 +182,8 @@ def _entry(record: Record) -> Entry | None:
         Shape(_named(stem, held.out), sizes(held.out, parts_of(stem, scheme, held.parts)), held.rows)
         for stem, held in record.layers.items()
     }
+    if len(shapes) > MOST_SHAPES:
+        raise ValueError(f"expected at most {MOST_SHAPES} shapes of layers, got {len(shapes)}. It is no model's LoRA.")
     return Entry(concept.name, concept.class_word, record.base, scheme, record.slot, frozenset(shapes))
 
 
@@ -177,10 +192,11 @@ def _named(stem: str, rows: int) -> Parts:
     return sizes(rows, 1 if rows % parts else parts)
 
 
-def _slots_of(entry: Entry, scheme: Scheme, known: Collection[Parts]) -> set[int]:
+@lru_cache(maxsize=2**14)
+def _slots_of(entry: Entry, scheme: Scheme, known: frozenset[Parts]) -> set[int]:
     if entry.scheme == scheme:
         return {entry.slot}
-    others = known if entry.scheme.version == BY_NAME else ()
+    others = known if entry.scheme.version == BY_NAME else frozenset[Parts]()
     dealt = {(shape.rows, parts) for shape in entry.shapes for parts in shape.dealt(scheme, others)}
     return {
         slot

@@ -16,6 +16,7 @@ from ..concept.concept import BlockLoRA, Concept
 from ..concept.rows import Parts, Scheme
 from ..files.slots import Table, entry_of, lora_files, occupied_slots, tables, unreadable_files
 from .claims import Claim, claims
+from .interrupt import cancellable
 
 # Slots given by this server, also where its claims cannot be written: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
@@ -53,7 +54,8 @@ def given_slots() -> list[tuple[str, Scheme, int, str]]:
 
 def slot_tables() -> list[Table]:
     """Who holds which slot in the user's loras folders."""
-    return tables(folder_paths.get_folder_paths("loras"))
+    with cancellable():
+        return tables(folder_paths.get_folder_paths("loras"))
 
 
 def passed_over() -> dict[Path, str]:
@@ -86,7 +88,7 @@ def choose_slot(base: str, scheme: Scheme, concept: Concept, parts: Collection[P
     else the lowest free one. No other server on these folders is given it too. parts: of the model's weights, see
     `occupied_slots`. ValueError when all are taken, with the remedy.
     """
-    with _lock:
+    with _lock, cancellable():
         key = (base, scheme, concept.name)
         taken = _taken(base, scheme, parts)
         wanted = [_given[key]] if key in _given else _own_or_free(taken, scheme, concept.name)
@@ -128,6 +130,13 @@ def held_slot(
         if not before:
             release_slot(base, scheme, concept)
         raise
+
+
+def renew_slots() -> None:
+    """The slots that this server has given count for another day."""
+    with _lock:
+        for (base, scheme, name), slot in _given.items():
+            Claim(base, scheme, slot, name).renew()
 
 
 def release_slot(base: str, scheme: Scheme, concept: Concept) -> None:
