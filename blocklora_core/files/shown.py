@@ -37,7 +37,7 @@ _TRAINING_FIELDS: Mapping[str, str] = {
     "ss_steps": "steps_done",
     "ss_learning_rate": "learning_rate",
     "ss_unet_lr": "learning_rate",
-    "ss_text_encoder_lr": "learning_rate_text",
+    "ss_text_encoder_lr": "text_learning_rate",
     "ss_seed": "seed",
     "ss_total_batch_size": "batch_size",
     "ss_resolution": "resolution",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from ..cancel import check
 from ..concept import keys
-from ..concept.rows import Rows, Scheme, overlap
-from .record import Record, read_record
+from ..concept.rows import BY_NAME, Parts, Rows, Scheme, overlap, sizes
+from .record import Record, parts_of, read_record
 from .untrusted.folders import Folders, files_below
 from .untrusted.header import read_header
 from .untrusted.text import legible
@@ -18,27 +19,47 @@ from .untrusted.text import legible
 MOST_SHAPES = 1024
 """Of a file's layers, each counted once: models have a few dozen."""
 
+MOST_PARTS = 64
+"""Ways to divide a weight's rows that all files of a base tell: models have a few."""
+
+
+class Shape(NamedTuple):
+    """Rows of some of a file's weights. named, parts: of the weights by schemes of version 1, and by the file's own."""
+
+    named: Parts
+    parts: Parts
+    rows: Rows
+
+    def dealt(self, scheme: Scheme, known: Iterable[Parts]) -> set[Parts]:
+        """The parts by which `scheme` may deal out the weights' rows. known: those of other files and of a model."""
+        if scheme.version == BY_NAME:
+            return {self.named}
+        # A file of version 1 does not say which of those known, or whether any, are its weight's: it may be any.
+        return {self.parts, *(parts for parts in known if sum(parts) == sum(self.parts))}
+
 
 @dataclass(frozen=True)
 class Entry:
-    """What the ledger needs of a file. shapes: (rows of the weight, parts, rows held), each once."""
+    """What the ledger needs of a file. shapes: each once."""
 
     concept: str
     class_word: str
     base: str
     scheme: Scheme
     slot: int
-    shapes: frozenset[tuple[int, int, Rows]]
+    shapes: frozenset[Shape]
 
 
-def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def occupied_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, list[Path]]:
     """Slots of `scheme` whose rows some file under `folders` holds for `base`: slot -> files, both sorted.
+
+    parts: of the model's weights that are several layers in one, where their names do not tell.
 
     Reads headers only. Row index sets decide, so a file of another scheme takes every slot that it
     overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
     any.
     """
-    return _held(_entries(folders), base, scheme)
+    return _held(_entries(folders), base, scheme, parts)
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,12 @@ class Table:
     scheme: Scheme
     held: Mapping[int, list[Path]]
     owners: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Which base and scheme."""
+        version = "" if self.scheme.version == BY_NAME else f" (row scheme {self.scheme.version})"
+        return f"{self.base or 'unknown base'}, {self.scheme.slots} slots{version}"
 
     @property
     def clashes(self) -> dict[int, list[Path]]:
@@ -72,9 +99,9 @@ def tables(folders: Folders) -> list[Table]:
     """One table for each base and scheme that some row-block file under `folders` names; headers only."""
     entries = _entries(folders)
     named = {(entry.base, entry.scheme) for entry in entries.values()}
-    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots))
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].version))
     owners = {path: f"{entry.concept} {entry.class_word}" for path, entry in entries.items()}
-    return [Table(base, scheme, _held(entries, base, scheme), owners) for base, scheme in in_order]
+    return [Table(base, scheme, _held(entries, base, scheme, ()), owners) for base, scheme in in_order]
 
 
 def unreadable_files(folders: Folders) -> dict[Path, str]:
@@ -89,13 +116,12 @@ def describe_tables(found: Sequence[Table]) -> str:
 
 
 def _describe(table: Table) -> str:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
     clashes = table.clashes
     lines = [
         f"  slot {slot}: {', '.join(legible(path.name) for path in files)}{'  CLASH' if slot in clashes else ''}"
         for slot, files in table.held.items()
     ]
-    return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
+    return "\n".join([table.title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
 
 
 def entry_of(path: Path) -> Entry | None:
@@ -113,12 +139,14 @@ def _entries(folders: Folders) -> dict[Path, Entry]:
     return found
 
 
-def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:
+    ours = {path: entry for path, entry in entries.items() if entry.base in ("", base)}
+    told = {shape.parts for entry in ours.values() for shape in entry.shapes if shape.parts != shape.named}
+    known = frozenset([*parts, *sorted(told)[:MOST_PARTS]])
     taken: dict[int, list[Path]] = {}
-    for path, entry in entries.items():
-        if entry.base in ("", base):
-            for slot in _slots_of(entry, scheme):
-                taken.setdefault(slot, []).append(path)
+    for path, entry in ours.items():
+        for slot in _slots_of(entry, scheme, known):
+            taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
 
 
@@ -149,19 +177,29 @@ def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
 def _entry(record: Record) -> Entry | None:
     if record.scheme is None or record.slot is None:
         return None
-    shapes = frozenset((out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items())
+    concept, scheme = record.concept, record.scheme
+    shapes = {
+        Shape(_named(stem, held.out), sizes(held.out, parts_of(stem, scheme, held.parts)), held.rows)
+        for stem, held in record.layers.items()
+    }
     if len(shapes) > MOST_SHAPES:
         raise ValueError(f"expected at most {MOST_SHAPES} shapes of layers, got {len(shapes)}. It is no model's LoRA.")
-    concept = record.concept
-    return Entry(concept.name, concept.class_word, record.base, record.scheme, record.slot, shapes)
+    return Entry(concept.name, concept.class_word, record.base, scheme, record.slot, frozenset(shapes))
+
+
+def _named(stem: str, rows: int) -> Parts:
+    parts = keys.fused_parts(stem)
+    return sizes(rows, 1 if rows % parts else parts)
 
 
 @lru_cache(maxsize=2**14)
-def _slots_of(entry: Entry, scheme: Scheme) -> set[int]:
+def _slots_of(entry: Entry, scheme: Scheme, known: frozenset[Parts]) -> set[int]:
     if entry.scheme == scheme:
         return {entry.slot}
+    others = known if entry.scheme.version == BY_NAME else frozenset[Parts]()
+    dealt = {(shape.rows, parts) for shape in entry.shapes for parts in shape.dealt(scheme, others)}
     return {
         slot
         for slot in range(scheme.slots)
-        if any(overlap(rows, scheme.rows(slot, out, parts)) for out, parts, rows in entry.shapes)
+        if any(overlap(rows, scheme.rows(slot, sum(parts), parts)) for rows, parts in dealt)
     }
