@@ -1,0 +1,84 @@
+"""What a server says of its nodes, as far as a workflow file needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Info = Mapping[str, Any]
+"""The answer of /object_info."""
+
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A type of node: its inputs and outputs by name, name -> type, and its widgets by position, name -> default."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    widgets: Mapping[str, Any]
+    controlled: frozenset[str]
+
+    def values(self, given: Mapping[str, Any]) -> list[Any]:
+        """widgets_values of a workflow file. ValueError for a widget that is not there, or that has no default."""
+        if strange := given.keys() - self.widgets.keys():
+            raise ValueError(f"expected widgets among {list(self.widgets)}, got {sorted(strange)}")
+        found: list[Any] = []
+        for name, default in self.widgets.items():
+            value = given.get(name, default)
+            if value is None:
+                raise ValueError(f"expected a value for {name}, which has no default")
+            found += [value, "randomize"] if name in self.controlled else [value]
+        return found
+
+
+def kind_of(info: Info, node_type: str) -> Kind:
+    """The type `node_type`. ValueError when the server has none."""
+    if node_type not in info:
+        raise ValueError(f"expected a node of this server, got {node_type}")
+    told = info[node_type]
+    inputs = dict(_inputs(told))
+    widgets = {name: _default(told, name) for name, kind in inputs.items() if _is_widget(told, name, kind)}
+    controlled = frozenset(name for name in widgets if _is_controlled(name, _options(told, name)))
+    return Kind(inputs, dict(zip(told["output_name"], told["output"], strict=True)), widgets, controlled)
+
+
+def _inputs(told: Info) -> Iterator[tuple[str, str]]:
+    for part in ("required", "optional"):
+        for name, (kind, *_) in told["input"].get(part, {}).items():
+            yield name, "COMBO" if isinstance(kind, list) else kind
+
+
+def _spec(told: Info, name: str) -> list[Any]:
+    parts = told["input"]
+    found: list[Any] = parts.get("required", {}).get(name) or parts["optional"][name]
+    return found
+
+
+def _options(told: Info, name: str) -> Mapping[str, Any]:
+    spec = _spec(told, name)
+    return spec[1] if len(spec) > 1 else {}
+
+
+def _is_widget(told: Info, name: str, kind: str) -> bool:
+    return kind in WIDGETS and not _options(told, name).get("forceInput")
+
+
+def _is_controlled(name: str, options: Mapping[str, Any]) -> bool:
+    return bool(options.get("control_after_generate", name in ("seed", "noise_seed")))
+
+
+_EMPTY = {"STRING": "", "INT": 0, "FLOAT": 0.0, "BOOLEAN": False}
+
+
+def _default(told: Info, name: str) -> Any:
+    kind, options = _spec(told, name)[0], _options(told, name)
+    if "default" in options:
+        return options["default"]
+    if not isinstance(kind, list) and kind != "COMBO":
+        return _EMPTY[kind]
+    # Lists of files are each machine's own.
+    choices = kind if isinstance(kind, list) else options.get("options", [])
+    return choices[0] if choices and not any(isinstance(one, str) and "." in one for one in choices) else None
