@@ -290,7 +290,7 @@ def test_whatever_ends_a_run_what_was_learnt_is_saved_first(
     monkeypatch.setattr(NodeProgress, "__call__", fail)
     with pytest.raises(type(error)):
         train(base)
-    (kept,) = (folders / "models" / "loras" / "blocklora" / "interrupted").glob("*.safetensors")
+    (kept,) = (folders / "user" / "blocklora" / "interrupted").glob("*.safetensors")
     assert load(kept).training["steps_done"] == 2 and len(list(runs.runs_folder().glob("*.state"))) == 1
 
 

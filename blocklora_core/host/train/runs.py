@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...concept.concept import BlockLoRA, Concept
+from ...concept.concept import BlockLoRA
 from ...files.io import encode, load
 from ...files.untrusted.header import FileError, read_whole
 from ...files.writing import write_atomic
@@ -19,7 +19,7 @@ from ...training import Trainer
 from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
 from ..comfy import ComfyModel
 from ..compat import loaded_weights
-from ..disk import runs_folder, safe_name, target_file, write_lora
+from ..disk import interrupted_folder, runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
 
 _LORA = "blocklora_lora"
@@ -46,10 +46,6 @@ def attempt(what: str, action: Callable[[], object]) -> str:
 
 class NotKeptError(ValueError):
     """A training ended early and the disk did not take what it learnt; says where it is."""
-
-
-def _loras(kind: str, concept: Concept, step: int) -> Path:
-    return target_file(f"blocklora/{kind}/", concept).with_stem(f"{safe_name(concept)}_step{step}")
 
 
 def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str, str]:
@@ -124,7 +120,23 @@ class RunFiles:
             _unwritten[self.key] = data
             raise
         _unwritten.pop(self.key, None)
-        _forget("*.state", KEPT_STATES, self.state)
+        _forget(runs_folder(), "*.state", KEPT_STATES, self.state)
+
+    def keep_lora(self, trainer: Trainer) -> Path:
+        """Save what a run that ends early learnt as an ordinary LoRA, in place of an earlier one of this run."""
+        folder = interrupted_folder()
+        before = self._interrupted()
+        path = folder / f"{safe_name(trainer.concept)}_step{len(trainer.losses)}.{self.key}.safetensors"
+        # float32: a diverging run may leave numbers that float16 cannot hold.
+        write_atomic(path, encode(trainer.result(), torch.float32))
+        for older in before:
+            if older != path:
+                older.unlink(missing_ok=True)
+        _forget(folder, "*.safetensors", KEPT_STATES, path)
+        return path
+
+    def _interrupted(self) -> list[Path]:
+        return list(interrupted_folder().glob(f"*.{self.key}.safetensors"))
 
     def finish(self, run: Finished) -> None:
         """Keep the result in place of the state. ValueError or OSError when that cannot be done."""
@@ -132,10 +144,11 @@ class RunFiles:
         lora = encode(run.lora, torch.float32)
         write_atomic(self.record, with_checksum(_tensors(run), {_LORA: sha256(lora).hexdigest()}))
         write_atomic(self.lora, lora)
-        self.state.unlink(missing_ok=True)
+        for left in (self.state, *self._interrupted()):
+            left.unlink(missing_ok=True)
         _unwritten.pop(self.key, None)
-        _forget("*.safetensors", KEPT_RESULTS, self.lora)
-        _forget("*.record", KEPT_RESULTS, self.record)
+        _forget(runs_folder(), "*.safetensors", KEPT_RESULTS, self.lora)
+        _forget(runs_folder(), "*.record", KEPT_RESULTS, self.record)
 
     def finished(self) -> Finished | None:
         """The result of this very run, if there is one that can be read."""
@@ -173,9 +186,9 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
     return found if run.sample is None else {**found, "sample": run.sample}
 
 
-def _forget(pattern: str, kept: int, newest: Path) -> None:
+def _forget(folder: Path, pattern: str, kept: int, newest: Path) -> None:
     # The clock may have gone back: what was just written is the newest, whatever it says.
-    others = [path for path in runs_folder().glob(pattern) if path != newest]
+    others = [path for path in folder.glob(pattern) if path != newest]
     for path in sorted(others, key=_changed, reverse=True)[kept - 1 :]:
         path.unlink(missing_ok=True)
 
@@ -189,15 +202,7 @@ def _changed(path: Path) -> int:
 
 def save_snapshot(trainer: Trainer) -> Path:
     """The concept as it is now, as an ordinary LoRA in the loras folder."""
-    return _save_now(trainer, "snapshots")
-
-
-def save_interrupted(trainer: Trainer) -> Path:
-    """What a training that ends early learnt, as an ordinary LoRA in the loras folder."""
-    return _save_now(trainer, "interrupted")
-
-
-def _save_now(trainer: Trainer, kind: str) -> Path:
-    path = _loras(kind, trainer.concept, len(trainer.losses))
+    name = f"{safe_name(trainer.concept)}_step{len(trainer.losses)}"
+    path = target_file("blocklora/snapshots/", trainer.concept).with_stem(name)
     # float32: a diverging run may leave numbers that float16 cannot hold.
     return write_lora(path, trainer.result(), dtype=torch.float32, once=True)
