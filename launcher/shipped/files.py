@@ -9,6 +9,7 @@ from typing import Any
 from .blocks import BLOCKS
 from .graph import blueprint, workflow
 from .kinds import Info
+from .locales import locales
 from .templates import TEMPLATES
 
 WORKFLOWS, SUBGRAPHS = "example_workflows", "subgraphs"
@@ -27,6 +28,8 @@ def _files(info: Info) -> Iterator[tuple[str, str]]:
         yield f"{WORKFLOWS}/{story.title}.json", _text(workflow(info, story))
     for block in BLOCKS:
         yield f"{SUBGRAPHS}/{block.title}.json", _text(blueprint(info, block))
+    for name, content in locales(info):
+        yield name, _text(content)
 
 
 def _text(value: Any) -> str:

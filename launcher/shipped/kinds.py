@@ -39,31 +39,19 @@ def kind_of(info: Info, node_type: str) -> Kind:
     if node_type not in info:
         raise ValueError(f"expected a node of this server, got {node_type}")
     told = info[node_type]
-    inputs = dict(_inputs(told))
-    widgets = {name: _default(told, name) for name, kind in inputs.items() if _is_widget(told, name, kind)}
-    controlled = frozenset(name for name in widgets if _is_controlled(name, _options(told, name)))
+    found = list(inputs_of(told))
+    inputs = {name: "COMBO" if isinstance(kind, list) else kind for name, kind, _ in found}
+    shown = [one for one in found if inputs[one[0]] in WIDGETS and not one[2].get("forceInput")]
+    widgets = {name: _default(kind, options) for name, kind, options in shown}
+    controlled = frozenset(name for name, _, options in shown if _is_controlled(name, options))
     return Kind(inputs, dict(zip(told["output_name"], told["output"], strict=True)), widgets, controlled)
 
 
-def _inputs(told: Info) -> Iterator[tuple[str, str]]:
+def inputs_of(told: Info) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """(name, type or list of choices, options) of each input of one node."""
     for part in ("required", "optional"):
-        for name, (kind, *_) in told["input"].get(part, {}).items():
-            yield name, "COMBO" if isinstance(kind, list) else kind
-
-
-def _spec(told: Info, name: str) -> list[Any]:
-    parts = told["input"]
-    found: list[Any] = parts.get("required", {}).get(name) or parts["optional"][name]
-    return found
-
-
-def _options(told: Info, name: str) -> Mapping[str, Any]:
-    spec = _spec(told, name)
-    return spec[1] if len(spec) > 1 else {}
-
-
-def _is_widget(told: Info, name: str, kind: str) -> bool:
-    return kind in WIDGETS and not _options(told, name).get("forceInput")
+        for name, (kind, *rest) in told["input"].get(part, {}).items():
+            yield name, kind, rest[0] if rest else {}
 
 
 def _is_controlled(name: str, options: Mapping[str, Any]) -> bool:
@@ -73,12 +61,11 @@ def _is_controlled(name: str, options: Mapping[str, Any]) -> bool:
 _EMPTY = {"STRING": "", "INT": 0, "FLOAT": 0.0, "BOOLEAN": False}
 
 
-def _default(told: Info, name: str) -> Any:
-    kind, options = _spec(told, name)[0], _options(told, name)
+def _default(kind: Any, options: Mapping[str, Any]) -> Any:
     if "default" in options:
         return options["default"]
     if not isinstance(kind, list) and kind != "COMBO":
         return _EMPTY[kind]
-    # Lists of files are each machine's own.
     choices = kind if isinstance(kind, list) else options.get("options", [])
+    # Lists of files are each machine's own.
     return choices[0] if choices and not any(isinstance(one, str) and "." in one for one in choices) else None
