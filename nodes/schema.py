@@ -62,6 +62,12 @@ def texts_of(node: Any, ours: bool) -> list[str]:
     return [text for values in inputs for text in values.values() if isinstance(text, str)]
 
 
+def newer(kind: str, name: str, **fields: Any) -> list[Any]:
+    """An input of a kind that only newer hosts have; none on others."""
+    found = getattr(io, kind, None)
+    return [found.Input(name, **known(found.Input.__init__, **fields))] if found else []
+
+
 def advanced(kind: Any, name: str, **fields: Any) -> Any:
     """An input that newer hosts fold away."""
     return kind.Input(name, **known(kind.Input.__init__, **{**fields, "advanced": True}))

@@ -66,12 +66,16 @@ def called_by(lora: BlockLoRA) -> dict[str, str]:
     """Who tells what calls the concept -> the words: the file, the user, and the file's name where neither does."""
     if _answers_to_name(lora):
         return {FROM_FILE: lora.concept.name}
-    phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
     told = {
-        FROM_FILE: phrase or ", ".join(_common_tags(lora.metadata)),
+        FROM_FILE: recorded_words(lora.metadata),
         FROM_USER: lora.metadata.get(_USER_WORDS, ""),
     }
     return {source: words for source, words in told.items() if words} or {FROM_FILE_NAME: lora.concept.name}
+
+
+def recorded_words(metadata: Mapping[str, str]) -> str:
+    """The words that a trainer recorded, separated by commas; empty where it did not."""
+    return metadata.get("modelspec.trigger_phrase", "").strip() or ", ".join(_common_tags(metadata))
 
 
 def with_words(lora: BlockLoRA, words: str) -> BlockLoRA:

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-from ..concept import keys
-from ..concept.rows import Rows, Scheme, overlap
-from .record import Record, read_record
+from ..concept.rows import Scheme
+from .catalogue.summary import Block, block_of, known
 from .untrusted.folders import Folders, files_below
-from .untrusted.header import read_header
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the ledger needs of a file. shapes: (rows of the weight, parts, rows held), each once."""
-
-    concept: str
-    class_word: str
-    base: str
-    scheme: Scheme
-    slot: int
-    shapes: frozenset[tuple[int, int, Rows]]
 
 
 def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, list[Path]]:
@@ -74,7 +59,7 @@ def tables(folders: Folders) -> list[Table]:
 
 def unreadable_files(folders: Folders) -> dict[Path, str]:
     """Files under `folders` that are no sound safetensors files, and why."""
-    found = {path: _known(path) for path in lora_files(folders)}
+    found = {path: known(path) for path in lora_files(folders)}
     return {path: entry for path, entry in found.items() if isinstance(entry, str)}
 
 
@@ -93,22 +78,16 @@ def _describe(table: Table) -> str:
     return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
 
 
-def entry_of(path: Path) -> Entry | None:
-    """The row block that the file holds, None for any other; its header is read anew only when the file changes."""
-    entry = _known(path)
-    return None if isinstance(entry, str) else entry
-
-
-def _entries(folders: Folders) -> dict[Path, Entry]:
-    found = {path: entry_of(path) for path in sorted(lora_files(folders))}
+def _entries(folders: Folders) -> dict[Path, Block]:
+    found = {path: block_of(path) for path in sorted(lora_files(folders))}
     return {path: entry for path, entry in found.items() if entry is not None}
 
 
-def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def _held(entries: Mapping[Path, Block], base: str, scheme: Scheme) -> dict[int, list[Path]]:
     taken: dict[int, list[Path]] = {}
     for path, entry in entries.items():
         if entry.base in ("", base):
-            for slot in _slots_of(entry, scheme):
+            for slot in entry.slots_in(scheme):
                 taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
 
@@ -116,40 +95,3 @@ def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme) -> dict[int,
 def lora_files(folders: Folders) -> Iterator[Path]:
     """Every .safetensors file under `folders`."""
     return files_below(folders, ".safetensors")
-
-
-def _known(path: Path) -> Entry | str | None:
-    """The file's entry, None when it holds no row block, or why it cannot be read."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        return str(error.strerror)
-    return _read(path, state.st_size, state.st_mtime_ns)
-
-
-# Bounded by what a large folder holds; an entry takes a kilobyte or two.
-@lru_cache(maxsize=2**14)
-def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
-    try:
-        record = read_record(read_header(path).get("__metadata__", {}))
-    except (ValueError, ArithmeticError) as error:
-        return str(error)
-    return None if record is None else _entry(record)
-
-
-def _entry(record: Record) -> Entry | None:
-    if record.scheme is None or record.slot is None:
-        return None
-    shapes = frozenset((out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items())
-    concept = record.concept
-    return Entry(concept.name, concept.class_word, record.base, record.scheme, record.slot, shapes)
-
-
-def _slots_of(entry: Entry, scheme: Scheme) -> set[int]:
-    if entry.scheme == scheme:
-        return {entry.slot}
-    return {
-        slot
-        for slot in range(scheme.slots)
-        if any(overlap(rows, scheme.rows(slot, out, parts)) for out, parts, rows in entry.shapes)
-    }

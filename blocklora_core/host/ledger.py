@@ -12,7 +12,8 @@ import folder_paths
 
 from ..concept.concept import BlockLoRA, Concept
 from ..concept.rows import Scheme
-from ..files.slots import Table, entry_of, lora_files, occupied_slots, tables, unreadable_files
+from ..files.catalogue.summary import block_of
+from ..files.slots import Table, lora_files, occupied_slots, tables, unreadable_files
 from .claims import Claim, claims
 from .disk import interrupted_folder
 
@@ -36,7 +37,7 @@ def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
     taken: dict[int, set[str]] = {}
     for slot, files in occupied_slots(_folders(), base, scheme).items():
         for file in files:
-            entry = entry_of(file)
+            entry = block_of(file)
             taken.setdefault(slot, set()).add(entry.concept if entry else file.name)
     for claim in _all_given():
         if (claim.base, claim.scheme) == (base, scheme):

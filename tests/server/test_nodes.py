@@ -20,6 +20,7 @@ NODES = (
     "BlockLoRAMerge",
     "BlockLoRACollectGrams",
     "BlockLoRASamplingModes",
+    "BlockLoRAScene",
     "BlockLoRARegion",
     "BlockLoRARegionalSampling",
     "BlockLoRAConceptPrompt",
