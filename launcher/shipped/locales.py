@@ -33,8 +33,8 @@ EXPLAINED = frozenset(
 """Nodes whose tooltips are translated; of the others, names and descriptions are."""
 
 _NUMBERED = re.compile(r"(.*) (\d+)")
-_HOSTS = frozenset(("MODEL", "CLIP", "VAE", "IMAGE", "LATENT", "CLIP_VISION", "CONDITIONING", "clip", "vae", "model"))
-"""Names that every language leaves as they are."""
+_HOSTS = frozenset(("MODEL", "CLIP", "VAE", "IMAGE", "LATENT", "CLIP_VISION", "CONDITIONING", "clip", "vae", "model", "json"))
+"""Names that are alike in every language."""
 
 Words = Mapping[str, str]
 
@@ -100,7 +100,7 @@ def _slot(text: str, tooltip: str, table: Words) -> dict[str, str]:
 
 
 def plain(name: str) -> str:
-    """What an input is called where people read it."""
+    """What an input or output is called where people read it."""
     return name.replace("_", " ")
 
 
@@ -118,4 +118,4 @@ def _inputs(told: Info) -> Iterator[tuple[str, str]]:
 def _outputs(told: Info) -> Iterator[tuple[str, str]]:
     tooltips = told.get("output_tooltips") or [""] * len(told["output_name"])
     for name, tooltip in zip(told["output_name"], tooltips, strict=True):
-        yield name, tooltip or ""
+        yield plain(name), tooltip or ""
