@@ -1,65 +1,95 @@
-"""The subgraphs: what one adds as a single node and opens to see within."""
+"""The subgraphs: what one adds as a single node and opens to see within.
+
+Widgets that our pages replace by panels do not show on a subgraph's face: they are fed by plain nodes that do.
+"""
 
 from __future__ import annotations
 
-from .parts import NEGATIVE, box, scene
-from .story import Block, Column, Node
+from collections.abc import Mapping
+
+from .parts import BOXES, KEPT, NEGATIVE, REPORT, SAMPLER, SCENE, scene
+from .story import Block, Column, Node, Wire
+
+_LOADED: Mapping[str, Wire] = {"files": ("files", "STRING")}
+
+
+def _text(key: str, title: str, value: str, lines: bool = False) -> Node:
+    kind, height = ("PrimitiveStringMultiline", 160) if lines else ("PrimitiveString", 80)
+    return Node(key, kind, (340, height), values={"value": value}, title=title)
+
+
+def _sampled(wires: Mapping[str, Wire]) -> Column:
+    decode = Node("decode", "VAEDecode", (300, 60), {"samples": ("sampler", "LATENT")})
+    return Column("Sampling", (Node("sampler", "KSampler", (300, 340), wires, SAMPLER), decode))
+
+
+_LORAS = Column(
+    "LoRAs",
+    (
+        _text("files", "Files, one a line", "", lines=True),
+        Node("loader", "BlockLoRALoader", (400, 440), _LOADED, grows=REPORT + 180),
+    ),
+)
+_IN: Mapping[str, tuple[Wire, ...]] = {
+    "model": (("loader", "model"),),
+    "clip": (("loader", "clip"),),
+    "vae": (("decode", "vae"),),
+    "files": (("files", "value"),),
+}
+_OUT: Mapping[str, Wire] = {"IMAGE": ("decode", "IMAGE"), "stack": ("loader", "stack")}
 
 TRAIN = Block(
     "Train a Person",
     "Teaches the model one person, animal or thing from a folder of pictures, and saves it as a LoRA file.",
-    (360, 300),
+    (340, 240),
     (
-        Column("Pictures", (Node("images", "BlockLoRAImages", (340, 560), values={"folder": "my person"}),)),
+        Column(
+            "Pictures and name",
+            (
+                Node("images", "BlockLoRAImages", (340, 480), values={"folder": "my person"}, grows=REPORT),
+                _text("concept", "Name", "<hero>"),
+                _text("class_word", "Class word", "person"),
+            ),
+        ),
         Column(
             "Training",
             (
                 Node(
                     "train",
                     "BlockLoRATrain",
-                    (420, 1000),
+                    (400, 1120),
                     {
                         "images": ("images", "images"),
                         "captions": ("images", "captions"),
                         "masks": ("images", "masks"),
+                        "concept": ("concept", "STRING"),
+                        "class_word": ("class_word", "STRING"),
                     },
                 ),
             ),
         ),
-        Column("File", (Node("save", "BlockLoRASave", (340, 160), {"stack": ("train", "stack")}, {"if_exists": "overwrite"}),)),
+        Column(
+            "File",
+            (Node("save", "BlockLoRASave", (340, 160), {"stack": ("train", "stack")}, KEPT),),
+        ),
     ),
     {
         "model": (("train", "model"),),
         "clip": (("train", "clip"),),
         "vae": (("train", "vae"),),
         "folder": (("images", "folder"),),
-        "concept": (("train", "concept"),),
-        "class_word": (("train", "class_word"),),
-        "steps": (("train", "steps"),),
+        "concept": (("concept", "value"),),
+        "class_word": (("class_word", "value"),),
     },
     {"stack": ("save", "stack"), "report": ("train", "report")},
-)  # fmt: skip
-
-_SAMPLED = Column(
-    "Sampling",
-    (
-        Node(
-            "sampler",
-            "KSampler",
-            (300, 560),
-            {"model": ("scene", "MODEL"), "positive": ("scene", "positive"), "negative": ("scene", "negative"), "latent_image": ("scene", "latent")},
-            {"cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"},
-        ),
-        Node("decode", "VAEDecode", (300, 60), {"samples": ("sampler", "LATENT")}),
-    ),
-)  # fmt: skip
+)
 
 MERGE = Block(
     "Merge What You Have",
     "Any number of LoRA files, each kept apart from the others, and a picture of what the prompt says.",
-    (440, 420),
+    (400, 480),
     (
-        Column("LoRAs", (Node("loader", "BlockLoRALoader", (440, 620)),)),
+        _LORAS,
         Column(
             "Prompt",
             (
@@ -68,44 +98,31 @@ MERGE = Block(
                 Node("size", "EmptyLatentImage", (360, 140)),
             ),
         ),
-        Column(
-            "Sampling",
-            (
-                Node(
-                    "sampler",
-                    "KSampler",
-                    (300, 560),
-                    {
-                        "model": ("loader", "MODEL"),
-                        "positive": ("prompt", "CONDITIONING"),
-                        "negative": ("negative", "CONDITIONING"),
-                        "latent_image": ("size", "LATENT"),
-                    },
-                    {"cfg": 7.0, "sampler_name": "dpmpp_2m", "scheduler": "karras"},
-                ),
-                Node("decode", "VAEDecode", (300, 60), {"samples": ("sampler", "LATENT")}),
-            ),
+        _sampled(
+            {
+                "model": ("loader", "MODEL"),
+                "positive": ("prompt", "CONDITIONING"),
+                "negative": ("negative", "CONDITIONING"),
+                "latent_image": ("size", "LATENT"),
+            }
         ),
     ),
     {
-        "model": (("loader", "model"),),
-        "clip": (("loader", "clip"),),
-        "vae": (("decode", "vae"),),
-        "files": (("loader", "files"),),
+        **_IN,
         "prompt": (("prompt", "text"),),
         "width": (("size", "width"),),
         "height": (("size", "height"),),
         "seed": (("sampler", "seed"),),
     },
-    {"IMAGE": ("decode", "IMAGE"), "stack": ("loader", "stack")},
+    _OUT,
 )
 
 TWO = Block(
     "Two People",
     "Two LoRAs in two boxes of one picture, each with a prompt of its own. Open it to draw the boxes.",
-    (440, 420),
+    (400, 480),
     (
-        Column("LoRAs", (Node("loader", "BlockLoRALoader", (440, 620)),)),
+        _LORAS,
         Column(
             "Boxes",
             (
@@ -113,27 +130,21 @@ TWO = Block(
                     "Two boxes",
                     (768, 512),
                     "two friends in a sunny park, photo",
-                    [
-                        box(0.04, 0.1, 0.44, 0.9, "a woman with red hair, {scene}"),
-                        box(0.52, 0.06, 0.44, 0.94, "a man with a grey beard, {scene}"),
-                    ],
+                    BOXES,
                     {"model": ("loader", "MODEL"), "clip": ("loader", "CLIP"), "stack": ("loader", "stack")},
                 ),
             ),
         ),
-        _SAMPLED,
+        _sampled(SCENE),
     ),
     {
-        "model": (("loader", "model"),),
-        "clip": (("loader", "clip"),),
-        "vae": (("decode", "vae"),),
-        "files": (("loader", "files"),),
+        **_IN,
         "prompt": (("scene", "prompt"),),
         "width": (("scene", "width"),),
         "height": (("scene", "height"),),
         "seed": (("sampler", "seed"),),
     },
-    {"IMAGE": ("decode", "IMAGE"), "stack": ("loader", "stack")},
+    _OUT,
 )
 
 BLOCKS = (TRAIN, MERGE, TWO)

@@ -18,7 +18,7 @@ COLOUR, FONT = "#3f789e", 24
 SCREEN = (1440, 900)
 """A small screen: what a template should fit into when it opens."""
 
-BARS = (70, 60)
+BARS = (75, 95)
 """What the page's own bars take at the left and the top."""
 
 INPUT_NODE, OUTPUT_NODE = -10, -20
@@ -32,10 +32,15 @@ def _id(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class Placed:
-    """A node or note of a story and where it lies: x, y, width, height, without the title."""
+    """A node or note of a story and where it lies: x, y, width, height, without the title and what a run adds."""
 
     what: Node | Note
     box: tuple[int, int, int, int]
+
+    @property
+    def bottom(self) -> int:
+        """Where it ends after a run."""
+        return self.box[1] + self.box[3] + self.what.grows
 
 
 def placed(columns: Sequence[Column]) -> list[list[Placed]]:
@@ -44,10 +49,10 @@ def placed(columns: Sequence[Column]) -> list[list[Placed]]:
     for number, column in enumerate(columns):
         # A new group begins with a margin of its own.
         x += GAP + (2 * MARGIN if number and column.title else 0) if number else 0
-        y, width, lies = 0, max(one.room[0] for one in column.nodes), []
+        y, width, lies = 0, max(one.size[0] for one in column.nodes), []
         for one in column.nodes:
-            lies.append(Placed(one, (x, y, width, one.room[1])))
-            y += one.room[1] + TITLE + GAP
+            lies.append(Placed(one, (x, y, width, one.size[1])))
+            y += one.size[1] + one.grows + TITLE + GAP
         found.append(lies)
         x += width
     return found
@@ -56,9 +61,9 @@ def placed(columns: Sequence[Column]) -> list[list[Placed]]:
 def _groups(columns: Sequence[Column], lies: Sequence[Sequence[Placed]]) -> Iterator[Json]:
     starts = [number for number, column in enumerate(columns) if column.title]
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(columns)], strict=True), 1):
-        boxes = [one.box for column in lies[start:end] for one in column]
-        left, right = min(box[0] for box in boxes), max(box[0] + box[2] for box in boxes)
-        bottom = max(box[1] + box[3] for box in boxes)
+        held = [one for column in lies[start:end] for one in column]
+        left, right = min(one.box[0] for one in held), max(one.box[0] + one.box[2] for one in held)
+        bottom = max(one.bottom for one in held)
         top = -TITLE - HEADING
         yield {
             "id": number,
@@ -188,7 +193,7 @@ def workflow(info: Info, story: Story) -> Json:
 
 def blueprint(info: Info, block: Block) -> Json:
     """A block as a file of `subgraphs/`: a graph of this one node."""
-    node = Node("block", block.title, block.room)
+    node = Node("block", block.title, block.size)
     made = workflow(info, Story(block.title, (Column(block.title, (node,)),), (block,)))
     return made | {"groups": [], "extra": {"BlueprintDescription": block.description}}
 
@@ -197,7 +202,10 @@ def definition(info: Info, block: Block) -> Json:
     """A block as an entry of definitions.subgraphs."""
     scope = _Scope(info, block.columns, {})
     kind = face(info, block)
-    fed = {name: [scope.link(INPUT_NODE, slot, *target) for target in targets] for slot, (name, targets) in enumerate(block.inputs.items())}
+    fed = {
+        name: [scope.link(INPUT_NODE, slot, *target) for target in targets]
+        for slot, (name, targets) in enumerate(block.inputs.items())
+    }
     given = {}
     for slot, (name, (key, output)) in enumerate(block.outputs.items()):
         number, own = len(scope.links) + 1, list(scope.kinds[key].outputs).index(output)

@@ -33,7 +33,9 @@ EXPLAINED = frozenset(
 """Nodes whose tooltips are translated; of the others, names and descriptions are."""
 
 _NUMBERED = re.compile(r"(.*) (\d+)")
-_HOSTS = frozenset(("MODEL", "CLIP", "VAE", "IMAGE", "LATENT", "CLIP_VISION", "CONDITIONING", "clip", "vae", "model", "json"))
+_HOSTS = frozenset(
+    ("MODEL", "CLIP", "VAE", "IMAGE", "LATENT", "CLIP_VISION", "CONDITIONING", "clip", "vae", "model", "json")
+)
 """Names that are alike in every language."""
 
 Words = Mapping[str, str]
@@ -85,7 +87,9 @@ def _node(told: Info, table: Words) -> dict[str, Any]:
     made = {key: table[told[key]] for key in ("display_name", "description") if told[key] in table}
     inputs = {name: _slot(plain(name), tooltip, table) for name, tooltip in _inputs(told)}
     outputs = {str(number): _slot(name, tooltip, table) for number, (name, tooltip) in enumerate(_outputs(told))}
-    return made | {key: filled for key, value in (("inputs", inputs), ("outputs", outputs)) if (filled := _filled(value))}
+    return made | {
+        key: filled for key, value in (("inputs", inputs), ("outputs", outputs)) if (filled := _filled(value))
+    }
 
 
 def _filled(slots: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:

@@ -12,17 +12,18 @@ Wire = tuple[str, str]
 
 @dataclass(frozen=True)
 class Node:
-    """One node. room: (width, height) that it takes at most, in both rendering modes and after a run, without its title.
+    """One node. size: (width, height) without its title; grows: what a run may add below, such as its report.
 
     values: widgets that differ from their defaults. models: files to download, as ComfyUI's own templates name them.
     """
 
     key: str
     type: str
-    room: tuple[int, int]
+    size: tuple[int, int]
     wires: Mapping[str, Wire] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
+    grows: int = 0
     models: tuple[Mapping[str, str], ...] = ()
 
 
@@ -31,7 +32,8 @@ class Note:
     """Markdown beside the nodes."""
 
     text: str
-    room: tuple[int, int]
+    size: tuple[int, int]
+    grows: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Block:
 
     title: str
     description: str
-    room: tuple[int, int]
+    size: tuple[int, int]
     columns: tuple[Column, ...]
     inputs: Mapping[str, tuple[Wire, ...]]
     outputs: Mapping[str, Wire]

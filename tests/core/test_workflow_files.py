@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,13 @@ from PIL import Image
 from launcher.shipped.blocks import BLOCKS
 from launcher.shipped.files import SUBGRAPHS, WORKFLOWS
 from launcher.shipped.graph import BARS, SCREEN, TITLE
+from launcher.shipped.story import Column
 from launcher.shipped.templates import TEMPLATES
 from tests.conftest import ROOT
 
 TITLES = [story.title for story in TEMPLATES]
-READABLE = 0.5
-"""Scale below which text on nodes cannot be read."""
+READABLE = 0.58
+"""Scale below which text on nodes cannot be read: 14 pixels become 8."""
 
 Json = dict[str, Any]
 
@@ -68,26 +68,32 @@ def test_the_checkpoint_is_chosen_in_one_place(template: Json) -> None:
     assert model["directory"] == "checkpoints" and model["url"].startswith("https://") and model["name"] in model["url"]
 
 
-def box(node: Json) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom, with the title."""
+def box(node: Json, grows: int = 0) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom, with the title and what a run adds."""
     (x, y), (width, height) = node["pos"], node["size"]
-    return x, y - TITLE, x + width, y + height
+    return x, y - TITLE, x + width, y + height + grows
 
 
 def overlaps(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def graphs() -> Iterator[tuple[str, Json]]:
-    for title in TITLES:
-        yield title, opened(WORKFLOWS, title)
+def graphs() -> Iterator[tuple[str, Json, list[int]]]:
+    """Name, graph, and what a run adds to each of its nodes."""
+    for story in TEMPLATES:
+        yield story.title, opened(WORKFLOWS, story.title), growth(story.columns)
     for block in BLOCKS:
-        yield f"subgraph {block.title}", opened(SUBGRAPHS, block.title)["definitions"]["subgraphs"][0]
+        (inner,) = opened(SUBGRAPHS, block.title)["definitions"]["subgraphs"]
+        yield f"subgraph {block.title}", inner, growth(block.columns)
 
 
-@pytest.mark.parametrize("graph", [graph for _, graph in graphs()], ids=[name for name, _ in graphs()])
-def test_nothing_overlaps_and_groups_hold_their_nodes(graph: Json) -> None:
-    boxes = {node["id"]: box(node) for node in graph["nodes"]}
+def growth(columns: tuple[Column, ...]) -> list[int]:
+    return [one.grows for column in columns for one in column.nodes]
+
+
+@pytest.mark.parametrize(("_name", "graph", "grows"), list(graphs()))
+def test_nothing_overlaps_and_groups_hold_their_nodes(_name: str, graph: Json, grows: list[int]) -> None:
+    boxes = {node["id"]: box(node, more) for node, more in zip(graph["nodes"], grows, strict=True)}
     assert [pair for pair in combinations(boxes, 2) if overlaps(boxes[pair[0]], boxes[pair[1]])] == []
     frames = [(x, y, x + width, y + height) for x, y, width, height in (one["bounding"] for one in graph["groups"])]
     assert [pair for pair in combinations(frames, 2) if overlaps(*pair)] == []
@@ -99,8 +105,13 @@ def test_it_opens_whole_and_readable(template: Json) -> None:
     scale, offset = template["extra"]["ds"]["scale"], template["extra"]["ds"]["offset"]
     assert scale >= READABLE
     for x, y, width, height in (group["bounding"] for group in template["groups"]):
-        corners = [((at + move) * scale, (at + size + move) * scale) for at, size, move in zip((x, y), (width, height), offset, strict=True)]
-        assert all(bar <= least and most <= size for (least, most), bar, size in zip(corners, BARS, SCREEN, strict=True))
+        corners = [
+            ((at + move) * scale, (at + size + move) * scale)
+            for at, size, move in zip((x, y), (width, height), offset, strict=True)
+        ]
+        assert all(
+            bar <= least and most <= size for (least, most), bar, size in zip(corners, BARS, SCREEN, strict=True)
+        )
 
 
 @pytest.mark.parametrize("title", TITLES)

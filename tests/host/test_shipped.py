@@ -22,7 +22,11 @@ def info(pack: ModuleType) -> dict[str, Any]:
 
 def test_the_files_are_what_the_tables_say(info: dict[str, Any], repository: Path) -> None:
     made = files(info)
-    differ = [name for name, text in made.items() if not (repository / name).is_file() or (repository / name).read_text("utf-8") != text]
+    differ = [
+        name
+        for name, text in made.items()
+        if not (repository / name).is_file() or (repository / name).read_text("utf-8") != text
+    ]
     assert differ == [], HOW
     kept = {path.relative_to(repository).as_posix() for path in (repository / "locales").rglob("*.json")}
     assert kept == {name for name in made if name.startswith("locales/")}

@@ -42,7 +42,9 @@ def _git(folder: Path, *line: str) -> str:
 def package(comfyui_root: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """node.zip, as `comfy node pack` makes it of what git tracks here."""
     clone = tmp_path_factory.mktemp("clone")
-    for name in filter(None, _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
+    for name in filter(
+        None, _git(repository, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    ):
         if (repository / name).is_file():
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(repository / name, clone / name)
@@ -125,7 +127,7 @@ def test_the_host_serves_our_languages(server: Server) -> None:
 
 @pytest.mark.parametrize("title", [story.title for story in TEMPLATES])
 def test_a_template_runs_after_its_checkpoint_is_chosen(
-    server: Server, base: Path, comfyui_root: Path, repository: Path, title: str
+    server: Server, base: Path, comfyui_root: Path, title: str
 ) -> None:
     if title in NEEDS_LORAS:
         pytest.skip("it is about LoRAs: without any there is nothing to look at")
