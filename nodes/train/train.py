@@ -61,6 +61,19 @@ def _report(result: TrainResult) -> str:
     return "\n".join(lines)
 
 
+def _preset_input() -> Any:
+    made = io.Combo.Input(
+        "preset",
+        options=list(PRESETS),
+        default=AS_SET,
+        optional=True,
+        tooltip="How much work: quick to see whether it goes well, standard, careful for the final one; sets steps, embedding_share, preview_every and the pictures for Grams. What Train Settings change goes before it.",
+    )
+    # The panel shows what a preset sets. Older hosts take this in no other way.
+    made.extra_dict = {"presets": {name: dict(chosen.fields) for name, chosen in PRESETS.items()}}
+    return made
+
+
 class BlockLoRATrain(io.ComfyNode):
     """Trains one concept into its own row block."""
 
@@ -155,11 +168,7 @@ class BlockLoRATrain(io.ComfyNode):
                     io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
                     tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
                 ),
-                io.Combo.Input(
-                    "preset", options=list(PRESETS), default=AS_SET, optional=True,
-                    tooltip="How much work: quick to see whether it goes well, standard, careful for the final one; sets steps, embedding_share, preview_every and the pictures for Grams. What Train Settings change goes before it.",
-                    extra_dict={"presets": {name: dict(chosen.fields) for name, chosen in PRESETS.items()}},
-                ),
+                _preset_input(),
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The trained concept, a stack of one: save it, join it, merge it."),

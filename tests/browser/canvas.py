@@ -11,8 +11,11 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, Route
 
 from launcher.server import Server
 
-# What the host logs of itself, or of the network that a test has not.
-NOISE = re.compile(r"net::ERR_|Failed to load resource|favicon|firebase|posthog|sentry|Network Error", re.IGNORECASE)
+# What the host logs of itself (frontend 1.32, of a setting), or of the network that a test has not.
+NOISE = re.compile(
+    r"net::ERR_|Failed to load resource|firebase|Network Error|reading 'id'\)\s+at onChange \(.*/assets/",
+    re.IGNORECASE,
+)
 
 ADD = """([type, x, y, values]) => {
     const node = LiteGraph.createNode(type);
@@ -57,9 +60,11 @@ class Canvas:
 
     def ready(self) -> None:
         """Waits until the page has its graph and our nodes."""
-        self.page.wait_for_function("window.app?.graph && window.LiteGraph?.registered_node_types?.BlockLoRATrain")
+        self.page.wait_for_function(
+            "Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.BlockLoRATrain)"
+        )
         # The host loads its last workflow, or the default one, a moment after it has registered the nodes.
-        self.page.wait_for_function("window.app.extensionManager?.workflow?.activeWorkflow", timeout=30000)
+        self.page.wait_for_function("Boolean(window.app.extensionManager?.workflow?.activeWorkflow)", timeout=30000)
         self.page.wait_for_timeout(500)
 
     def clear(self) -> None:
