@@ -112,7 +112,7 @@ class _Scope:
         made: Json = {"id": number, "pos": [x, y], "size": [width, height], "flags": {}, "order": number - 1, "mode": 0}
         if isinstance(lies.what, Note):
             note = {"type": "MarkdownNote", "properties": {}, "widgets_values": [lies.what.text], "title": "Read me"}
-            return {**made, "inputs": [], "outputs": [], **note, "color": "#432", "bgcolor": "#653"}
+            return {**made, "inputs": [], "outputs": [], **note}
         node, kind = lies.what, self.kinds[lies.what.key]
         made |= {"type": node.type, "inputs": [], "outputs": [_slot(name, of) for name, of in kind.outputs.items()]}
         made |= {"properties": _properties(node), "widgets_values": kind.values(node.values)}
