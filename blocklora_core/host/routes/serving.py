@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from ..page import server
+from ..page import server, shortened
 from .catalogue import catalogue
 from .list_check import check_list
 from .picture_grid import picture_grid
@@ -36,7 +36,7 @@ async def _list(request: web.Request) -> web.Response:
     try:
         text = str((await request.json())["files"])[:MOST_LETTERS]
     except (ValueError, LookupError, TypeError) as error:
-        return web.json_response({"error": f"expected a list as files, got: {error}"}, status=400)
+        return web.json_response({"problem": f"expected a list as files, got: {error}"}, status=400)
     return await _answered(lambda: check_list(text))
 
 
@@ -61,4 +61,4 @@ async def _answered(work: Callable[[], Any]) -> web.Response:
     try:
         return web.json_response(await asyncio.to_thread(work))
     except ValueError as error:
-        return web.json_response({"error": str(error)}, status=400)
+        return web.json_response({"problem": shortened(str(error))})

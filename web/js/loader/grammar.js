@@ -178,6 +178,14 @@ export function changed(lines, index, changes) {
 }
 
 /**
+ * `lines` with another text for the one at `index`.
+ * @param {Line[]} lines
+ * @param {number} index
+ * @param {string} raw
+ */
+export const rewritten = (lines, index, raw) => lines.with(index, parseLine(raw, lines[index].end));
+
+/**
  * `lines` without the one at `index`.
  * @param {Line[]} lines
  * @param {number} index

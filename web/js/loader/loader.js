@@ -6,13 +6,15 @@ import { app } from "../shared/host.js";
 import { after, isLinked, standIn } from "../shared/widgets.js";
 import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
-import { changed, moved, parseLine, parseList, textOf, withAdded, without } from "./grammar.js";
+import { changed, moved, parseList, rewritten, textOf, withAdded, without } from "./grammar.js";
 import { openPicker } from "./picker.js";
-import { row } from "./row.js";
+import { Row } from "./row.js";
 import { openSets } from "./sets.js";
+import { TextView } from "./text.js";
 
 /**
  * @typedef {import("./grammar.js").Line} Line
+ * @typedef {import("./files.js").Told} Told
  * @typedef {import("../shared/host.js").LGraphNode} LGraphNode
  */
 
@@ -21,36 +23,55 @@ const CHECK_AFTER = 150;
 class LoaderList {
   status = el("span", { role: "status", class: "bl-grow bl-dim" });
   hint = el("p", { class: "bl-note", role: "alert", hidden: true });
-  body = el("div");
+  list = el("ul", { class: "bl-list", "aria-label": "LoRA files" });
+  view = new TextView((text) => this.typed(text));
   text = button("text", "As text", () => this.toggle());
   add = button("add", "+ Add files", () => this.pick());
   root = el("div", { class: "bl-column bl-loader" });
 
+  /** @type {Row[]} */
+  rows = [];
+
   /** @type {Line[]} */
   lines = [];
 
-  /** @type {Record<string, import("./files.js").Told>} */
+  /** @type {Record<string, Told>} */
   told = {};
 
-  /** @type {number | null} the line whose details are shown */
+  /** @type {number | null} the row whose details are shown */
   open = null;
 
   asText = false;
+
+  /** @type {import("./row.js").Actions} */
+  actions = {
+    change: (place, changes) => this.set(changed(this.lines, this.at(place), changes)),
+    rewrite: (place, raw) => this.set(rewritten(this.lines, this.at(place), raw)),
+    remove: (place) => this.remove(place),
+    pick: (place) => this.pick(place),
+    open: (place) => {
+      this.open = this.open === place ? null : place;
+      this.render();
+    },
+    drag: (place, event) => {
+      const items = this.rows.map((row) => row.element);
+      dragRow(event, items, place, (to) => this.move(place, to));
+    },
+    move: (place, to) => this.move(place, to),
+  };
 
   /** @param {LGraphNode} node */
   constructor(node) {
     this.node = node;
     this.add.classList.add("bl-main");
     const sets = button("sets", "Lists\u2026", () => this.sets());
-    fill(this.root, el("div", { class: "bl-row" }, this.status, sets, this.text), this.body, this.hint, this.add);
+    const head = el("div", { class: "bl-row" }, this.status, sets, this.text);
+    fill(this.root, head, this.list, this.view.element, this.hint, this.add);
     this.value = standIn(node, "files", () => this.read());
     addPanel(node, "list", this.root, { minWidth: 400 });
+    const stop = onFiles(() => this.render());
     after(node, "onConnectionsChange", () => this.render());
-    after(
-      node,
-      "onRemoved",
-      onFiles(() => this.render()),
-    );
+    after(node, "onRemoved", stop);
     takeDrops(node, this.root, (dropped) => this.dropped(dropped.map(({ file }) => file)));
     this.read();
     readFiles();
@@ -58,22 +79,25 @@ class LoaderList {
 
   /** Takes the text that the input has now. */
   read() {
-    this.lines = parseList(this.value?.get() ?? "");
-    if (this.open !== null && !this.lines[this.open]?.entry) this.open = null;
+    this.open = null;
+    this.lines = parseList(this.value.get());
     this.render();
     this.check();
   }
 
-  /**
-   * @param {Line[]} lines
-   * @param {{ line?: number, part: string }} [focus] where it goes
-   */
-  set(lines, focus) {
+  /** @param {Line[]} lines */
+  set(lines) {
+    this.told = carried(this.told, this.lines, lines);
     this.hint.hidden = true;
     this.lines = lines;
     this.value.set(textOf(lines));
-    this.render(focus);
+    this.render();
     this.check();
+  }
+
+  /** @param {string} text */
+  typed(text) {
+    this.set(parseList(text));
   }
 
   check() {
@@ -92,149 +116,87 @@ class LoaderList {
     return this.lines.flatMap((line, at) => (line.entry || line.problem ? [at] : []));
   }
 
-  /** @param {{ line?: number, part: string }} [focus] */
-  render(focus = this.focused()) {
+  /** @param {number} place */
+  at(place) {
+    return this.places()[place];
+  }
+
+  render() {
     const linked = isLinked(this.node, "files");
     const places = this.places();
-    const on = places.filter((at) => this.lines[at].entry?.on).length;
-    this.status.textContent = linked
-      ? "The list comes through the link."
-      : places.length
-        ? `${on} of ${places.length} on`
-        : "No file yet";
+    this.status.textContent = linked ? "The list comes through the link." : this.count(places);
     this.add.hidden = linked || this.asText;
-    this.body.hidden = linked;
-    if (this.asText) this.renderText();
-    else
-      fill(
-        this.body,
-        el("ul", { class: "bl-list", "aria-label": "LoRA files" }, ...places.map((at, place) => this.row(at, place))),
-      );
-    this.refocus(focus);
-  }
-
-  renderText() {
-    if (document.activeElement?.matches?.("textarea") && this.body.contains(document.activeElement)) return;
-    const area = el("textarea", { class: "bl-lines", rows: 8, spellcheck: "false", "aria-label": "Files, one a line" });
-    area.value = textOf(this.lines);
-    area.addEventListener("input", () => {
-      this.lines = parseList(area.value);
-      this.value.set(area.value);
-      this.check();
-      this.tell();
+    this.list.hidden = linked || this.asText;
+    this.view.element.hidden = linked || !this.asText;
+    if (this.asText) this.view.show(this.lines, textOf(this.lines), this.told);
+    while (this.rows.length < places.length) this.rows.push(new Row(this.rows.length, this.actions));
+    this.rows.length = places.length;
+    while (this.list.children.length > places.length) this.list.lastChild?.remove();
+    this.rows.forEach((row, place) => {
+      const at = places[place];
+      row.show(this.lines[at], this.told[at + 1], this.open === place);
+      if (!row.element.parentNode) this.list.append(row.element);
     });
-    fill(this.body, area, this.problems());
   }
 
-  /** What is wrong, beneath the text. */
-  tell() {
-    this.body.querySelector("ul")?.replaceWith(this.problems());
+  /** @param {number[]} places */
+  count(places) {
+    const on = places.filter((at) => this.lines[at].entry?.on).length;
+    return places.length ? `${on} of ${places.length} on` : "No file yet";
   }
 
-  problems() {
-    const told = this.lines.flatMap((line, at) => {
-      const one = this.told[at + 1];
-      return [line.problem || one?.problem, ...(one?.notes ?? [])]
-        .filter(Boolean)
-        .map((text) => `Line ${at + 1}: ${text}`);
-    });
-    return el(
-      "ul",
-      { class: "bl-list", "aria-label": "To mind" },
-      ...told.map((text) => el("li", { class: "bl-note" }, text)),
-    );
+  /** @param {number} place */
+  remove(place) {
+    this.open = null;
+    this.set(without(this.lines, this.at(place)));
+    const next = this.rows[Math.min(place, this.rows.length - 1)];
+    (next?.grip ?? this.add).focus({ preventScroll: true });
   }
 
   /**
-   * @param {number} at
    * @param {number} place
+   * @param {number} to where the row is to stand
    */
-  row(at, place) {
-    return row({
-      line: this.lines[at],
-      told: this.told[at + 1],
-      place: place + 1,
-      open: this.open === at,
-      onChange: (changes, part) => this.set(changed(this.lines, at, changes), { line: at, part }),
-      onRaw: (raw) => this.set(this.lines.with(at, parseLine(raw, this.lines[at].end)), { line: at, part: "grip" }),
-      onRemove: () => this.remove(at, place),
-      onPick: () => this.pick(at),
-      onOpen: () => {
-        this.open = this.open === at ? null : at;
-        this.render({ line: at, part: "more" });
-      },
-      onGrip: (event) => this.drag(event, at),
-      onMove: (by) => this.move(at, place + by),
-    });
+  move(place, to) {
+    if (to === place || !this.rows[to]) return;
+    const part = /** @type {HTMLElement} */ (document.activeElement)?.dataset?.part ?? "grip";
+    this.open = this.open === place ? to : null;
+    this.set(moved(this.lines, this.at(place), this.at(to)));
+    this.status.textContent = `Number ${to + 1} of ${this.rows.length}`;
+    this.focus(this.rows[to].element, part);
   }
 
-  /**
-   * @param {number} at
-   * @param {number} place
-   */
-  remove(at, place) {
-    if (this.open !== null) this.open = null;
-    this.told = {};
-    const lines = without(this.lines, at);
-    const left = lines.flatMap((line, one) => (line.entry || line.problem ? [one] : []));
-    const next = left[Math.min(place, left.length - 1)];
-    this.set(lines, next === undefined ? { part: "add" } : { line: next, part: "grip" });
-  }
-
-  /**
-   * @param {number} at
-   * @param {number} place where the row is to stand among the rows
-   */
-  move(at, place) {
-    const places = this.places();
-    if (place < 0 || place >= places.length || places[place] === at) return;
-    const part = this.focused()?.part ?? "grip";
-    const wasOpen = this.open === at;
-    this.told = {};
-    this.open = wasOpen ? places[place] : null;
-    this.set(moved(this.lines, at, places[place]), { line: places[place], part });
-    this.status.textContent = `Number ${place + 1} of ${places.length}`;
-  }
-
-  /**
-   * @param {PointerEvent} event
-   * @param {number} at
-   */
-  drag(event, at) {
-    const items = [...this.body.querySelectorAll("li.bl-item")];
-    dragRow(event, items, this.places().indexOf(at), (place) => this.move(at, place));
-  }
-
-  /** @param {number} [at] the line whose file is to be another */
-  pick(at) {
-    const many = at === undefined;
+  /** @param {number} [place] of the row whose file is to be another */
+  pick(place) {
+    const many = place === undefined;
     openPicker({
       title: many ? "Add LoRA files" : "Choose another file",
       many,
       taken: Object.values(this.told).flatMap((told) => told.file ?? []),
-      onChosen: (names) => (many ? this.added(names) : this.set(changed(this.lines, at, { file: names[0] }))),
-      onClose: () => this.refocus(many ? { part: "add" } : { line: at, part: "pick" }),
+      onChosen: (names) =>
+        many ? this.added(names) : this.set(changed(this.lines, this.at(place), { file: names[0] })),
+      onClose: () => (many ? this.focus(this.root, "add") : this.rows[place]?.title.focus()),
     });
   }
 
   /** @param {string[]} names */
   added(names) {
     const entries = names.map((file) => ({ file, strength: 1, clip: null, on: true, words: "" }));
-    this.set(withAdded(this.lines, entries), { part: "add" });
+    this.set(withAdded(this.lines, entries));
   }
 
   sets() {
     openSets({
       text: textOf(this.lines),
-      onTaken: (text) => this.set(parseList(text), { part: "sets" }),
-      onClose: () => this.refocus({ part: "sets" }),
+      onTaken: (text) => this.set(parseList(text)),
+      onClose: () => this.focus(this.root, "sets"),
     });
   }
 
   toggle() {
     this.asText = !this.asText;
     this.text.setAttribute("aria-pressed", String(this.asText));
-    this.render({ part: "text" });
+    this.render();
   }
 
   /**
@@ -255,23 +217,33 @@ class LoaderList {
       "the server takes no uploads of LoRAs.";
   }
 
-  /** The row and the control that have the focus. */
-  focused() {
-    const active = document.activeElement;
-    if (!(active instanceof HTMLElement) || !this.root.contains(active)) return undefined;
-    const item = active.closest("li.bl-item");
-    const place = item ? [...this.body.querySelectorAll("li.bl-item")].indexOf(item) : -1;
-    return { line: place < 0 ? undefined : this.places()[place], part: active.dataset.part ?? "" };
+  /**
+   * @param {HTMLElement} within
+   * @param {string} part
+   */
+  focus(within, part) {
+    const control = within.querySelector(`[data-part="${part}"]`);
+    if (control instanceof HTMLElement) control.focus({ preventScroll: true });
   }
+}
 
-  /** @param {{ line?: number, part: string }} [focus] */
-  refocus(focus) {
-    if (!focus?.part) return;
-    const items = this.body.querySelectorAll("li.bl-item");
-    const within = focus.line === undefined ? this.root : items[this.places().indexOf(focus.line)];
-    const control = within?.querySelector(`[data-part="${focus.part}"]`) ?? within?.querySelector("[data-part]");
-    if (control instanceof HTMLElement && control !== document.activeElement) control.focus({ preventScroll: true });
-  }
+/**
+ * What was told of lines that stay, wherever they stand now.
+ *
+ * @param {Record<string, Told>} told
+ * @param {Line[]} before
+ * @param {Line[]} lines
+ */
+function carried(told, before, lines) {
+  const known = new Map(before.map((line, at) => [line.entry, told[at + 1]]));
+  /** @type {Record<string, Told>} */
+  const found = {};
+  lines.forEach(({ entry }, at) => {
+    const alike = before.length === lines.length && before[at].entry?.file === entry?.file ? told[at + 1] : undefined;
+    const one = known.get(entry) ?? alike;
+    if (entry && one) found[at + 1] = one;
+  });
+  return found;
 }
 
 /**

@@ -3,6 +3,8 @@
 import { el } from "../shared/dom.js";
 import { api } from "../shared/host.js";
 
+const SHOWN = /\.(png|jpe?g|jfif|webp|avif|gif|bmp)$/i;
+
 /**
  * @typedef {object} Picture
  * @property {string} name within the folder, parted by /
@@ -68,10 +70,12 @@ function image(folder, picture, name, kind, alt) {
     filename: name.slice(at + 1),
     subfolder: [folder, name.slice(0, Math.max(at, 0))].filter(Boolean).join("/"),
     type: "input",
-    preview: "webp;60",
     rand: String(picture.changed),
   });
-  return el("img", { class: kind, src: api.apiURL(`/view?${query}`), alt, loading: "lazy", draggable: "false" });
+  // Pages read these by themselves; for others the server would have to make a picture, one after the other.
+  if (!SHOWN.test(name)) query.set("preview", "webp;60");
+  const src = api.apiURL(`/view?${query}`);
+  return el("img", { class: kind, src, alt, loading: "lazy", decoding: "async", draggable: "false" });
 }
 
 /**

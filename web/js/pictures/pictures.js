@@ -12,7 +12,7 @@ import { folderName, sorted, upload, writeCaption } from "./upload.js";
 /**
  * @typedef {import("../shared/drops.js").Dropped} Dropped
  * @typedef {import("./grid.js").Picture} Picture
- * @typedef {{ pictures: Picture[], count: number, skipped: string[], advice: string[] }} Told
+ * @typedef {{ pictures: Picture[], count: number, skipped: string[], advice: string[], problem?: string }} Told
  */
 
 class Pictures {
@@ -68,11 +68,13 @@ class Pictures {
   render() {
     const { told } = this;
     const pictures = told?.pictures ?? [];
+    const { advice = [], skipped = [], problem } = told ?? {};
     const captioned = pictures.filter((picture) => picture.caption).length;
     this.say(pictures.length ? `${told?.count} pictures, ${captioned} with a caption` : "No pictures");
     this.mask.hidden = !pictures.some((picture) => picture.mask);
-    const skipped = told?.skipped.length ? [`Not read: ${told.skipped.slice(0, 5).join(", ")}`] : [];
-    fill(this.advice, ...[...(told?.advice ?? []), ...skipped].map((text) => el("li", { class: "bl-note" }, text)));
+    const left = skipped.length ? [`Not read: ${skipped.slice(0, 5).join(", ")}`] : [];
+    const notes = [problem ?? [], advice, left].flat();
+    fill(this.advice, ...notes.map((text) => el("li", { class: "bl-note" }, text)));
     fill(
       this.body,
       pictures.length ? this.grid(pictures) : el("p", { class: "bl-empty bl-dim" }, "Drop pictures or a folder here."),

@@ -14,6 +14,7 @@ let dialogs = 0;
  */
 export function openDialog(title, content, onClose) {
   useStyles(new URL("style.css", import.meta.url));
+  useStyles(new URL("lists.css", import.meta.url));
   useStyles(new URL("dialog.css", import.meta.url));
   const id = `blocklora-dialog-${++dialogs}`;
   const close = el(

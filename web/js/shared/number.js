@@ -4,15 +4,16 @@ import { el, setAttribute } from "./dom.js";
 
 /**
  * @typedef {object} NumberOptions
- * @property {string} label what a screen reader says
  * @property {string} [name] the element's data-part
- * @property {number} value
  * @property {number} min
  * @property {number} max
  * @property {number} step of the arrow keys and of a drag; ten times finer with Shift
  * @property {(text: string) => number | null} parse
  * @property {(value: number) => string} format
  * @property {(value: number) => void} onCommit called when a change is done
+ *
+ * @typedef {{ field: HTMLInputElement, show: (value: number, label: string) => void }} NumberField
+ * show: another value, and what a screen reader says. What somebody is typing stays.
  */
 
 const PIXELS_A_STEP = 5;
@@ -20,62 +21,67 @@ const SLACK = 3;
 
 /**
  * @param {NumberOptions} options
- * @returns {HTMLInputElement}
+ * @returns {NumberField}
  */
-export function numberField(options) {
+export function numberField({ name, min, max, step, parse, format, onCommit }) {
   const field = el("input", {
     type: "text",
     inputmode: "decimal",
     role: "spinbutton",
     class: "bl-number",
-    "aria-label": options.label,
-    "aria-valuemin": options.min,
-    "aria-valuemax": options.max,
-    "data-part": options.name,
+    "aria-valuemin": min,
+    "aria-valuemax": max,
+    "data-part": name,
     autocomplete: "off",
     spellcheck: "false",
-    title: `${options.label}: drag, type, or use the arrow keys`,
+    title: "Drag to the side, type, or use the arrow keys",
   });
-  let value = options.value;
-  const show = () => {
-    field.value = options.format(value);
+  let value = 0;
+  const write = () => {
+    field.value = format(value);
+    field.defaultValue = field.value;
     setAttribute(field, "aria-valuenow", value);
     setAttribute(field, "aria-invalid", false);
   };
-  const within = (/** @type {number} */ number) =>
-    Number(Math.min(options.max, Math.max(options.min, number)).toFixed(4));
+  const within = (/** @type {number} */ number) => Number(Math.min(max, Math.max(min, number)).toFixed(4));
   const commit = (/** @type {number} */ number) => {
     const changed = number !== value;
     value = number;
-    show();
-    if (changed) options.onCommit(value);
+    write();
+    if (changed) onCommit(value);
   };
   const typed = () => {
-    const number = options.parse(field.value);
+    const number = parse(field.value);
     if (number === null) setAttribute(field, "aria-invalid", true);
     else commit(within(number));
   };
-  show();
   field.addEventListener("change", typed);
-  field.addEventListener("blur", show);
+  field.addEventListener("blur", write);
   field.addEventListener("keydown", (event) => {
-    const step = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+    const steps = { ArrowUp: 1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
     if (event.key === "Enter") typed();
-    else if (event.key === "Escape") show();
-    else if (step && !event.altKey) {
+    else if (event.key === "Escape") write();
+    else if (steps && !event.altKey) {
       event.preventDefault();
-      commit(within((options.parse(field.value) ?? value) + (step * options.step) / (event.shiftKey ? 10 : 1)));
+      commit(within((parse(field.value) ?? value) + (steps * step) / (event.shiftKey ? 10 : 1)));
     }
   });
-  scrub(field, options.step, {
+  scrub(field, step, {
     start: () => value,
     move: (number) => {
-      field.value = options.format(within(number));
+      field.value = format(within(number));
     },
     end: (number) => commit(within(number)),
-    cancel: show,
+    cancel: write,
   });
-  return field;
+  return {
+    field,
+    show(number, label) {
+      value = number;
+      setAttribute(field, "aria-label", label);
+      if (document.activeElement !== field || field.value === field.defaultValue) write();
+    },
+  };
 }
 
 /**
