@@ -102,6 +102,13 @@ class _Scope:
             if isinstance(one.what, Node):
                 self._connect(one.what)
 
+    def finished(self) -> list[Json]:
+        """The nodes, without what not every host gives out and nobody takes."""
+        for node in self.nodes:
+            while node["outputs"] and not node["outputs"][-1]["links"] and not _is_face(node):
+                node["outputs"].pop()
+        return self.nodes
+
     def _kind(self, node_type: str) -> Kind:
         if node_type in self.blocks:
             return face(self.info, self.blocks[node_type])
@@ -144,6 +151,10 @@ class _Scope:
         return number
 
 
+def _is_face(node: Json) -> bool:
+    return "Node name for S&R" not in node["properties"]
+
+
 def _slot(name: str, kind: str) -> Json:
     return {"name": name, "type": kind, "links": []}
 
@@ -182,7 +193,7 @@ def workflow(info: Info, story: Story) -> Json:
         "revision": 0,
         "last_node_id": len(scope.nodes),
         "last_link_id": len(scope.links),
-        "nodes": scope.nodes,
+        "nodes": scope.finished(),
         "links": [list(link) for link in scope.links],
         "groups": groups,
     }
@@ -238,7 +249,7 @@ def definition(info: Info, block: Block) -> Json:
             for name, link in given.items()
         ],
         "widgets": [],
-        "nodes": scope.nodes,
+        "nodes": scope.finished(),
         "groups": list(_groups(block.columns, scope.lies)),
         "links": [
             dict(zip(("id", "origin_id", "origin_slot", "target_id", "target_slot", "type"), link, strict=True))

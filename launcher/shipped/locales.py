@@ -32,6 +32,9 @@ EXPLAINED = frozenset(
 )  # fmt: skip
 """Nodes whose tooltips are translated; of the others, names and descriptions are."""
 
+NEWER = ("BOUNDING_BOX",)
+"""Inputs that only some hosts have: they stay English, so that the files are the same everywhere."""
+
 _NUMBERED = re.compile(r"(.*) (\d+)")
 _HOSTS = frozenset(
     ("MODEL", "CLIP", "VAE", "IMAGE", "LATENT", "CLIP_VISION", "CONDITIONING", "clip", "vae", "model", "json")
@@ -115,8 +118,9 @@ def _entries(told: Info) -> Iterator[tuple[str, str]]:
 
 
 def _inputs(told: Info) -> Iterator[tuple[str, str]]:
-    for name, _kind, options in inputs_of(told):
-        yield name, options.get("tooltip", "")
+    for name, kind, options in inputs_of(told):
+        if kind not in NEWER:
+            yield name, options.get("tooltip", "")
 
 
 def _outputs(told: Info) -> Iterator[tuple[str, str]]:
