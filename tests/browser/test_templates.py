@@ -28,6 +28,8 @@ RUN = """() => {
     for (const node of app.graph.nodes) if (node.type.startsWith("BlockLoRA")) node.onExecuted?.(report);
 }"""
 
+SHOWN = "app.graph.nodes[0].widgets.filter((one) => !one.hidden).map((one) => one.label ?? one.name)"
+
 
 def template(title: str) -> dict[str, Any]:
     """As it is after its checkpoint was chosen."""
