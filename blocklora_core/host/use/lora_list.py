@@ -16,6 +16,7 @@ from ...files.formats import files_of
 from ...files.io import load
 from ...files.shown import with_words
 from ..disk import lora_file
+from ..interrupt import check_cancel
 
 Value = TypeVar("Value")
 
@@ -35,6 +36,7 @@ def _each_on(text: str, do: Callable[[Entry], Value]) -> list[Value]:
     for entry in parse_list(text):
         if not entry.on:
             continue
+        check_cancel()
         try:
             done.append(do(entry))
         except ValueError as error:
