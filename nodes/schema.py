@@ -12,7 +12,8 @@ from comfy_api.latest import io, ui
 from ..blocklora_core.concept.concept import Stack
 from ..blocklora_core.files.shown import trigger_words
 
-CATEGORY = "BlockLoRA"
+MENU: dict[str, str] = {}
+"""Where each node stands in the menu; the rooms say so once they are all there."""
 
 StackType = io.Custom("BLOCK_LORA_STACK")
 SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
@@ -28,7 +29,7 @@ def known(function: Any, **arguments: Any) -> dict[str, Any]:
 
 
 def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
-    fields = {"category": CATEGORY, **fields}
+    fields = {"category": MENU[node_id], **fields}
     return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
 
 

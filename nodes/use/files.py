@@ -138,7 +138,7 @@ class BlockLoRAStack(io.ComfyNode):
             inputs.append(
                 io.Float.Input(
                     f"strength_{number}", default=1.0, min=-10.0, max=10.0, step=0.05, optional=True,
-                    tooltip=f"Multiplies the strengths of stack {number}.",
+                    tooltip="Multiplies the strengths of this stack.",
                 )
             )  # fmt: skip
         return schema(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...files.untrusted.text import legible
 from ...regions.composer.options import DEFAULTS
 from ...regions.scene import SceneError, parse_scene
-from ..page import shortened
 from ..queued import Graph
 from ..regions.scene import SceneJob, check_scene
 from .ahead import names_into
@@ -34,12 +34,12 @@ def check_ahead(graph: Graph, node: str) -> None:
 def look_ahead(graph: Graph, node: str) -> dict[str, Any]:
     """names: those that boxes may use, as far as is known. problems: number of a box -> what is wrong with it.
     problem: what is wrong with the scene as a whole."""
-    names = [shortened(name) for name in names_into(graph, node, _NAMING) or ()]
+    names = [legible(name) for name in names_into(graph, node, _NAMING) or ()]
     told: dict[str, Any] = {"names": names, "problems": {}, "problem": ""}
     try:
         check_ahead(graph, node)
     except SceneError as error:
-        told["problems"] = {number: shortened(problem) for number, problem in error.problems.items()}
+        told["problems"] = {number: legible(problem) for number, problem in error.problems.items()}
     except ValueError as error:
-        told["problem"] = shortened(str(error))
+        told["problem"] = legible(str(error))
     return told

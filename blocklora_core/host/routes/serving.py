@@ -8,7 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ..page import server, shortened
+from ...files.untrusted.text import legible
+from ..page import server
 from .catalogue import catalogue
 from .list_check import check_list
 from .picture_grid import picture_grid
@@ -61,4 +62,4 @@ async def _answered(work: Callable[[], Any]) -> web.Response:
     try:
         return web.json_response(await asyncio.to_thread(work))
     except ValueError as error:
-        return web.json_response({"problem": shortened(str(error))})
+        return web.json_response({"problem": legible(str(error))})

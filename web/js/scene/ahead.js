@@ -44,7 +44,8 @@ function collect(node, graph) {
   for (const widget of ours ? (node.widgets ?? []) : []) inputs[widget.name] = widget.value;
   for (const [slot, input] of (node.inputs ?? []).entries()) {
     const before = input.link == null ? null : node.getInputNode(slot);
-    const link = before && node.getInputLink(slot);
+    // A subgraph's own getInputLink looks for its inner outputs.
+    const link = before && node.graph?.getLink(input.link);
     if (!link) continue;
     inputs[input.name] = [String(before.id), link.origin_slot];
     collect(before, graph);

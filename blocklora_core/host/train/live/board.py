@@ -16,9 +16,10 @@ import comfy.model_management
 import folder_paths
 from PIL import Image
 
+from ....files.untrusted.text import legible
 from ....files.writing import write_atomic
 from ...disk import runs_folder
-from ...page import announce, shortened
+from ...page import announce
 
 PREPARING, ENCODING, TRAINING, COLLECTING = "preparing", "encoding", "training", "collecting"
 DONE, STOPPED, CANCELLED, FAILED = "done", "stopped", "cancelled", "failed"
@@ -192,7 +193,7 @@ class Board:
             self._end(run, CANCELLED)
             raise
         except BaseException as error:
-            self._end(run, FAILED, shortened(str(error), 600))
+            self._end(run, FAILED, legible(str(error), 600))
             raise
         self._end(run, STOPPED if run.stop_wanted and run.step < run.steps else DONE)
 
