@@ -91,7 +91,7 @@ WRONG = [
     (lambda: listed("ann\nnowhere"), "Line 2: expected a file of the loras folder, got 'nowhere'"),
     (lambda: train_graph("nowhere", "<hero>"), "expected a folder below ComfyUI's input folder, got 'nowhere'"),
     (lambda: region(x=1.0), "Region's box: expected x, y, width, height of a part of the picture"),
-    (lambda: scene({"concept": "<ann>"}, {"x": 2}), "Box 2: expected a concept or a prompt"),
+    (lambda: scene({"concept": "<ann>"}, {"x": 0.5}), "Box 2: expected a concept or a prompt"),
     (lambda: scene({"concept": "<ann>"}, {"concept": "<eve>"}), "Box 2: expected a name among <ann>, <ben>, got <eve>"),
     (lambda: scene({"concept": "<ann>"}, prompt="with <eve>"), "Prompt of the picture: expected a name among <ann>"),
     (lambda: scene({"prompt": "a cat"}, mode="composer"), "Box 1: expected a concept, which composer looks for"),

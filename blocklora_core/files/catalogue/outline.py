@@ -11,9 +11,9 @@ import torch
 from ...concept.concept import BlockLoRA
 from ...concept.gram import SCALES, Gram, Grams
 from ...concept.layer import Layer
-from ...concept.rows import Rows, count
+from ...concept.rows import count
 from ..contents import sort_tensors
-from ..record import Record, read_record
+from ..record import Held, Record, read_record
 from ..untrusted.header import METADATA, read_header
 
 _NOWHERE = torch.device("meta")
@@ -29,7 +29,7 @@ def outline(path: Path) -> BlockLoRA | None:
     if record is None or record.slot is None:
         return None
     layers = {
-        stem: _layer(header[roles["up"]]["shape"], header[roles["down"]]["shape"], *record.layers[stem])
+        stem: _layer(header[roles["up"]]["shape"], header[roles["down"]]["shape"], record.layers[stem])
         for stem, roles in sort_tensors(header).items()
         if stem in record.layers and {"up", "down"} <= roles.keys()
     }
@@ -37,9 +37,9 @@ def outline(path: Path) -> BlockLoRA | None:
     return BlockLoRA(record.concept, layers, record.scheme, record.slot, record.base, grams=grams, source=str(path))
 
 
-def _layer(up: list[int], down: list[int], out: int, rows: Rows) -> Layer:
-    held = torch.empty(count(rows), *up[1:], device=_NOWHERE)
-    return Layer(held, torch.empty(*down, device=_NOWHERE), rows, out)
+def _layer(up: list[int], down: list[int], held: Held) -> Layer:
+    rows = torch.empty(count(held.rows), *up[1:], device=_NOWHERE)
+    return Layer(rows, torch.empty(*down, device=_NOWHERE), held.rows, held.out, parts=held.parts)
 
 
 def _grams(record: Record, layers: Mapping[str, Layer]) -> Grams:

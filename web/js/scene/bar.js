@@ -64,8 +64,8 @@ export class Bar {
         can: () => one() && scene.selected < scene.boxes.length - 1,
         run: () => scene.shift(1),
       },
-      { label: "Undo", tip: "Undo (Ctrl+Z)", can: () => scene.canUndo, run: () => scene.undo() },
-      { label: "Redo", tip: "Redo (Ctrl+Y)", can: () => scene.canRedo, run: () => scene.redo() },
+      { label: "Undo", tip: "Undo the last change of the scene", can: () => scene.canUndo, run: () => scene.undo() },
+      { label: "Redo", tip: "Redo what was undone", can: () => scene.canRedo, run: () => scene.redo() },
       {
         label: "Last picture",
         tip: "Show the picture of the last run beneath the boxes",

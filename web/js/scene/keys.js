@@ -20,10 +20,8 @@ const COMMANDS = {
   Escape: (scene) => scene.select(-1),
   "]": (scene) => scene.shift(1),
   "[": (scene) => scene.shift(-1),
+  // Undo and redo by keys are the host's own: it hears them before any element does, and takes the scene back with them.
   "Ctrl+d": (scene) => scene.duplicate(),
-  "Ctrl+z": (scene) => scene.undo(),
-  "Ctrl+Z": (scene) => scene.redo(),
-  "Ctrl+y": (scene) => scene.redo(),
 };
 
 /** @param {Stage} stage */
