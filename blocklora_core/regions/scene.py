@@ -156,7 +156,7 @@ def _entries(text: str) -> list[Any]:
     return boxes
 
 
-_ALIASES = {"width": "w", "height": "h"}
+_ALIASES: Mapping[str, str] = {"width": "w", "height": "h"}
 _PLACE = {"x": 0.0, "y": 0.0, "w": 1.0, "h": 1.0}
 _TEXTS, _NUMBERS, _LASSO = ("concept", "prompt", "negative"), ("weight", "feather"), "lasso"
 FIELDS = (*_PLACE, *_TEXTS, *_NUMBERS, _LASSO)
@@ -165,12 +165,12 @@ FIELDS = (*_PLACE, *_TEXTS, *_NUMBERS, _LASSO)
 def _box(entry: Any) -> SceneBox:
     if not isinstance(entry, dict):
         raise ValueError(f"expected an object with x, y, w, h and a prompt, got {repr(entry)[:60]}.")
-    told = {_ALIASES.get(name, name): value for name, value in entry.items() if value is not None}
+    told: dict[str, Any] = {_ALIASES.get(name, name): value for name, value in entry.items() if value is not None}
     if odd := [name for name in told if name not in FIELDS]:
         raise ValueError(f"expected {', '.join(FIELDS)}, got {odd[0]!r}.")
-    numbers = {name: _number(name, told[name]) for name in _NUMBERS if name in told}
-    texts = {name: _text(name, told[name]) for name in _TEXTS if name in told}
-    return SceneBox(_shape(told), **texts, **numbers)
+    said: dict[str, Any] = {name: _number(name, told[name]) for name in _NUMBERS if name in told}
+    said |= {name: _text(name, told[name]) for name in _TEXTS if name in told}
+    return SceneBox(_shape(told), **said)
 
 
 def _shape(told: Mapping[str, Any]) -> Shape:
