@@ -33,7 +33,7 @@ class BlockLoRALoader(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
                 io.String.Input(
                     "files", default=EXAMPLE, multiline=True,
-                    tooltip="A file of your loras folder a line: zed.safetensors | 0.8 | on | <zed>. Strength, on or off, and the words that call it may be left out. Lines that begin with # are ignored.",
+                    tooltip="A file of your loras folder a line: zed.safetensors | 0.8 | on | <zed>. Strength (0.8 / 0.5 is the model's and CLIP's), on or off, and the words that call it may be left out. Lines that begin with # are ignored.",
                 ),
                 keep_apart_input(),
                 advanced(
