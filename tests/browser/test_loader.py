@@ -148,7 +148,7 @@ def test_the_picker_searches_by_what_files_say_and_shows_text_as_text(canvas: Ca
     assert dialog.get_by_role("option").filter(has_text=HOSTILE).count() == 1
     broken = dialog.get_by_role("option").filter(has_text="broken")
     assert "expected a safetensors file" in str(broken.text_content())
-    broken.click()
+    broken.click(force=True)
     assert dialog.get_by_role("button", name="Add", exact=True).is_disabled()
     dialog.get_by_role("option").filter(has_text="ada").locator("img").wait_for()
     canvas.page.keyboard.type("OHWX")
