@@ -209,9 +209,10 @@ def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
     canvas.page.keyboard.press("Alt+ArrowUp")
     panel.get_by_role("switch", name="bob takes part").click()
     assert files(canvas, loader) == ["ada", "cid", "bob"]
+    before = len(canvas.server.get("/history"))
     canvas.page.get_by_role("button", name="Run", exact=True).first.click()
-    canvas.wait(lambda: canvas.server.get("/history"), 120, "a run")
-    history = canvas.idle(300)
+    canvas.wait(lambda: len(canvas.server.get("/history")) > before, 300, "a run")
+    history = canvas.idle()
     assert history["status"]["status_str"] == "success", history["status"]
     told = str(history["outputs"][str(show)])
     assert "2 concepts merged by" in told and "bob" not in told
