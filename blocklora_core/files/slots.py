@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..concept.rows import Scheme
+from ..cancel import check
+from ..concept.rows import Parts, Scheme
 from .catalogue.summary import Block, block_of, known
 from .untrusted.folders import Folders, files_below
+from .untrusted.text import legible
+
+MOST_PARTS = 64
+"""Ways to divide a weight's rows that all files of a base tell: models have a few."""
 
 
-def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def occupied_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, list[Path]]:
     """Slots of `scheme` whose rows some file under `folders` holds for `base`: slot -> files, both sorted.
+
+    parts: of the model's weights that are several layers in one, where their names do not tell.
 
     Reads headers only. Row index sets decide, so a file of another scheme takes every slot that it
     overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
     any.
     """
-    return _held(_entries(folders), base, scheme)
+    return _held(_entries(folders), base, scheme, parts)
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,12 @@ class Table:
     scheme: Scheme
     held: Mapping[int, list[Path]]
     owners: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Which base and scheme."""
+        version = "" if self.scheme.version == BY_NAME else f" (row scheme {self.scheme.version})"
+        return f"{self.base or 'unknown base'}, {self.scheme.slots} slots{version}"
 
     @property
     def clashes(self) -> dict[int, list[Path]]:
@@ -52,9 +65,9 @@ def tables(folders: Folders) -> list[Table]:
     """One table for each base and scheme that some row-block file under `folders` names; headers only."""
     entries = _entries(folders)
     named = {(entry.base, entry.scheme) for entry in entries.values()}
-    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots))
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].version))
     owners = {path: f"{entry.concept} {entry.class_word}" for path, entry in entries.items()}
-    return [Table(base, scheme, _held(entries, base, scheme), owners) for base, scheme in in_order]
+    return [Table(base, scheme, _held(entries, base, scheme, ()), owners) for base, scheme in in_order]
 
 
 def unreadable_files(folders: Folders) -> dict[Path, str]:
@@ -69,26 +82,31 @@ def describe_tables(found: Sequence[Table]) -> str:
 
 
 def _describe(table: Table) -> str:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
     clashes = table.clashes
     lines = [
-        f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if slot in clashes else ''}"
+        f"  slot {slot}: {', '.join(legible(path.name) for path in files)}{'  CLASH' if slot in clashes else ''}"
         for slot, files in table.held.items()
     ]
-    return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
+    return "\n".join([table.title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
 
 
 def _entries(folders: Folders) -> dict[Path, Block]:
-    found = {path: block_of(path) for path in sorted(lora_files(folders))}
-    return {path: entry for path, entry in found.items() if entry is not None}
+    found = {}
+    for path in sorted(lora_files(folders)):
+        check()
+        if (entry := block_of(path)) is not None:
+            found[path] = entry
+    return found
 
 
-def _held(entries: Mapping[Path, Block], base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def _held(entries: Mapping[Path, Block], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:
+    ours = {path: entry for path, entry in entries.items() if entry.base in ("", base)}
+    told = {part for entry in ours.values() for part in entry.told_parts}
+    known_parts = frozenset([*parts, *sorted(told)[:MOST_PARTS]])
     taken: dict[int, list[Path]] = {}
-    for path, entry in entries.items():
-        if entry.base in ("", base):
-            for slot in entry.slots_in(scheme):
-                taken.setdefault(slot, []).append(path)
+    for path, entry in ours.items():
+        for slot in entry.slots_in(scheme, known_parts):
+            taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
 
 

@@ -1,4 +1,4 @@
-"""Text on its way to a node's page: the one place that escapes and shortens it."""
+"""Text on its way to a node's page: the one place that escapes it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-MOST_LETTERS = 300
-
-
-def shortened(text: str, most: int = MOST_LETTERS) -> str:
-    """`text`, or its two ends where it has more than `most` letters."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+from ..files.untrusted.text import legible
 
 
 def on_page(text: str) -> str:
-    """`text` as HTML that shows it letter by letter: frontends take progress text for HTML."""
-    return html.escape(shortened(text))
+    """`text`, shortened, as HTML that shows it letter by letter: frontends take progress text for HTML."""
+    return html.escape(legible(text))
 
 
 def server() -> Any:

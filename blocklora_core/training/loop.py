@@ -85,7 +85,7 @@ class Trainer:
         made, rank, slot = {}, self.config.adapter.rank, self.config.adapter.slot
         basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.adapter.orthogonal else None
         for name, layer in self.layers.items():
-            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot)
+            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot, layer.parts)
             if count(rows):
                 frozen = basis.down(name, layer, rank) if basis else None
                 made[name] = RowBlockAdapter(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
 from ..weights.autograd import gradients_through, leave_inference_mode, with_own_weights
-from ..weights.names import clip_stems, model_stems, preferred_stems
+from ..weights.names import Weights, clip_weights, model_weights, preferred_stems
 from .layers import LAYER_CHOICES, LayerChoice, layer_choice, nothing_chosen
 from .precision import AUTO, computing_in, dtype_for, held_in
 
@@ -97,15 +98,16 @@ class ComfyPort:
         self.device = model.load_device
         self.base = base_name(model)
         self.choice = choice
-        self._layers = self._find_layers(model.model, model_stems(model), self.base)
+        self._layers = self._find_layers(model.model, model_weights(model), self.base)
         self._cross_attention = cross_attention_layers(model.model.diffusion_model)
         self.sampling = model.model.model_sampling
         self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
+        self._passes: list[list[int]] = []
         # UNets' blocks make new tensors; the clones that the others need would only cost there.
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
-    def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
-        choice, stems = self.choice, preferred_stems(accepted)
+    def _find_layers(self, network: nn.Module, weights: Weights, owner: str) -> dict[str, AdaptedLayer]:
+        choice, stems = self.choice, preferred_stems(weights.stems)
         named = {f"{name}.weight": module for name, module in network.named_modules()}
         known = {
             name: module for name, module in named.items()
@@ -115,7 +117,9 @@ class ComfyPort:
             name: AdaptedLayer.of(module) for name, module in known.items()
             if choice.wanted(name) and (choice.convolutions or is_linear(module))
         }  # fmt: skip
-        found = {stems[name]: layer for name, layer in wanted.items() if layer}
+        found = {
+            stems[name]: replace(layer, parts=weights.parts.get(name, ())) for name, layer in wanted.items() if layer
+        }
         left = [name for name, layer in wanted.items() if layer is None]
         if left:
             logging.warning(
@@ -144,7 +148,7 @@ class ComfyPort:
 
     @cached_property
     def text_layers(self) -> Mapping[str, AdaptedLayer]:
-        return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip), "the text encoder")
+        return self._find_layers(self.clip.cond_stage_model, clip_weights(self.clip), "the text encoder")
 
     @property
     def cross_attentions(self) -> Sequence[CrossAttention]:
@@ -185,10 +189,14 @@ class ComfyPort:
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         conds = [self._model_conds(noisy[row : row + 1], prompt) for row, prompt in enumerate(conditioning.prompts)]
-        groups = _alike(conds)
+        groups = self._passes = _alike(conds)
         parts = [self._predict(noisy[rows], sigma[rows], [conds[row] for row in rows]) for rows in groups]
         order = torch.tensor([row for rows in groups for row in rows], device=noisy.device)
         return parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort()]
+
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        return self._passes
 
     def _model_conds(self, noisy: Tensor, prompt: Prompt) -> dict[str, Any]:
         """What the host's sampler would give the model for this prompt."""

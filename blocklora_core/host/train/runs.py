@@ -19,7 +19,7 @@ from ...training import Trainer
 from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
 from ..comfy import ComfyModel
 from ..compat import loaded_weights
-from ..disk import interrupted_folder, runs_folder, safe_name, target_file, write_lora
+from ..disk import interrupted_folder, newest_first, runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
 
 _LORA = "blocklora_lora"
@@ -57,16 +57,19 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     return {
         **run_inputs(trainer),
         "weights of the model": hash_weights(_of_loaded(port.model)),
-        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher)),
+        # Checkpoints of SD1.5 and SDXL leave this projection out, and the host leaves in it what the memory held: in
+        # another server it would be another run. Prompts are the same whatever it holds.
+        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher, without="text_projection.weight")),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
         "device": port.device.type,
     }
 
 
-def _of_loaded(patcher: ComfyModel) -> Iterator[Tensor]:
+def _of_loaded(patcher: ComfyModel, without: str | None = None) -> Iterator[Tensor]:
     weights = dict(loaded_weights(patcher))
-    return (weights[name] for name in sorted(weights) if weights[name].numel())
+    names = [name for name in sorted(weights) if without is None or not name.endswith(without)]
+    return (weights[name] for name in names if weights[name].numel())
 
 
 @dataclass(frozen=True)
@@ -187,17 +190,8 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
 
 
 def _forget(folder: Path, pattern: str, kept: int, newest: Path) -> None:
-    # The clock may have gone back: what was just written is the newest, whatever it says.
-    others = [path for path in folder.glob(pattern) if path != newest]
-    for path in sorted(others, key=_changed, reverse=True)[kept - 1 :]:
+    for path in list(newest_first(folder.glob(pattern), newest))[kept:]:
         path.unlink(missing_ok=True)
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:  # another server was quicker
-        return 0
 
 
 def save_snapshot(trainer: Trainer) -> Path:

@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...concept.concept import Concept
+from ...concept.rows import BY_NAME, BY_PARTS
 from ...training import Dataset, TrainConfig, Trainer
 from ...training.state import run_key
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..ledger import choose_slot, given_slots, hold_slot, release_slot
+from ..ledger import held_slot
 from ..weights.autograd import training_mode
+from ..weights.names import model_weights
 from .live.board import BOARD, ENCODING, PREPARING, Run
 from .live.run import RunningTraining, TrainResult
 from .memory import MemoryMeter, MemorySettings, memory_advice
@@ -84,25 +86,16 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
 
 
 @contextmanager
-def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
-    """The slot that the training gets. It is free again when the training fails, unless what it learnt waits in it."""
+def _in_slot(model: ComfyModel, job: TrainJob) -> Iterator[TrainJob]:
+    """`job` with the slot that it gets, see `ledger.held_slot`, and its scheme as the model needs it."""
     scheme, slot = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
     if scheme is None:
-        yield slot
+        yield replace(job, config=job.config.changed(slot=slot))
         return
-    before = any(given[:2] == (base, scheme) and given[3] == job.concept.name for given in given_slots())
-    if slot is None:
-        slot = choose_slot(base, scheme, job.concept)
-    else:
-        hold_slot(base, scheme, job.concept, slot)
-    try:
-        yield slot
-    except NotKeptError:
-        raise
-    except BaseException:
-        if not before:
-            release_slot(base, scheme, job.concept)
-        raise
+    parts = set(model_weights(model).parts.values())
+    scheme = replace(scheme, version=BY_PARTS if parts else BY_NAME)
+    with held_slot(base_name(model), scheme, job.concept, slot, parts=parts, waits=NotKeptError) as held:
+        yield replace(job, config=job.config.changed(scheme=scheme, slot=held))
 
 
 def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:
@@ -137,11 +130,11 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
         class_word=job.concept.class_word,
         steps=job.config.steps,
     )
-    with BOARD.showing(run), _slot(base_name(model), job) as slot:
-        return _train_in_slot(model, clip, vae, replace(job, config=job.config.changed(slot=slot)), run)
+    with BOARD.showing(run), _in_slot(model, job) as ready:
+        return _train_job(model, clip, vae, ready, run)
 
 
-def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob, run: Run) -> TrainResult:
+def _train_job(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob, run: Run) -> TrainResult:
     dtype = dtype_for(model, job.precision)
     settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with memory_advice(settings), training_mode():

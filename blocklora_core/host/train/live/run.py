@@ -12,6 +12,8 @@ from PIL import Image
 
 from ....concept.concept import BlockLoRA
 from ....training import Progress, Trainer
+from ...interrupt import cancellable
+from ...ledger import renew_slots
 from ..memory import MemoryMeter, MemoryUse, is_out_of_memory
 from ..progress import NodeProgress, to_pixels
 from ..runs import Finished, NotKeptError, RunFiles, attempt, save_snapshot
@@ -75,7 +77,7 @@ class RunningTraining:
         self.live.resumed = self.live.step = self.resumed
         self.live.to(COLLECTING if self.trainer.enough else TRAINING)
         try:
-            with stopping() as self.stop, self.meter:
+            with stopping() as self.stop, self.meter, cancellable():
                 self.trainer.run(self._after_step)
         except comfy.model_management.InterruptProcessingException as error:
             self._keep("was cancelled", error)
@@ -108,12 +110,16 @@ class RunningTraining:
         self.reported = state.step
         self.trainer.enough = self.trainer.enough or self.live.stop_wanted
         if self._all_made:
+            # Collecting the Grams may take minutes, and keeps nothing itself.
+            self._keep_state()
+            self.stop.kept.set()
             self.live.to(COLLECTING)
         self.last = time.perf_counter()
 
     def _keep_state(self) -> str:
         started = time.perf_counter()
         said = attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        renew_slots()
         self.kept = time.perf_counter()
         # A slow disk must not take more than a twentieth of the time.
         self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
