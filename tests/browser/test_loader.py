@@ -194,6 +194,28 @@ def test_files_of_the_desktop_are_taken_where_they_lie_in_a_loras_folder(canvas:
     assert files(canvas, node) == ["bob"]
 
 
+HIDDEN = """(id) => ["prompts", "pictures", "steps", "size"].map((name) =>
+    Boolean(app.graph.getNodeById(id).widgets.find((widget) => widget.name === name).hidden))"""
+
+
+@pytest.mark.usefixtures("loras")
+def test_settings_are_folded_until_they_are_asked_for_or_changed(canvas: Canvas) -> None:
+    node, panel = opened(canvas, "ada")
+    assert canvas.evaluate(HIDDEN, node) == [True] * 4
+    inputs = canvas.prompt()[str(node)]["inputs"]
+    assert (inputs["prompts"], inputs["pictures"], inputs["steps"], inputs["size"]) == ("", 4, 20, 0)
+    panel.get_by_role("button", name="Settings").click()
+    assert canvas.evaluate(HIDDEN, node) == [False] * 4
+    canvas.set_value(node, "steps", 8)
+    panel.get_by_role("button", name="Settings").click()
+    saved = canvas.saved()
+    canvas.clear()
+    canvas.load(saved)
+    canvas.panel(node, "list")
+    assert canvas.evaluate(HIDDEN, node) == [False] * 4
+    assert canvas.prompt()[str(node)]["inputs"]["steps"] == 8
+
+
 @pytest.mark.usefixtures("loras")
 def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
     canvas.clear()
