@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
 from ..cancel import check
-from ..concept import keys
-from ..concept.rows import BY_NAME, Parts, Rows, Scheme, overlap, sizes
-from .record import Record, parts_of, read_record
+from ..concept.rows import Parts, Scheme
+from .catalogue.summary import Block, block_of, known
 from .untrusted.folders import Folders, files_below
-from .untrusted.header import read_header
 from .untrusted.text import legible
-
-MOST_SHAPES = 1024
-"""Of a file's layers, each counted once: models have a few dozen."""
 
 MOST_PARTS = 64
 """Ways to divide a weight's rows that all files of a base tell: models have a few."""
-
-
-class Shape(NamedTuple):
-    """Rows of some of a file's weights. named, parts: of the weights by schemes of version 1, and by the file's own."""
-
-    named: Parts
-    parts: Parts
-    rows: Rows
-
-    def dealt(self, scheme: Scheme, known: Iterable[Parts]) -> set[Parts]:
-        """The parts by which `scheme` may deal out the weights' rows. known: those of other files and of a model."""
-        if scheme.version == BY_NAME:
-            return {self.named}
-        # A file of version 1 does not say which of those known, or whether any, are its weight's: it may be any.
-        return {self.parts, *(parts for parts in known if sum(parts) == sum(self.parts))}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What the ledger needs of a file. shapes: each once."""
-
-    concept: str
-    class_word: str
-    base: str
-    scheme: Scheme
-    slot: int
-    shapes: frozenset[Shape]
 
 
 def occupied_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, list[Path]]:
@@ -106,7 +72,7 @@ def tables(folders: Folders) -> list[Table]:
 
 def unreadable_files(folders: Folders) -> dict[Path, str]:
     """Files under `folders` that are no sound safetensors files, and why."""
-    found = {path: _known(path) for path in lora_files(folders)}
+    found = {path: known(path) for path in lora_files(folders)}
     return {path: entry for path, entry in found.items() if isinstance(entry, str)}
 
 
@@ -124,28 +90,22 @@ def _describe(table: Table) -> str:
     return "\n".join([table.title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
 
 
-def entry_of(path: Path) -> Entry | None:
-    """The row block that the file holds, None for any other; its header is read anew only when the file changes."""
-    entry = _known(path)
-    return None if isinstance(entry, str) else entry
-
-
-def _entries(folders: Folders) -> dict[Path, Entry]:
+def _entries(folders: Folders) -> dict[Path, Block]:
     found = {}
     for path in sorted(lora_files(folders)):
         check()
-        if (entry := entry_of(path)) is not None:
+        if (entry := block_of(path)) is not None:
             found[path] = entry
     return found
 
 
-def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:
+def _held(entries: Mapping[Path, Block], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:
     ours = {path: entry for path, entry in entries.items() if entry.base in ("", base)}
-    told = {shape.parts for entry in ours.values() for shape in entry.shapes if shape.parts != shape.named}
-    known = frozenset([*parts, *sorted(told)[:MOST_PARTS]])
+    told = {part for entry in ours.values() for part in entry.told_parts}
+    known_parts = frozenset([*parts, *sorted(told)[:MOST_PARTS]])
     taken: dict[int, list[Path]] = {}
     for path, entry in ours.items():
-        for slot in _slots_of(entry, scheme, known):
+        for slot in entry.slots_in(scheme, known_parts):
             taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
 
@@ -153,53 +113,3 @@ def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme, parts: Colle
 def lora_files(folders: Folders) -> Iterator[Path]:
     """Every .safetensors file under `folders`."""
     return files_below(folders, ".safetensors")
-
-
-def _known(path: Path) -> Entry | str | None:
-    """The file's entry, None when it holds no row block, or why it cannot be read."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        return str(error.strerror)
-    return _read(path, state.st_size, state.st_mtime_ns)
-
-
-# Bounded by what a large folder holds; an entry takes a kilobyte or two.
-@lru_cache(maxsize=2**14)
-def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
-    try:
-        record = read_record(read_header(path).get("__metadata__", {}))
-        return None if record is None else _entry(record)
-    except Exception as error:  # noqa: BLE001 - one bad file never stops the others
-        return str(error)
-
-
-def _entry(record: Record) -> Entry | None:
-    if record.scheme is None or record.slot is None:
-        return None
-    concept, scheme = record.concept, record.scheme
-    shapes = {
-        Shape(_named(stem, held.out), sizes(held.out, parts_of(stem, scheme, held.parts)), held.rows)
-        for stem, held in record.layers.items()
-    }
-    if len(shapes) > MOST_SHAPES:
-        raise ValueError(f"expected at most {MOST_SHAPES} shapes of layers, got {len(shapes)}. It is no model's LoRA.")
-    return Entry(concept.name, concept.class_word, record.base, scheme, record.slot, frozenset(shapes))
-
-
-def _named(stem: str, rows: int) -> Parts:
-    parts = keys.fused_parts(stem)
-    return sizes(rows, 1 if rows % parts else parts)
-
-
-@lru_cache(maxsize=2**14)
-def _slots_of(entry: Entry, scheme: Scheme, known: frozenset[Parts]) -> set[int]:
-    if entry.scheme == scheme:
-        return {entry.slot}
-    others = known if entry.scheme.version == BY_NAME else frozenset[Parts]()
-    dealt = {(shape.rows, parts) for shape in entry.shapes for parts in shape.dealt(scheme, others)}
-    return {
-        slot
-        for slot in range(scheme.slots)
-        if any(overlap(rows, scheme.rows(slot, sum(parts), parts)) for rows, parts in dealt)
-    }

@@ -14,13 +14,20 @@ import folder_paths
 
 from ..concept.concept import BlockLoRA, Concept
 from ..concept.rows import Parts, Scheme
-from ..files.slots import Table, entry_of, lora_files, occupied_slots, tables, unreadable_files
+from ..files.catalogue.summary import block_of
+from ..files.slots import Table, lora_files, occupied_slots, tables, unreadable_files
 from .claims import Claim, claims
+from .disk import interrupted_folder
 from .interrupt import cancellable
 
 # Slots given by this server, also where its claims cannot be written: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
 _lock = threading.Lock()
+
+
+def _folders() -> list[str]:
+    # A training that was broken off keeps its slot: it goes on in it.
+    return [*folder_paths.get_folder_paths("loras"), str(interrupted_folder())]
 
 
 def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> list[int]:
@@ -31,9 +38,9 @@ def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> list[
 
 def _taken(base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, set[str]]:
     taken: dict[int, set[str]] = {}
-    for slot, files in occupied_slots(folder_paths.get_folder_paths("loras"), base, scheme, parts).items():
+    for slot, files in occupied_slots(_folders(), base, scheme, parts).items():
         for file in files:
-            entry = entry_of(file)
+            entry = block_of(file)
             taken.setdefault(slot, set()).add(entry.concept if entry else file.name)
     for claim in _all_given():
         if (claim.base, claim.scheme) == (base, scheme):
@@ -55,18 +62,18 @@ def given_slots() -> list[tuple[str, Scheme, int, str]]:
 def slot_tables() -> list[Table]:
     """Who holds which slot in the user's loras folders."""
     with cancellable():
-        return tables(folder_paths.get_folder_paths("loras"))
+        return tables(_folders())
 
 
 def passed_over() -> dict[Path, str]:
     """Files of the loras folders that cannot be read, and why: they hold no slot."""
-    return unreadable_files(folder_paths.get_folder_paths("loras"))
+    return unreadable_files(_folders())
 
 
 def slots_state() -> str:
     """Changes when a file of the loras folders or a slot that was given does."""
     state = sha256()
-    for path in sorted(lora_files(folder_paths.get_folder_paths("loras"))):
+    for path in sorted(lora_files(_folders())):
         try:
             entry = path.stat()
         except OSError:

@@ -7,7 +7,9 @@ import re
 MOST_LETTERS = 300
 
 # Controls, which move a terminal's cursor; marks that turn text around; halves of letters. Lines may end.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
 
 
 def has_unseen(text: str) -> bool:

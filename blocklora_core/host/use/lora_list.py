@@ -43,7 +43,13 @@ def list_state(text: str) -> str:
 
 
 def find_lora(name: str) -> Path:
-    """The file of the loras folders that a person calls `name`: with or without its ending and its folder, in any case.
+    """The file that `find_name` finds."""
+    return lora_file(find_name(name))
+
+
+def find_name(name: str) -> str:
+    """What the loras folders call the file that a person calls `name`: with or without its ending and its folder, in
+    any case.
 
     ValueError when there is none, or when several could be meant.
     """
@@ -54,7 +60,7 @@ def find_lora(name: str) -> Path:
         if len(found) > 1:
             raise ValueError(f"expected one file called {name!r}, got {', '.join(sorted(found)[:5])}. Add its folder.")
         if found:
-            return lora_file(found[0])
+            return str(found[0])
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
     raise ValueError(f"expected a file of the loras folder, got {name!r}.{hint}")
@@ -77,7 +83,7 @@ def _stem(name: str) -> str:
 
 
 def _loaded(entry: Entry) -> BlockLoRA:
-    lora = load(find_lora(entry.file)).with_strength(entry.strength)
+    lora = load(find_lora(entry.file)).with_strength(entry.strength, entry.clip)
     if not entry.words:
         return lora
     with suppress(ValueError):  # Several words call it, none is its name.
