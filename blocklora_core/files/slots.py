@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cancel import check
-from ..concept.rows import Parts, Scheme
+from ..concept.rows import BY_NAME, Parts, Scheme
 from .catalogue.summary import Block, block_of, known
 from .untrusted.folders import Folders, files_below
 from .untrusted.text import legible
