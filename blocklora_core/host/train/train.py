@@ -20,9 +20,9 @@ from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..ledger import choose_slot, given_slots, hold_slot, release_slot
 from ..weights.autograd import training_mode
-from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
+from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, load_told, memory_advice
 from .pictures import make_dataset
-from .port import ComfyPort, decode_latents, training_port
+from .port import ComfyPort, decode_between, training_port
 from .precision import AUTO, dtype_for
 from .progress import NodeProgress, to_picture, to_pixels
 from .runs import Finished, NotKeptError, RunFiles, attempt, inputs_of, save_interrupted, save_snapshot
@@ -271,9 +271,6 @@ def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: Train
     settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
     with memory_advice(settings), training_mode():
         dataset = _dataset(vae, model, job)
-        progress = NodeProgress(
-            job.node_id, job.config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
-        )
         with training_port(
             model,
             clip,
@@ -281,7 +278,11 @@ def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: Train
             precision=job.precision,
             checkpointing=job.checkpointing,
             layer_pattern=job.layer_pattern,
+            load=False,
         ) as port:
+            progress = NodeProgress(
+                job.node_id, job.config.steps, job.concept.name, lambda latents: decode_between(vae, port, latents)
+            )
             return _train(port, dataset, job, dtype, progress)
 
 
@@ -289,11 +290,11 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     def make() -> Trainer:
         return Trainer(port, dataset, job.concept, job.config)
 
+    expected = load_told(port, make())
     inputs = inputs_of(make(), port, dtype)
     files = RunFiles(run_key(job.config, inputs), inputs)
-    done = None if job.again else files.finished()
-    if done is not None:
+    if not job.again and (done := files.finished()) is not None:
         return replace(_kept_result(done, len(dataset)), share=port.share)
     trainer, resumed = _started(make, files, job.resume)
-    meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
+    meter = MemoryMeter(port.device, [port.model, port.clip.patcher], expected)
     return replace(_Run(trainer, files, progress, meter, resumed).go(), share=port.share)
