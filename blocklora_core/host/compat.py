@@ -81,6 +81,11 @@ def unload(patcher: ComfyModel) -> None:
     management.free_memory(1e30, patcher.load_device, keep_loaded=others)
 
 
+def total_memory(device: torch.device) -> int:
+    """Bytes of the device, of a CPU those of the machine."""
+    return int(comfy.model_management.get_total_memory(device))
+
+
 def is_paged(module: nn.Module) -> bool:
     """Whether Dynamic VRAM keeps this module's weights in pages: its own parameters are where these are filled from."""
     return hasattr(module, "_v")

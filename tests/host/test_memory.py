@@ -80,6 +80,19 @@ def test_only_levers_that_help_are_named() -> None:
     assert wide.remedies()[-1] == "set layers to attention (now attention + feed-forward)"
 
 
+@pytest.mark.parametrize(
+    ("room", "dtype", "told"), [(50, "float32", True), (500, "float32", False), (10, "fp8", False)]
+)
+def test_a_base_that_fills_the_device_is_the_first_lever(
+    monkeypatch: pytest.MonkeyPatch, room: int, dtype: str, told: bool
+) -> None:
+    """Tiny Flux: 36 MB in float32."""
+    model = build("flux", torch.float8_e4m3fn if dtype == "fp8" else torch.float32)
+    monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda _device: room * 1e6)
+    remedies = MemorySettings(False, 1, 512, torch.bfloat16, "attention", model).remedies()
+    assert (remedies[0] == "load the base in fp8 (its weights are float32)") is told
+
+
 def test_other_errors_pass_as_they_are() -> None:
     assert not is_out_of_memory(RuntimeError("shapes differ")) and not is_out_of_memory(ValueError())
     with (

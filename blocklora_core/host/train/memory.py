@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from torch import Tensor, nn
 
 from ...training import Trainer
 from ...training.optimisation.learner import Learner
-from ...training.quantised import stored
+from ...training.quantised import is_quantised, stored
 from ..comfy import ComfyModel
-from ..compat import is_dynamic
+from ..compat import is_dynamic, total_memory
 from ..weights.weightless import Live, weightless
 from .port import ComfyPort
 
@@ -52,7 +53,11 @@ class MemoryEstimate:
 def load_told(port: ComfyPort, trainer: Trainer) -> MemoryEstimate:
     """Load the model of `port`, told before what a run of `trainer` will take; it draws no random number."""
     expected = estimate(port, trainer)
-    logging.info("BlockLoRA: %s", expected)
+    room = total_memory(port.device)
+    if expected.total > room:
+        logging.warning("BlockLoRA: %s; the device has %s", expected, _gib(room))
+    else:
+        logging.info("BlockLoRA: %s", expected)
     port.load()
     return expected
 
@@ -232,11 +237,13 @@ class MemorySettings:
     resolution: int
     dtype: torch.dtype
     layers: str
+    model: ComfyModel | None = None
 
     def remedies(self) -> list[str]:
         """What would help, the cheapest first."""
         size = f"now {self.resolution}" if self.resolution else "now 0, which leaves every picture its size"
         table = (
+            (self._fills_the_device, f"load the base in fp8 (its weights are {self._format})"),
             (not self.checkpointing, "turn checkpointing on"),
             (self.batch_size > 1, f"lower batch_size (now {self.batch_size}; accumulation makes up for it)"),
             (True, f"lower resolution ({size})"),
@@ -244,6 +251,22 @@ class MemorySettings:
             (self.layers != "attention", f"set layers to attention (now {self.layers})"),
         )
         return [remedy for helps, remedy in table if helps]
+
+    @property
+    def _format(self) -> str:
+        kinds = Counter(str(weight.dtype) for weight in self._weights for _ in range(weight.ndim == 2))
+        return max(kinds, key=kinds.__getitem__, default="").removeprefix("torch.")
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [] if self.model is None else list(self.model.model.parameters())
+
+    @property
+    def _fills_the_device(self) -> bool:
+        """Weights of 16 bits or more that leave less than a third of the device: nothing else helps as much."""
+        if self.model is None or "float8" in self._format or any(map(is_quantised, self._weights)):
+            return False
+        return sum(map(_bytes, self._weights)) > total_memory(self.model.load_device) * 2 / 3
 
 
 @contextmanager

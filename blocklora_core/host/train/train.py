@@ -268,7 +268,7 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
 
 def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
     dtype = dtype_for(model, job.precision)
-    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
+    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers, model)
     with memory_advice(settings), training_mode():
         dataset = _dataset(vae, model, job)
         with training_port(
