@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
+
+from ..blocklora_core.concept.concept import Stack
+from ..blocklora_core.files.shown import trigger_words
 
 CATEGORY = "BlockLoRA"
 
@@ -25,6 +30,23 @@ def known(function: Any, **arguments: Any) -> dict[str, Any]:
 def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
     fields = {"category": CATEGORY, **fields}
     return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
+
+
+def shown(
+    report: str, stack: Stack = (), warnings: Iterable[str] = (), picture: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """What a node shows of itself: its report, what to write in prompts, warnings, and a picture (1, H, W, 3).
+
+    The page's own panel draws it (web/js/reports.js). warnings: lines of the report, or texts beside it.
+    """
+    image = {} if picture is None else ui.PreviewImage(picture).as_dict()
+    names = tuple(trigger_words(lora) or lora.concept.name for lora in stack)
+    return {**image, "text": (report,), "blocklora_names": names, "blocklora_warnings": tuple(warnings)}
+
+
+def holding(report: str, *signs: str) -> list[str]:
+    """The lines of a report that hold one of the signs."""
+    return [line for line in report.splitlines() if any(sign in line for sign in signs)]
 
 
 def node_id(node: Any) -> str | None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..concept.concept import BlockLoRA
@@ -25,13 +24,8 @@ from .contents import TensorNames, sort_foreign, sort_tensors
 from .formats import Source, pickles
 from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
-from .untrusted.header import DAMAGED, METADATA, PREFIX, FileError, read_header, read_tensors, unreadable
+from .untrusted.header import DAMAGED, PREFIX, FileError, opened, read_header, unreadable
 from .writing import write_atomic, write_new
-
-# What a file's contents may make of the code that reads them, beyond the ValueErrors with a reason.
-_STRANGE = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, SafetensorError,
-)  # fmt: skip
 
 
 def save(
@@ -76,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> BlockLoRA:
         raise unreadable(path, error) from error
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
-    except _STRANGE as error:
+    except Exception as error:  # whatever a file's contents make of the code that reads them
         raise FileError(f"{path}: {DAMAGED} ({type(error).__name__}: {error})") from error
 
 
@@ -85,14 +79,13 @@ def _load_pickle(path: Path) -> BlockLoRA:
 
 
 def _load_safetensors(path: Path) -> BlockLoRA:
-    header = read_header(path)
-    entries = header.pop(METADATA, {})
-    record = read_record(entries)
-    if record is None:
-        sort_foreign(header)  # The wrong file is refused before its tensors are read.
-        return formats.read(Source(path, read_tensors(path), entries))
-    parts = sort_tensors(header)
-    return _block(path, entries, record, parts, read_tensors(path))
+    with opened(path) as file:
+        record = read_record(file.entries)
+        if record is None:
+            sort_foreign(file.names)  # The wrong file is refused before its tensors are read.
+            return formats.read(Source(path, file.tensors(), file.entries))
+        parts = sort_tensors(file.names)
+        return _block(path, file.entries, record, parts, file.tensors())
 
 
 def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
@@ -143,7 +136,7 @@ def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
-    rows = rows_of(stem, layer.out_features, lora.scheme, lora.slot)
+    rows = rows_of(stem, layer.out_features, lora.scheme, lora.slot, layer.parts)
     if layer.rows != rows:
         owner = "a plain LoRA" if lora.slot is None else f"slot {lora.slot}"
         raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")
@@ -165,13 +158,14 @@ def _block(
         training=record.training,
         source=str(path),
     )
-    _check_grams(lora)
+    check_grams(lora)
     # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
     own = {KEY: entries[KEY], **shown.shown_fields(lora)}
     return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
 
 
-def _check_grams(lora: BlockLoRA) -> None:
+def check_grams(lora: BlockLoRA) -> None:
+    """ValueError unless the Grams of `lora`, if it has any, are those of its layers."""
     if lora.grams is None:
         return
     for name in lora.grams.input_of:

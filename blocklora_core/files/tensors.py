@@ -14,7 +14,7 @@ from ..concept.layer import Layer
 from ..concept.rows import Rows, describe, index
 from . import dialects
 from .contents import STOCK, changes_of, kind_of
-from .record import rows_of
+from .record import Held, rows_of
 
 MOST_KERNEL, MOST_NUMBERS = 16, 2**26
 """Of a side of a convolution, and of what a decomposed layer may become: above those of any model."""
@@ -30,12 +30,11 @@ class OddLayerError(ValueError):
 
 
 def layer_of(
-    stem: str, roles: Mapping[dialects.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None = None
+    stem: str, roles: Mapping[dialects.Role, str], tensors: Mapping[str, Tensor], block: Held | None = None
 ) -> Layer:
     """The layer whose tensors' names are `roles` (role -> name). Without an alpha its scale is 1.
 
-    block: (out_features, rows) that the layer must hold, zero elsewhere; None for every row. ValueError for a layer
-    that is not sound.
+    block: what the layer must hold, zero elsewhere; None for every row. ValueError for a layer that is not sound.
     """
     missing = next((role for role in ("up", "down") if role not in roles), None)
     if missing:
@@ -48,7 +47,7 @@ def layer_of(
         raise OddLayerError(f"{stem}: expected matrices, {shapes}.")
     if not up.numel() or not down.numel():
         raise OddLayerError(f"{stem}: expected a rank of at least 1 and some rows, {shapes}.")
-    out, rows = block or (up.shape[0], rows_of(stem, up.shape[0], None, None))
+    out, rows, parts = block or Held(up.shape[0], rows_of(stem, up.shape[0], None, None))
     if up.shape[0] != out:
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
     try:
@@ -57,7 +56,7 @@ def layer_of(
     except ValueError as error:
         raise ValueError(f"{stem}: {error}") from error
     try:
-        return Layer(held, down, rows, out, alpha / max(down.shape[0], 1))
+        return Layer(held, down, rows, out, alpha / max(down.shape[0], 1), parts)
     except ValueError as error:
         raise OddLayerError(f"{stem}: {error}") from error
 
@@ -92,11 +91,10 @@ def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
             f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
             f"{tuple(mid.shape)}. The file is damaged."
         )
-    if max(mid.shape[2:]) > MOST_KERNEL or (rank and down.numel() // rank * mid.numel() // rank > MOST_NUMBERS):
-        raise ValueError(
-            f"{stem}: expected a kernel of at most {MOST_KERNEL} a side and {MOST_NUMBERS} numbers, got down "
-            f"{tuple(down.shape)} and mid {tuple(mid.shape)}. The file is damaged."
-        )
+    if max(mid.shape[2:]) > MOST_KERNEL:
+        got = tuple(mid.shape)
+        raise ValueError(f"{stem}: expected a kernel of at most {MOST_KERNEL} a side, got {got}. The file is damaged.")
+    _check_numbers(stem, down.numel() // max(rank, 1) * mid.numel() // max(rank, 1))
     dtype = torch.promote_types(torch.promote_types(down.dtype, mid.dtype), torch.float32)
     return torch.einsum("ij...,jn->in...", mid.to(dtype), down.flatten(1).to(dtype))
 
@@ -116,11 +114,23 @@ def _without_core(stem: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
         )
     # Where only the first factor is low-rank as well, ComfyUI takes the rank from the second, as here.
     scale = _alpha(values["alpha"]) / rank if "alpha" in values else 1.0
+    _check_numbers(stem, a.shape[1] * b.shape[1] * math.prod(core.shape[2:]))
     whole = (torch.einsum("ij...,jr,ip->pr...", core, b, a) * scale).contiguous()  # else kron fails
     dropped = ("lokr_t2", "lokr_w2_a", "lokr_w2_b", "alpha")
     kept = {word: value for word, value in values.items() if word not in dropped}
-    first = {"lokr_w1": kept.pop("lokr_w1_a").float() @ kept.pop("lokr_w1_b").float()} if "lokr_w1_a" in kept else {}
-    return {**kept, **first, "lokr_w2": whole}
+    if "lokr_w1_a" in kept:
+        left, right = kept.pop("lokr_w1_a").float(), kept.pop("lokr_w1_b").float()
+        _check_numbers(stem, left.shape[0] * right.shape[-1])
+        kept["lokr_w1"] = left @ right
+    return {**kept, "lokr_w2": whole}
+
+
+def _check_numbers(stem: str, count: int) -> None:
+    """ValueError where a few numbers of the file would become very many."""
+    if count > MOST_NUMBERS:
+        raise ValueError(
+            f"{stem}: expected a layer of at most {MOST_NUMBERS} numbers, got {count}. The file is damaged."
+        )
 
 
 def _cut(up: Tensor, rows: Rows) -> Tensor:

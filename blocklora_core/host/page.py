@@ -1,27 +1,34 @@
-"""Text on its way to a node's page: the one place that escapes and shortens it."""
+"""Text on its way to a node's page: the one place that escapes it."""
 
 from __future__ import annotations
 
 import html
 import sys
+from collections.abc import Mapping
+from typing import Any
 
-MOST_LETTERS = 300
-
-
-def shortened(text: str, most: int = MOST_LETTERS) -> str:
-    """`text`, or its two ends where it has more than `most` letters."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+from ..files.untrusted.text import legible
 
 
 def on_page(text: str) -> str:
-    """`text` as HTML that shows it letter by letter: frontends take progress text for HTML."""
-    return html.escape(shortened(text))
+    """`text`, shortened, as HTML that shows it letter by letter: frontends take progress text for HTML."""
+    return html.escape(legible(text))
+
+
+def server() -> Any:
+    """The host's server; None in scripts and tests, which have none."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+
+def announce(event: str, data: Mapping[str, Any]) -> None:
+    """Send an event to every page."""
+    send = getattr(server(), "send_sync", None)
+    if send is not None:
+        send(event, dict(data))
 
 
 def tell(node_id: str | None, text: str) -> None:
     """Show a line of text in the node. Scripts and tests have no server to show it."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    send = getattr(server, "send_progress_text", None)
+    send = getattr(server(), "send_progress_text", None)
     if node_id is not None and send is not None:
         send(on_page(text), node_id)

@@ -78,12 +78,14 @@ class Trainer:
         )
         self.position: Position | None = None
         self.grams: Grams | None = None
+        self.enough = False
+        """Set to true, `run` makes no further step, and ends as it does after the last."""
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
         made, rank, slot = {}, self.config.adapter.rank, self.config.adapter.slot
         basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.adapter.orthogonal else None
         for name, layer in self.layers.items():
-            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot)
+            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot, layer.parts)
             if count(rows):
                 frozen = basis.down(name, layer, rank) if basis else None
                 made[name] = RowBlockAdapter(
@@ -107,10 +109,13 @@ class Trainer:
         return groups
 
     def run(self, callback: Callback) -> None:
-        """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
+        """Train all steps, or until there are enough, then collect the Grams.
+
+        Whatever `callback` raises ends the run and is passed on.
+        """
         with self.adapters.attached(self.layers), self.objective.recording():
             self.prepare()
-            while len(self.losses) < self.config.steps:
+            while not self.enough and len(self.losses) < self.config.steps:
                 self._step()
                 callback(self._progress())
             with self.learner.averaged():

@@ -63,7 +63,13 @@ def make_token(port: Port, class_word: str, kind: str, generator: torch.Generato
             f"Layer-wise token: expected a model with cross-attention layers, such as SD1.5 or SDXL, got {port.base}. "
             "Choose single."
         )
-    return ConceptToken(port.class_embeddings(class_word), generator, port.device, layers)
+    classes = port.class_embeddings(class_word)
+    if not classes:
+        raise ValueError(
+            f"Concept token: expected a text encoder that takes one, got that of {port.base}, which reads letters "
+            "alone. Set token to none in Train: the name is then a trigger word."
+        )
+    return ConceptToken(classes, generator, port.device, layers)
 
 
 def _mean_norm(vectors: Tensor) -> float:

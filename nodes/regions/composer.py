@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import BlockLoRA, Stack
 from ...blocklora_core.host.composer.composer import Composed, apply_composer
@@ -21,7 +21,7 @@ from ...blocklora_core.regions.composer.options import (
     preset_of,
 )
 from ...blocklora_core.reports.regions import regions_picture
-from ..schema import ComposerOptionsType, RegionsType, StackType, schema
+from ..schema import ComposerOptionsType, RegionsType, StackType, schema, shown
 
 
 def _of(stack: Stack, concept: str) -> BlockLoRA:
@@ -166,7 +166,7 @@ class BlockLoRAComposer(io.ComfyNode):
         chosen = _chosen(preset_of(preset) if options is None else options, parts)
         composed = apply_composer(model, regions, chosen, overlap, stack or ())
         image, report = to_image(regions_picture(regions, overlap)), _report(composed, chosen)
-        return io.NodeOutput(composed.model, image, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(composed.model, image, report, ui=shown(report, stack or ()))
 
 
 def _report(composed: Composed, options: ComposerOptions) -> str:

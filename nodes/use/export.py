@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, ExportJob, export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
-from ..schema import node_id, schema
+from ..schema import node_id, schema, shown
 from .merge import KEEP_APART, keep_apart_input, merge_inputs, prepared
 
 MOST_RANK = 4096
@@ -97,7 +97,7 @@ class BlockLoRAExport(io.ComfyNode):
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
         exported = export(applied, stack, ExportJob(name, dtype, max_rank, if_exists == "overwrite"))
         report = "\n".join([_report(applied, exported), *told])
-        return io.NodeOutput(str(exported.path), report, ui=ui.PreviewText(report))
+        return io.NodeOutput(str(exported.path), report, ui=shown(report, stack))
 
 
 NODES = [BlockLoRAExport]

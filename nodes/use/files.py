@@ -6,15 +6,16 @@ from collections import Counter
 from typing import Any
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import BlockLoRA, Stack
 from ...blocklora_core.files.formats import files_of
 from ...blocklora_core.files.io import load
 from ...blocklora_core.files.shown import NOTE, trigger_words
+from ...blocklora_core.files.untrusted.text import legible
 from ...blocklora_core.host.disk import lora_file, save_stack
 from ...blocklora_core.host.ledger import release_saved
-from ..schema import StackType, advanced, schema
+from ..schema import StackType, advanced, schema, shown
 
 STACK_INPUTS = 8
 
@@ -50,7 +51,7 @@ class BlockLoRASave(io.ComfyNode):
         for lora in saved:
             release_saved(lora)
         text = "\n".join(map(str, paths))
-        return io.NodeOutput(saved, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(saved, text, ui=shown(text, saved))
 
 
 def _summary(lora: BlockLoRA) -> str:
@@ -61,7 +62,7 @@ def _summary(lora: BlockLoRA) -> str:
     lines = [
         f"{lora.concept.name}: {held}, {len(lora.layers)} layers{others}",
         f"Write in the prompt: {words}" if words else "The file does not tell its trigger words.",
-        lora.metadata.get(NOTE, ""),
+        legible(lora.metadata.get(NOTE, "")),
     ]
     return "\n".join(filter(None, lines))
 
@@ -89,6 +90,7 @@ class BlockLoRALoad(io.ComfyNode):
                 StackType.Output(display_name="stack", tooltip="The concept, a stack of one."),
                 io.String.Output(display_name="concept", tooltip="The concept's name; Merge and its report call it so."),
                 io.String.Output(display_name="trigger_words", tooltip="What to write in prompts: the name, or a plain LoRA's trigger words. Empty when the file does not tell."),
+                io.String.Output(display_name="report", tooltip="What the file holds, and what to write in prompts."),
             ],
         )  # fmt: skip
 
@@ -98,7 +100,10 @@ class BlockLoRALoad(io.ComfyNode):
         if rename.strip():
             lora = lora.renamed(rename.strip())
         stack = (lora.with_strength(strength, strength * clip_ratio),)
-        return io.NodeOutput(stack, lora.concept.name, trigger_words(lora), ui=ui.PreviewText(_summary(lora)))
+        report, note = _summary(lora), lora.metadata.get(NOTE, "")
+        return io.NodeOutput(
+            stack, lora.concept.name, trigger_words(lora), report, ui=shown(report, stack, filter(None, [note]))
+        )
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> str:

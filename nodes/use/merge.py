@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, get_args
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.concept.names import bracketed, unowned
@@ -15,7 +15,7 @@ from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap
-from ..schema import StackType, advanced, node_id, schema, texts_of
+from ..schema import StackType, advanced, node_id, schema, shown, texts_of
 
 
 def _line(lora: Any) -> str:
@@ -143,9 +143,9 @@ class BlockLoRAMerge(io.ComfyNode):
         stack, method, told = prepared(stack, model, clip, method, overlap, keep_apart, node_id(cls))
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
-        told = (*told, *unowned_note(cls, stack))
-        report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
-        return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
+        warned = unowned_note(cls, stack)
+        report = "\n".join([report_of(applied, time.perf_counter() - started), *told, *warned])
+        return io.NodeOutput(applied.model, applied.clip, report, ui=shown(report, stack, warned))
 
 
 NODES = [BlockLoRAMerge]

@@ -32,6 +32,7 @@ class FakePort:
             torch.randn(self.text.weight.shape, generator=generator) * 0.02, requires_grad=False
         )
         self.predictions = self.encodings = self.released = 0
+        self.passes: Sequence[Sequence[int]] = ()
 
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
@@ -82,6 +83,7 @@ class FakePort:
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         self.predictions += 1
+        self.passes = [list(range(len(noisy)))]
         pixels = noisy.flatten(2).transpose(1, 2)
         text = conditioning.cross.mean(1, keepdim=True).expand(-1, pixels.shape[1], -1)
         x = torch.cat([pixels / (1 + sigma.view(-1, 1, 1)), text], -1)

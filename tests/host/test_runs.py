@@ -116,6 +116,25 @@ def test_a_cancel_while_grams_are_collected_costs_no_step(base: Base, steps_made
     assert not steps_made and result.resumed == PLAIN["steps"] and result.lora.grams is not None
 
 
+def test_the_last_step_is_kept_before_the_grams_are_collected(
+    base: Base, folders: Path, steps_made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is killed, or told to end, while it collects them has lost no step."""
+    kept: list[Path] = []
+
+    def killed(*_args: Any, **_more: Any) -> None:
+        kept.extend(left(folders, "*.state"))
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blocklora.blocklora_core.training.loop.collect_grams", killed)
+        with pytest.raises(SystemExit):
+            train(base)
+    assert len(kept) == 1
+    steps_made.clear()
+    assert train(base).resumed == PLAIN["steps"] and not steps_made
+
+
 @pytest.mark.parametrize("change", [{"seed": 12}, {"learning_rate": 0.5}, {"steps": 5}, {"pictures_": "others"}])
 def test_a_state_of_another_run_is_not_used(base: Base, change: dict[str, Any]) -> None:
     cancel(base, 2)
@@ -174,6 +193,21 @@ def test_another_model_is_another_run(base: Base, steps_made: list[int]) -> None
     patched.add_patches({name: ("diff", (torch.ones(base.model.model.state_dict()[name].shape),))}, 0.01)
     steps_made.clear()
     assert not train(dataclasses.replace(base, model=patched)).kept and steps_made
+
+
+def test_what_checkpoints_leave_out_of_a_text_encoder_is_no_part_of_a_run(base: Base, steps_made: list[int]) -> None:
+    """Another server has other numbers in it, whatever the memory held."""
+    train(base)
+    steps_made.clear()
+    projection = base.clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    before = projection.detach().clone()
+    try:
+        with torch.inference_mode():
+            projection.add_(1.0)
+        assert train(base).kept and not steps_made
+    finally:
+        with torch.inference_mode():
+            projection.copy_(before)
 
 
 def test_a_kept_result_that_cannot_be_read_is_trained_anew(base: Base, folders: Path, steps_made: list[int]) -> None:
@@ -290,7 +324,7 @@ def test_whatever_ends_a_run_what_was_learnt_is_saved_first(
     monkeypatch.setattr(NodeProgress, "__call__", fail)
     with pytest.raises(type(error)):
         train(base)
-    (kept,) = (folders / "models" / "loras" / "blocklora" / "interrupted").glob("*.safetensors")
+    (kept,) = (folders / "user" / "blocklora" / "interrupted").glob("*.safetensors")
     assert load(kept).training["steps_done"] == 2 and len(list(runs.runs_folder().glob("*.state"))) == 1
 
 

@@ -325,7 +325,8 @@ def test_a_cancelled_training_is_kept(base: Base, folders: Path, trained: TrainR
     with progress_hook(cancel), pytest.raises(comfy.model_management.InterruptProcessingException):
         train(base, AUTO_SLOT)
     assert hooks(base) == hooked
-    kept = folders / "models" / "loras" / "blocklora" / "interrupted" / "ada_step2.safetensors"
+    (kept,) = (folders / "user" / "blocklora" / "interrupted").glob("ada_step2.*.safetensors")
+    assert not list((folders / "models" / "loras").rglob("*.safetensors"))
     lora = load(kept)
     assert lora.training["steps_done"] == 2 and lora.grams is None and len(lora.layers) == trained.layers
     stock = comfy.utils.load_torch_file(str(kept), safe_load=True)

@@ -15,7 +15,8 @@ from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.files.io import load, save
 from blocklora_core.files.record import rows_of
 from launcher.errors import LauncherError
-from tests.server.conftest import CHECKPOINT, SAMPLER_STEPS, STEPS, ComfyUI, Outcome
+from tests.hosting import CHECKPOINT
+from tests.server.conftest import SAMPLER_STEPS, STEPS, ComfyUI, Outcome
 
 # Newer hosts check lists before they run anything.
 NOT_IN_LIST = "value_not_in_list"

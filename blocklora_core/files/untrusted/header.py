@@ -1,88 +1,101 @@
-"""A safetensors file opened: its header checked number by number before any tensor is made."""
+"""A safetensors file opened: what the library leaves open is checked here, everything else by the library.
+
+The library checks types, sizes and places of all tensors. It does not know that a LoRA has no million tensors, takes
+the last of two of one name, and maps files into memory, where one that is truncated meanwhile ends the process.
+"""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import torch
+import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from .json_text import has_half_letters
+from .text import has_unseen, legible
 
 METADATA = "__metadata__"
 PREFIX = struct.Struct("<Q")
 MOST_BYTES = 16 * 2**20
 """Of a header: those of the largest LoRAs have one or two million."""
 MOST_TENSORS = 2**16
+MOST_NAME = 1000
+"""Letters of a tensor's name."""
 MOST_MESSAGE = 1000
 """Letters of an error that tells what stands in a file."""
 _AGAIN = "Download it again or convert it."
 DAMAGED = f"expected a safetensors file, got something else or a damaged file. {_AGAIN}"
-
-_DTYPES: Mapping[str, torch.dtype] = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "C64": torch.complex64,
-}  # fmt: skip
 
 
 class FileError(ValueError):
     """A file cannot be read or written; says what was expected, what came and what to do."""
 
     def __init__(self, message: str):
-        half = MOST_MESSAGE // 2
-        super().__init__(message if len(message) <= MOST_MESSAGE else f"{message[:half]} ... {message[-half:]}")
+        super().__init__(legible(message, MOST_MESSAGE))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A safetensors file that is open. names: of its tensors. entries: its metadata."""
+
+    path: Path
+    file: BinaryIO
+    names: tuple[str, ...]
+    entries: dict[str, str]
+    state: os.stat_result
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All its tensors, copied: what becomes of the file afterwards does not change them. FileError for one that is
+        damaged, or changes while it is read."""
+        self.file.seek(0)
+        data = self.file.read()
+        after = os.fstat(self.file.fileno())
+        if (self.state.st_size, self.state.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise FileError(f"{self.path}: expected a file at rest, got one that changed while it was read. Try again.")
+        return _tensors(self.path, data)
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Opened]:
+    """A safetensors file, its header read. FileError when it is missing, is none or is not complete."""
+    path = Path(path)
+    with _readable(path) as file:
+        state = os.fstat(file.fileno())
+        header = _header(path, file)
+        entries = header.pop(METADATA, {})
+        yield Opened(path, file, tuple(header), entries, state)
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The safetensors header, without reading any tensor: name -> {dtype, shape, data_offsets},
-    `__metadata__`.
-
-    FileError when the file is missing, is no safetensors file or is not complete.
-    """
-    with _opened(Path(path)) as file:
+    """The safetensors header, without reading any tensor: name -> {dtype, shape, data_offsets}, as it stands there, and
+    `__metadata__`. FileError as in `opened`."""
+    with _readable(Path(path)) as file:
         return _header(Path(path), file)
 
 
-def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, copied: what becomes of the file afterwards does not change them.
-
-    FileError as in `read_header`, and when the file changes while it is read.
-    """
-    path = Path(path)
-    with _opened(path) as file:
-        before = os.fstat(file.fileno())
-        header = _header(path, file)
-        data = bytearray(file.read())
-        after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise FileError(f"{path}: expected a file at rest, got one that changed while it was read. Try again.")
-    return {name: _tensor(data, entry) for name, entry in header.items() if name != METADATA}
-
-
 def tensors_in(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """(tensors, metadata) of a safetensors file's bytes; `path` is for messages. FileError as in `read_header`."""
-    file = io.BytesIO(data)
-    header = _header(path, file)
-    body = bytearray(file.read())
-    return {name: _tensor(body, entry) for name, entry in header.items() if name != METADATA}, header.get(METADATA, {})
+    """(tensors, metadata) of a safetensors file's bytes; `path` is for messages. FileError as in `opened`."""
+    header = _header(path, io.BytesIO(data))
+    return _tensors(path, data), header.get(METADATA, {})
 
 
-def read_whole(path: Path) -> bytes:
-    """All bytes of an ordinary file. FileError when it cannot be read."""
-    with _opened(path) as file:
-        return file.read()
+def read_whole(path: Path, most: int | None = None) -> bytes:
+    """All bytes of an ordinary file, at most so many. FileError when it cannot be read or has more."""
+    with _readable(path) as file:
+        data = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(data) > most:
+        raise FileError(f"{path}: expected at most {most} bytes, got more. Shorten it.")
+    return data
 
 
 def unreadable(path: Path, error: OSError) -> FileError:
@@ -98,8 +111,14 @@ def check_ordinary(path: Path) -> None:
         raise FileError(f"{path}: expected a readable file, got a folder, a pipe or a device. Choose another.")
 
 
+def check_name(name: str) -> None:
+    """ValueError for what no tensor of a LoRA is called."""
+    if len(name) > MOST_NAME or has_unseen(name):
+        raise ValueError(f"expected names of at most {MOST_NAME} letters that show, got {name[:80]!r}. {_AGAIN}")
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _readable(path: Path) -> Iterator[BinaryIO]:
     try:
         check_ordinary(path)
         with path.open("rb") as file:
@@ -108,8 +127,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise unreadable(path, error) from error
 
 
+def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load(data)
+    except (SafetensorError, KeyError) as error:  # KeyError: numbers of a kind that torch does not know
+        raise FileError(f"{path}: {DAMAGED} ({error})") from error
+
+
 def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
-    """The header of an open file, which is left at its first tensor."""
     size = file.seek(0, os.SEEK_END) - PREFIX.size
     file.seek(0)
     prefix = file.read(PREFIX.size)
@@ -117,29 +142,17 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     if MOST_BYTES < length <= size:
         raise FileError(f"{path}: expected a header of at most {MOST_BYTES} bytes, got {length}. {_AGAIN}")
     header = _parse(path, file.read(length) if 0 < length <= size else b"")
-    spans = sorted(entry["data_offsets"] for entry in _entries(header))
-    end = spans[-1][1] if spans else 0
-    if any(before[1] != after[0] for before, after in pairwise([[0, 0], *spans])):
-        raise FileError(f"{path}: {DAMAGED}")
-    if length + end != size:
+    try:
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != METADATA), default=0)
+        whole = length + end == size
+    except (TypeError, LookupError) as error:
+        raise FileError(f"{path}: {DAMAGED}") from error
+    if not whole:
         raise FileError(
             f"{path}: expected {length + end + PREFIX.size} bytes, got {size + PREFIX.size}. "
             "The file is truncated or damaged: download or copy it again."
         )
     return header
-
-
-def _tensor(data: bytearray, entry: Mapping[str, Any]) -> Tensor:
-    start, end = entry["data_offsets"]
-    dtype = _DTYPES.get(entry["dtype"])
-    if dtype is None:
-        raise ValueError(f"{DAMAGED} (Numbers of the kind {entry['dtype']} are not known.)")
-    if start == end:
-        return torch.empty(entry["shape"], dtype=dtype)
-    flat = torch.frombuffer(data, dtype=torch.uint8, count=end - start, offset=start)
-    # Some files do not align their tensors.
-    flat = flat.clone() if start % dtype.itemsize else flat
-    return flat.view(dtype).reshape(entry["shape"])
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
@@ -152,15 +165,15 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
         raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: {DAMAGED}") from error
-    if has_half_letters(text.decode()):
-        raise FileError(f"{path}: {DAMAGED}")
     if isinstance(header, dict) and header.get(METADATA, {}) is None:
         del header[METADATA]  # Some writers put null where they have nothing to say.
     if not isinstance(header, dict) or not _is_metadata(header.get(METADATA, {})):
         raise FileError(f"{path}: {DAMAGED}")
-    for name, entry in header.items():
-        if name != METADATA and not _is_entry(entry):
-            raise FileError(f"{path}: {name}: {DAMAGED}")
+    try:
+        for name in header:
+            check_name(name)
+    except ValueError as error:
+        raise FileError(f"{path}: {error}") from error
     return header
 
 
@@ -173,25 +186,6 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise _TwiceError(next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1))
     return found
-
-
-def _entries(header: Mapping[str, Any]) -> list[Any]:
-    return [entry for name, entry in header.items() if name != METADATA]
-
-
-def _is_entry(entry: object) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
-        return False
-    shape: Any = entry.get("shape")
-    offsets: Any = entry.get("data_offsets")
-    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2 and len(shape) <= 8):
-        return False
-    size, dtype = offsets[1] - offsets[0], _DTYPES.get(entry["dtype"])
-    return bool(size >= 0 if dtype is None else size == math.prod(shape) * dtype.itemsize)
-
-
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
 
 
 def _is_metadata(entries: object) -> bool:

@@ -20,6 +20,7 @@ from ...merge.methods.sums import per_row
 from ...training.grams import collect_grams
 from ...training.port import AdaptedLayer, Conditioning
 from ..comfy import ComfyClip, ComfyModel
+from ..interrupt import cancellable
 from ..page import tell
 from ..text.layerwise import cross_attention_layers
 from ..text.tokens import layers_of
@@ -88,7 +89,7 @@ def collect(
     resolved, unused = resolve(tuple(stack[at].with_strength(1.0) for at in due), model, clip)
     progress = _Progress(job, len(due))
     done, seconds, notes = list(stack), dict[str, float](), list[str]()
-    with training_mode(), torch.no_grad(), training_port(model, clip, "all linear") as port:
+    with cancellable(), training_mode(), torch.no_grad(), training_port(model, clip, "all linear") as port:
         collector = _Collector(port, job)
         for at, fitting in zip(due, resolved, strict=True):
             started = time.perf_counter()
@@ -105,9 +106,12 @@ def _notes(lora: BlockLoRA, grams: Grams, unused: dict[str, list[str]]) -> Itera
     strange = unused.get(lora.label, [])
     if strange:
         yield f"{lora.label}: {len(strange)} layers are not in this model and get no Gram, e.g. {strange[0]}."
-    idle = [name for name in needs_grams(lora) if name not in strange and not grams.covers([name])]
+    idle = [name for name in needs_grams(lora) if grams.covers([name]) and not grams.of(name).trace]
     if idle:
-        yield f"{lora.label}: {len(idle)} layers were never asked while sampling and get no Gram, e.g. {idle[0]}."
+        yield (
+            f"{lora.label}: {len(idle)} layers were never asked while sampling, and a fused merge takes them as they "
+            f"are, e.g. {idle[0]}."
+        )
 
 
 class _Progress:

@@ -281,5 +281,5 @@ def memory_advice(settings: MemorySettings) -> Iterator[None]:
         said = str(error).partition("\n")[0]
         raise TrainingMemoryError(
             f"Training ran out of memory. Try in this order: {steps}. What was learnt, if anything, is in "
-            f"loras/blocklora/interrupted. The device said: {said}"
+            f"blocklora/interrupted of ComfyUI's user folder. The device said: {said}"
         ) from error

@@ -14,6 +14,7 @@ from ...files.formats import files_of
 from ...files.io import load
 from ...files.shown import with_words
 from ..disk import lora_file
+from ..interrupt import check_cancel
 
 
 def load_list(text: str) -> Stack:
@@ -22,6 +23,7 @@ def load_list(text: str) -> Stack:
     for entry in parse_list(text):
         if not entry.on:
             continue
+        check_cancel()
         try:
             stack.append(_loaded(entry))
         except ValueError as error:
@@ -41,7 +43,13 @@ def list_state(text: str) -> str:
 
 
 def find_lora(name: str) -> Path:
-    """The file of the loras folders that a person calls `name`: with or without its ending and its folder, in any case.
+    """The file that `find_name` finds."""
+    return lora_file(find_name(name))
+
+
+def find_name(name: str) -> str:
+    """What the loras folders call the file that a person calls `name`: with or without its ending and its folder, in
+    any case.
 
     ValueError when there is none, or when several could be meant.
     """
@@ -52,7 +60,7 @@ def find_lora(name: str) -> Path:
         if len(found) > 1:
             raise ValueError(f"expected one file called {name!r}, got {', '.join(sorted(found)[:5])}. Add its folder.")
         if found:
-            return lora_file(found[0])
+            return str(found[0])
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
     raise ValueError(f"expected a file of the loras folder, got {name!r}.{hint}")
@@ -75,7 +83,7 @@ def _stem(name: str) -> str:
 
 
 def _loaded(entry: Entry) -> BlockLoRA:
-    lora = load(find_lora(entry.file)).with_strength(entry.strength)
+    lora = load(find_lora(entry.file)).with_strength(entry.strength, entry.clip)
     if not entry.words:
         return lora
     with suppress(ValueError):  # Several words call it, none is its name.
