@@ -7,7 +7,12 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..files.untrusted.text import legible
+from ..files.untrusted.text import MOST_LETTERS, legible
+
+
+def shortened(text: str, most: int = MOST_LETTERS) -> str:
+    """`text` as our own widgets get it, which make text of it and nothing else."""
+    return legible(text, most)
 
 
 def on_page(text: str) -> str:
