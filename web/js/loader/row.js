@@ -132,8 +132,8 @@ export class Row {
     fill(this.thumb, thumb(path, file));
     this.name.textContent = name;
     fill(this.under, ...beneath(entry, file, path));
-    this.title.title = path;
-    setAttribute(this.title, "aria-label", `${name}: choose another file`);
+    // No label of its own: what is seen is what it is called.
+    this.title.title = `${path}: choose another file`;
     this.strength.show(entry.strength, `Strength of ${name}`);
     this.more.textContent = open ? "\u25be" : "\u25b8";
     setAttribute(this.more, "aria-expanded", String(open));
