@@ -12,7 +12,8 @@ from comfy_api.latest import io, ui
 from ..blocklora_core.concept.concept import Stack
 from ..blocklora_core.files.shown import trigger_words
 
-CATEGORY = "BlockLoRA"
+MENU: dict[str, str] = {}
+"""Where each node stands in the menu; the rooms say so once they are all there."""
 
 StackType = io.Custom("BLOCK_LORA_STACK")
 SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
@@ -28,7 +29,7 @@ def known(function: Any, **arguments: Any) -> dict[str, Any]:
 
 
 def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
-    fields = {"category": CATEGORY, **fields}
+    fields = {"category": MENU[node_id], **fields}
     return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
 
 
@@ -59,6 +60,12 @@ def texts_of(node: Any, ours: bool) -> list[str]:
     graph = getattr(node.hidden, "prompt", None) or {}
     inputs = (one["inputs"] for one in graph.values() if one["class_type"].startswith("BlockLoRA") == ours)
     return [text for values in inputs for text in values.values() if isinstance(text, str)]
+
+
+def newer(kind: str, name: str, **fields: Any) -> list[Any]:
+    """An input of a kind that only newer hosts have; none on others."""
+    found = getattr(io, kind, None)
+    return [found.Input(name, **known(found.Input.__init__, **fields))] if found else []
 
 
 def advanced(kind: Any, name: str, **fields: Any) -> Any:

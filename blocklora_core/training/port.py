@@ -162,6 +162,10 @@ class Port(Protocol):
         """One encoded prompt in which the word `concept` stands for `embeddings`. Gradients flow into them."""
         ...
 
+    def release_text(self) -> None:
+        """The text encoder may leave the device; `encode` brings it back."""
+        ...
+
     def class_embeddings(self, class_word: str) -> Embeddings:
         """The class word's token embedding in each text encoder that can take one: (1, width)."""
         ...

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...blocklora_core.host.train.folders import folder_hash, picture_folders, read_pictures
+from ...blocklora_core.host.train.folders import folder_hash, picture_folder, picture_folders, read_pictures
+from ..checks import told_before
 from ..schema import holding, schema, shown
 
 
@@ -56,6 +57,10 @@ class BlockLoRAImages(io.ComfyNode):
             read.report,
             ui=shown(read.report, warnings=holding(read.report, "skipped")),
         )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        return told_before(picture_folder, folder)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:

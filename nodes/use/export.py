@@ -11,7 +11,7 @@ from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, Export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
 from ..schema import node_id, schema, shown
-from .merge import KEEP_APART, keep_apart_input, merge_inputs, prepared
+from .merge import KEEP_APART, clash_told, keep_apart_input, merge_inputs, prepared
 
 MOST_RANK = 4096
 
@@ -87,6 +87,10 @@ class BlockLoRAExport(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, overlap: str | None = None) -> bool | str:
+        return clash_told(cls, overlap)
 
     @classmethod
     def execute(

@@ -15,6 +15,7 @@ from ...blocklora_core.files.shown import NOTE, trigger_words
 from ...blocklora_core.files.untrusted.text import legible
 from ...blocklora_core.host.disk import lora_file, save_stack
 from ...blocklora_core.host.ledger import release_saved
+from ..checks import told_before
 from ..schema import StackType, advanced, schema, shown
 
 STACK_INPUTS = 8
@@ -67,6 +68,12 @@ def _summary(lora: BlockLoRA) -> str:
     return "\n".join(filter(None, lines))
 
 
+def at_strength(lora: BlockLoRA, strength: float, rename: str, clip_ratio: float) -> BlockLoRA:
+    """What Load makes of a file."""
+    called = lora.renamed(rename.strip()) if rename.strip() else lora
+    return called.with_strength(strength, strength * clip_ratio)
+
+
 class BlockLoRALoad(io.ComfyNode):
     """Loads one concept from the loras folder."""
 
@@ -96,14 +103,16 @@ class BlockLoRALoad(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> io.NodeOutput:
-        lora = load(lora_file(lora_name))
-        if rename.strip():
-            lora = lora.renamed(rename.strip())
-        stack = (lora.with_strength(strength, strength * clip_ratio),)
+        lora = at_strength(load(lora_file(lora_name)), strength, rename, clip_ratio)
+        stack = (lora,)
         report, note = _summary(lora), lora.metadata.get(NOTE, "")
         return io.NodeOutput(
             stack, lora.concept.name, trigger_words(lora), report, ui=shown(report, stack, filter(None, [note]))
         )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        return told_before(lora_file, lora_name)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> str:
@@ -129,7 +138,7 @@ class BlockLoRAStack(io.ComfyNode):
             inputs.append(
                 io.Float.Input(
                     f"strength_{number}", default=1.0, min=-10.0, max=10.0, step=0.05, optional=True,
-                    tooltip=f"Multiplies the strengths of stack {number}.",
+                    tooltip="Multiplies the strengths of this stack.",
                 )
             )  # fmt: skip
         return schema(

@@ -10,8 +10,9 @@ from comfy_api.latest import io
 from ...blocklora_core.host.base import usual_size
 from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
-from ...blocklora_core.host.use.lora_list import list_state, load_list
+from ...blocklora_core.host.use.lora_list import check_files, list_state, load_list
 from ...blocklora_core.host.weights.patching import apply_merge
+from ..checks import told_before
 from ..schema import StackType, advanced, node_id, schema, shown
 from .merge import KEEP_APART, keep_apart_input, report_of, unowned_note
 
@@ -72,6 +73,10 @@ class BlockLoRALoader(io.ComfyNode):
         warned = unowned_note(cls, stack)
         report = "\n".join([report_of(applied, time.perf_counter() - started), *told, *warned])
         return io.NodeOutput(applied.model, applied.clip, stack, report, ui=shown(report, stack, warned))
+
+    @classmethod
+    def validate_inputs(cls, files: str | None = None) -> bool | str:
+        return told_before(check_files, files)
 
     @classmethod
     def fingerprint_inputs(cls, files: str, keep_apart: str = "", prompts: str = "", **others: Any) -> str:

@@ -68,8 +68,8 @@ class Canvas:
         self.page.wait_for_timeout(500)
 
     def clear(self) -> None:
-        """No nodes, the origin in the upper left corner, scale 1."""
-        self.page.evaluate("() => { app.graph.clear(); app.canvas.ds.reset(); app.canvas.ds.offset = [60, 60]; }")
+        """No nodes, the origin in the upper left corner, clear of the menus, scale 1."""
+        self.page.evaluate("() => { app.graph.clear(); app.canvas.ds.reset(); app.canvas.ds.offset = [90, 180]; }")
 
     def evaluate(self, script: str, argument: Any = None) -> Any:
         """The value of a JavaScript expression or function in the page."""

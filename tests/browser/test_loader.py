@@ -10,7 +10,7 @@ from playwright.sync_api import Locator
 
 from blocklora_core.concept.lora_list import parse_list
 from tests.browser.canvas import Canvas
-from tests.browser.hands import Hands
+from tests.browser.hand import Hand
 from tests.browser.lora_files import HOSTILE, put_loras
 
 NODE = "BlockLoRALoader"
@@ -148,7 +148,7 @@ def test_the_picker_searches_by_what_files_say_and_shows_text_as_text(canvas: Ca
     assert dialog.get_by_role("option").filter(has_text=HOSTILE).count() == 1
     broken = dialog.get_by_role("option").filter(has_text="broken")
     assert "expected a safetensors file" in str(broken.text_content())
-    broken.click()
+    broken.click(force=True)
     assert dialog.get_by_role("button", name="Add", exact=True).is_disabled()
     dialog.get_by_role("option").filter(has_text="ada").locator("img").wait_for()
     canvas.page.keyboard.type("OHWX")
@@ -194,23 +194,47 @@ def test_files_of_the_desktop_are_taken_where_they_lie_in_a_loras_folder(canvas:
     assert files(canvas, node) == ["bob"]
 
 
+HIDDEN = """(id) => ["prompts", "pictures", "steps", "size"].map((name) =>
+    Boolean(app.graph.getNodeById(id).widgets.find((widget) => widget.name === name).hidden))"""
+
+
+@pytest.mark.usefixtures("loras")
+def test_settings_are_folded_until_they_are_asked_for_or_changed(canvas: Canvas) -> None:
+    node, panel = opened(canvas, "ada")
+    assert canvas.evaluate(HIDDEN, node) == [True] * 4
+    inputs = canvas.prompt()[str(node)]["inputs"]
+    assert (inputs["prompts"], inputs["pictures"], inputs["steps"], inputs["size"]) == ("", 4, 20, 0)
+    panel.get_by_role("button", name="Settings").click()
+    assert canvas.evaluate(HIDDEN, node) == [False] * 4
+    canvas.set_value(node, "steps", 8)
+    panel.get_by_role("button", name="Settings").click()
+    saved = canvas.saved()
+    canvas.clear()
+    canvas.load(saved)
+    canvas.panel(node, "list")
+    assert canvas.evaluate(HIDDEN, node) == [False] * 4
+    assert canvas.prompt()[str(node)]["inputs"]["steps"] == 8
+
+
 @pytest.mark.usefixtures("loras")
 def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
     canvas.clear()
-    hands = Hands(canvas)
-    checkpoint = hands.add("Load Checkpoint", "CheckpointLoaderSimple", (120, 150))
-    loader = hands.add("BlockLoRA Loader", NODE, (520, 150))
-    show = hands.add("Preview as Text", "PreviewAny", (1100, 150))
-    hands.link(checkpoint, "MODEL", loader, "model")
-    hands.link(checkpoint, "CLIP", loader, "clip")
-    hands.link(loader, "report", show, "source")
+    hand = Hand(canvas)
+    checkpoint = hand.add("CheckpointLoaderSimple", "Load Checkpoint", (120, 420))
+    loader = hand.add(NODE, "BlockLoRA Loader", (520, 260))
+    hand.wire(checkpoint, "MODEL", loader, "model")
+    hand.wire(checkpoint, "CLIP", loader, "clip")
+    show = hand.pull(loader, "report", (1050, 400), "PreviewAny", "Preview as Text")
     panel = canvas.panel(loader, "list")
     pick(canvas, panel, "ada", "bob", "cid")
     panel.get_by_role("button", name="Move cid").focus()
     canvas.page.keyboard.press("Alt+ArrowUp")
     panel.get_by_role("switch", name="bob takes part").click()
     assert files(canvas, loader) == ["ada", "cid", "bob"]
-    history = hands.run()
+    before = len(canvas.server.get("/history"))
+    canvas.page.get_by_role("button", name="Run", exact=True).first.click()
+    canvas.wait(lambda: len(canvas.server.get("/history")) > before, 300, "a run")
+    history = canvas.idle()
     assert history["status"]["status_str"] == "success", history["status"]
     told = str(history["outputs"][str(show)])
     assert "2 concepts merged by" in told and "bob" not in told
@@ -219,13 +243,11 @@ def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
 @pytest.mark.usefixtures("loras")
 def test_five_files_are_one_node_and_eight_gestures(canvas: Canvas) -> None:
     canvas.clear()
-    hands = Hands(canvas)
-    node = hands.add("BlockLoRA Loader", NODE, (400, 200))
-    panel = canvas.panel(node, "list")
-    panel.get_by_role("button", name="Add files").click()
+    hand = Hand(canvas)
+    node = hand.add(NODE, "BlockLoRA Loader", (400, 260))
+    hand.click(canvas.panel(node, "list").get_by_role("button", name="Add files"))
     dialog = canvas.page.get_by_role("dialog")
     for name in ("ada", "bob", "cid", "zed", "twin"):
-        dialog.get_by_role("option").filter(has_text=name).click()
-    dialog.get_by_role("button", name="Add 5 files").click()
-    gestures = hands.gestures + 1 + 5 + 1
-    assert len(files(canvas, node)) == 5 and gestures <= 8
+        hand.click(dialog.get_by_role("option").filter(has_text=name))
+    hand.click(dialog.get_by_role("button", name="Add 5 files"))
+    assert len(files(canvas, node)) == 5 and hand.gestures == 8

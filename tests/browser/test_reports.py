@@ -25,12 +25,12 @@ def _reported(canvas: Canvas, folder: str = "blocklora_demo/amelia") -> int:
 def test_a_report_is_shown_and_survives_a_reload(canvas: Canvas) -> None:
     node = _reported(canvas)
     text = canvas.panel(node, REPORT).locator(".bl-text")
-    assert "10 pictures, 10 with a caption of their own" in text.inner_text()
+    assert "20 pictures, 20 with a caption of their own" in text.inner_text()
     workflow = canvas.saved()
     canvas.page.reload()
     canvas.ready()
     canvas.load(workflow)
-    assert "10 pictures" in canvas.panel(node, REPORT).locator(".bl-text").inner_text()
+    assert "20 pictures" in canvas.panel(node, REPORT).locator(".bl-text").inner_text()
     saved = next(one for one in canvas.saved()["nodes"] if one["id"] == node)
     assert len(saved["widgets_values"]) == 2
 

@@ -31,7 +31,7 @@ class FakePort:
         self.text.weight = nn.Parameter(
             torch.randn(self.text.weight.shape, generator=generator) * 0.02, requires_grad=False
         )
-        self.predictions = self.encodings = 0
+        self.predictions = self.encodings = self.released = 0
         self.passes: Sequence[Sequence[int]] = ()
 
     @property
@@ -71,6 +71,9 @@ class FakePort:
         mean = torch.stack(vectors).mean(0) if vectors else torch.zeros(WIDTH - CHANNELS)
         at = prompt.split().index(concept) if concept and embeddings and concept in prompt.split() else None
         return Conditioning((Prompt((mean + self.text(mean))[None, None], concept_at=at),))
+
+    def release_text(self) -> None:
+        self.released += 1
 
     def class_embeddings(self, class_word: str) -> Mapping[str, Tensor]:
         return {"fake": self._word(class_word or "object")[None].clone()}

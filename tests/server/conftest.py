@@ -103,6 +103,6 @@ def server(comfyui: ComfyUI) -> Server:
 def trained(comfyui: ComfyUI, repository: Path) -> Outcome:
     """The bundled workflow that trains two concepts and saves them, with few steps."""
     return comfyui.run_workflow(
-        repository / "workflows" / "train_merge_sample.json",
+        repository / "demo" / "workflows" / "train_merge_sample.json",
         {"BlockLoRATrain": {"steps": STEPS}, "KSampler": {"steps": SAMPLER_STEPS}},
     )

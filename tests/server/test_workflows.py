@@ -59,7 +59,7 @@ def test_train_merge_sample(trained: Outcome) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_merge_and_sample(comfyui: ComfyUI, repository: Path) -> None:
-    workflow = repository / "workflows" / "merge_and_sample.json"
+    workflow = repository / "demo" / "workflows" / "merge_and_sample.json"
     comfyui.forget()
     outcome = comfyui.run_workflow(workflow, {"KSampler": {"steps": SAMPLER_STEPS}})
     check_pictures(outcome)

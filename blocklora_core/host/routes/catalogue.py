@@ -12,7 +12,7 @@ from typing import Any
 import folder_paths
 
 from ...files.catalogue.summary import Summary, known
-from ..page import shortened
+from ...files.untrusted.text import legible
 
 SECONDS = 0.4
 """After which an answer goes out with what was read until then; what was read is kept, so the next one has more."""
@@ -40,7 +40,7 @@ def located(name: str) -> tuple[int, Path] | None:
 
 def problem_in(path: Path, name: str, problem: str) -> str:
     """`problem` as a page shows it: with the file's name in place of where it lies."""
-    return shortened(problem.removeprefix(f"{path}: ").replace(str(path), name))
+    return legible(problem.removeprefix(f"{path}: ").replace(str(path), name))
 
 
 def _entry(name: str, read: bool) -> dict[str, Any]:
@@ -59,9 +59,9 @@ def _entry(name: str, read: bool) -> dict[str, Any]:
 def _fields(summary: Summary) -> dict[str, Any]:
     block = summary.block
     return {
-        "concept": shortened(summary.concept),
-        "base": shortened(summary.base),
-        "words": shortened(summary.words),
+        "concept": legible(summary.concept),
+        "base": legible(summary.base),
+        "words": legible(summary.words),
         "images": summary.images,
         "apart": summary.apart,
         "slot": None if block is None else block.slot,

@@ -13,8 +13,8 @@ from ...concept.concept import Concept
 from ...concept.lora_list import Entry, read_list
 from ...concept.names import fold
 from ...files.catalogue.summary import Block, Summary, known
+from ...files.untrusted.text import legible
 from ..disk import lora_file
-from ..page import shortened
 from ..use.lora_list import find_name
 from .catalogue import problem_in
 
@@ -48,13 +48,13 @@ def check_list(text: str) -> dict[int, dict[str, Any]]:
         try:
             lines.append(_line(entry))
         except ValueError as error:
-            told[entry.number] = {"problem": shortened(str(error))}
+            told[entry.number] = {"problem": legible(str(error))}
     for line in lines:
         problem = line.summary if isinstance(line.summary, str) else line.summary.problem
         problem = problem_in(line.path, line.name, problem)
         told[line.entry.number] = {"file": line.name, "concept": line.concept, "problem": problem, "notes": []}
     for number, note in _clashes([line for line in lines if line.entry.on]):
-        told[number]["notes"].append(shortened(note))
+        told[number]["notes"].append(legible(note))
     return told
 
 

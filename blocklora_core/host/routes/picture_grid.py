@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ...files.untrusted.text import legible
 from ...training.data.advice import advice
 from ...training.data.folder import CAPTIONS, Picture, listing
 from ...training.data.photos import photo_size
-from ..page import shortened
 from ..train.folders import caption_text, picture_folder, picture_folders
 
 MOST = 300
@@ -30,7 +30,7 @@ def picture_grid(name: str) -> dict[str, Any]:
     return {
         "pictures": shown,
         "count": len(found.pictures),
-        "skipped": [shortened(skipped) for skipped in found.skipped[:MOST]],
+        "skipped": [legible(skipped) for skipped in found.skipped[:MOST]],
         "advice": advice(sizes, len(found.pictures)),
     }
 
@@ -44,7 +44,7 @@ def _entry(folder: Path, picture: Picture) -> dict[str, Any]:
         try:
             caption = caption_text(picture.caption)
         except (OSError, ValueError) as error:
-            problem = problem or shortened(str(error))
+            problem = problem or legible(str(error))
     return {
         "name": picture.path.relative_to(folder).as_posix(),
         "width": width,
@@ -53,7 +53,7 @@ def _entry(folder: Path, picture: Picture) -> dict[str, Any]:
         "caption_file": file,
         "mask": picture.mask.name if picture.mask.is_file() else "",
         "repeats": picture.repeats,
-        "words": shortened(picture.words),
+        "words": legible(picture.words),
         "changed": _changed(picture.path),
         "problem": problem,
     }
@@ -64,7 +64,7 @@ def _size(path: Path) -> tuple[int, int, str]:
         state = path.stat()
         return (*_read_size(path, state.st_size, state.st_mtime_ns), "")
     except (OSError, ValueError) as error:
-        return 0, 0, shortened(str(error))
+        return 0, 0, legible(str(error))
 
 
 @lru_cache(maxsize=2**12)

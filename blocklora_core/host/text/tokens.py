@@ -175,8 +175,7 @@ def class_embeddings(clip: ComfyClip, class_word: str) -> dict[str, Tensor]:
     found = {}
     for encoder, (_, tokenizer) in encoder_tokenizers(clip).items():
         part = getattr(clip.cond_stage_model, encoder, None)
-        takes = part is not None and hasattr(part.transformer, "get_input_embeddings") and takes_vectors(tokenizer)
-        if not takes:
+        if part is None or not hasattr(part.transformer, "get_input_embeddings") or not takes_vectors(tokenizer):
             continue
         table = part.transformer.get_input_embeddings().weight
         end = -1 if tokenizer.tokenizer_adds_end_token else None

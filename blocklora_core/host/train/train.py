@@ -20,9 +20,9 @@ from ..weights.autograd import training_mode
 from ..weights.names import model_weights
 from .live.board import BOARD, ENCODING, PREPARING, Run
 from .live.run import RunningTraining, TrainResult
-from .memory import MemoryMeter, MemorySettings, memory_advice
+from .memory import MemoryMeter, MemorySettings, load_told, memory_advice
 from .pictures import make_dataset
-from .port import ComfyPort, decode_latents, training_port
+from .port import ComfyPort, decode_between, training_port
 from .precision import AUTO, dtype_for
 from .progress import NodeProgress, to_picture
 from .runs import Finished, NotKeptError, RunFiles, inputs_of
@@ -136,13 +136,12 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
 
 def _train_job(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob, run: Run) -> TrainResult:
     dtype = dtype_for(model, job.precision)
-    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
+    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers, model)
     with memory_advice(settings), training_mode():
         run.pictures = len(job.images)
         run.to(ENCODING)
         dataset = _dataset(vae, model, job)
         run.to(PREPARING)
-        progress = NodeProgress(job.node_id, run, lambda latents: decode_latents(vae, model, latents))
         with training_port(
             model,
             clip,
@@ -150,7 +149,9 @@ def _train_job(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob,
             precision=job.precision,
             checkpointing=job.checkpointing,
             layer_pattern=job.layer_pattern,
+            load=False,
         ) as port:
+            progress = NodeProgress(job.node_id, run, lambda latents: decode_between(vae, port, latents))
             return _train(port, dataset, job, dtype, progress)
 
 
@@ -158,6 +159,7 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     def make() -> Trainer:
         return Trainer(port, dataset, job.concept, job.config)
 
+    expected = load_told(port, make())
     inputs = inputs_of(make(), port, dtype)
     files = RunFiles(run_key(job.config, inputs), inputs)
     run = progress.live
@@ -168,5 +170,5 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
         return replace(_kept_result(done, len(dataset)), share=port.share)
     trainer, resumed = _started(make, files, job.resume)
     trainer.enough = BOARD.is_enough(files.key, resumed)
-    meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
+    meter = MemoryMeter(port.device, [port.model, port.clip.patcher], expected)
     return replace(RunningTraining(trainer, files, progress, meter, resumed).go(), share=port.share)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import folder_paths
 
@@ -16,21 +18,32 @@ from ...files.shown import with_words
 from ..disk import lora_file
 from ..interrupt import check_cancel
 
+Value = TypeVar("Value")
+
 
 def load_list(text: str) -> Stack:
     """The concepts of the lines that are on, at their strengths. ListError names every bad line and missing file."""
-    stack, problems = [], dict[int, str]()
+    return tuple(_each_on(text, _loaded))
+
+
+def check_files(text: str) -> None:
+    """ListError for bad lines and missing files, as `load_list` raises it; no file is read."""
+    _each_on(text, lambda entry: find_lora(entry.file))
+
+
+def _each_on(text: str, do: Callable[[Entry], Value]) -> list[Value]:
+    done, problems = [], dict[int, str]()
     for entry in parse_list(text):
         if not entry.on:
             continue
         check_cancel()
         try:
-            stack.append(_loaded(entry))
+            done.append(do(entry))
         except ValueError as error:
             problems[entry.number] = str(error)
     if problems:
         raise ListError(problems)
-    return tuple(stack)
+    return done
 
 
 def list_state(text: str) -> str:

@@ -93,12 +93,7 @@ export const folderOf = (name) => name.slice(0, name.lastIndexOf("/") + 1).repla
 /** @param {string} name */
 export const stemOf = (name) => name.slice(name.lastIndexOf("/") + 1).replace(/\.\w+$/, "");
 
-const APART = {
-  rows: "own rows",
-  grams: "own Grams",
-  collect: "kept apart once it was asked",
-  added: "added as it is",
-};
+const APART = { rows: "rows", grams: "Grams", collect: "plain", added: "added" };
 
 const APART_LONG = {
   rows: "Holds rows of its own, which no other slot has",

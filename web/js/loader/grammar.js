@@ -126,12 +126,12 @@ function strengthsOf(field) {
 }
 
 /**
- * A number from -MOST to MOST in `text`, null where there is none.
+ * The number in `text`, null where there is none.
  * @param {string} text
  */
 export function numberOf(text) {
   const [number, ...more] = strengthsOf(strip(text));
-  return number !== undefined && !more.length && Math.abs(number) <= MOST ? number : null;
+  return number === undefined || more.length ? null : number;
 }
 
 /** @param {number} number */

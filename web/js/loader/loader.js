@@ -6,6 +6,7 @@ import { app } from "../shared/host.js";
 import { after, isLinked, standIn } from "../shared/widgets.js";
 import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
+import { foldButton } from "./fold.js";
 import { changed, moved, parseList, rewritten, textOf, withAdded, without } from "./grammar.js";
 import { openPicker } from "./picker.js";
 import { Row } from "./row.js";
@@ -19,6 +20,7 @@ import { TextView } from "./text.js";
  */
 
 const CHECK_AFTER = 150;
+const FOLDED = ["prompts", "pictures", "steps", "size"];
 
 class LoaderList {
   status = el("span", { role: "status", class: "bl-grow bl-dim" });
@@ -65,7 +67,8 @@ class LoaderList {
     this.node = node;
     this.add.classList.add("bl-main");
     const sets = button("sets", "Lists\u2026", () => this.sets());
-    const head = el("div", { class: "bl-row" }, this.status, sets, this.text);
+    const fold = foldButton(node, "Settings", FOLDED);
+    const head = el("div", { class: "bl-row" }, this.status, fold, sets, this.text);
     fill(this.root, head, this.list, this.view.element, this.hint, this.add);
     this.value = standIn(node, "files", () => this.read());
     addPanel(node, "list", this.root, { minWidth: 400 });

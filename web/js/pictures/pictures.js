@@ -50,7 +50,7 @@ class Pictures {
     ];
     const head = el("div", { class: "bl-row" }, this.status, this.mask, ...buttons, this.chooser);
     fill(this.root, head, this.advice, this.body);
-    addPanel(node, "pictures", this.root, { minHeight: 260, minWidth: 420 });
+    addPanel(node, "pictures", this.root, { minHeight: 380, minWidth: 420 });
     takeDrops(node, this.root, (dropped) => this.dropped(dropped));
     after(this.folder, "callback", () => this.read());
     after(node, "onConfigure", () => this.read());

@@ -117,12 +117,11 @@ export function addPanel(node, name, content, options = {}) {
   useStyles(new URL("style.css", import.meta.url));
   const grows = options.minHeight !== undefined;
   const root = el("div", { class: "blocklora", "data-panel": String(++panels), "data-grows": grows }, content);
-  const size = { height: options.minHeight ?? 40 };
+  const size = { height: options.minHeight ?? 40, known: false };
   const widget = /** @type {any} */ (node).addDOMWidget(name, "blocklora", root, {
     getValue: options.getValue ?? (() => ""),
     setValue: options.setValue ?? (() => {}),
     getMinHeight: () => size.height,
-    getMaxHeight: grows ? undefined : () => size.height,
     hideOnZoom: false,
     serialize: false,
     canvasOnly: false,
@@ -133,6 +132,7 @@ export function addPanel(node, name, content, options = {}) {
   setHeight(root, size.height);
   if (!grows) followContent(node, root, content, size);
   widen(node, options.minWidth ?? 0);
+  resize(node, 0);
   return widget;
 }
 
@@ -153,22 +153,26 @@ function widen(node, width) {
 }
 
 /**
- * The node gets as much higher or lower as the content does.
+ * The node gets higher where its content needs it, and lower again where it had no more room than that needed. The first
+ * measure only makes it high enough: a saved node has its size.
  *
  * @param {LGraphNode} node
  * @param {HTMLElement} root
  * @param {HTMLElement} content
- * @param {{ height: number }} size
+ * @param {{ height: number, known: boolean }} size
  */
 function followContent(node, root, content, size) {
   const observer = new ResizeObserver(() => {
     const height = Math.ceil(content.offsetHeight);
     // Nodes out of sight, collapsed or zoomed away have no height.
     if (!height || height === size.height) return;
-    const more = height - size.height;
+    const slack = Math.max(root.offsetHeight - size.height, 0);
+    const more =
+      height > size.height ? Math.max(height - size.height - slack, 0) : slack > 4 ? 0 : height - size.height;
     size.height = height;
     setHeight(root, height);
-    resize(node, more);
+    resize(node, size.known ? more : 0);
+    size.known = true;
   });
   observer.observe(content);
   after(node, "onRemoved", () => observer.disconnect());
