@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ..concept.concept import BlockLoRA
+from ..concept.gram import Grams
 from ..concept.layer import Layer
 from ..concept.rows import describe
 from . import formats, gram_pack, shown
@@ -25,7 +26,17 @@ from .contents import TensorNames, sort_foreign, sort_tensors
 from .formats import Source, pickles
 from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
-from .untrusted.header import DAMAGED, METADATA, PREFIX, FileError, read_header, read_tensors, unreadable
+from .untrusted.header import (
+    DAMAGED,
+    METADATA,
+    PREFIX,
+    FileError,
+    Stored,
+    read_header,
+    read_parts,
+    read_tensors,
+    unreadable,
+)
 from .writing import write_atomic, write_new
 
 # What a file's contents may make of the code that reads them, beyond the ValueErrors with a reason.
@@ -92,7 +103,8 @@ def _load_safetensors(path: Path) -> BlockLoRA:
         sort_foreign(header)  # The wrong file is refused before its tensors are read.
         return formats.read(Source(path, read_tensors(path), entries))
     parts = sort_tensors(header)
-    return _block(path, entries, record, parts, read_tensors(path))
+    tensors, stored = read_parts(path, (GRAMS_TENSOR,))
+    return _block(path, entries, record, parts, tensors, stored.get(GRAMS_TENSOR))
 
 
 def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
@@ -150,9 +162,14 @@ def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
 
 
 def _block(
-    path: Path, entries: Mapping[str, str], record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]
+    path: Path,
+    entries: Mapping[str, str],
+    record: Record,
+    parts: TensorNames,
+    tensors: Mapping[str, Tensor],
+    packed: Stored | None,
 ) -> BlockLoRA:
-    _check_complete(record, parts, tensors)
+    _check_complete(record, parts, [*tensors, *([GRAMS_TENSOR] if packed else [])])
     layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
     lora = BlockLoRA(
         concept=record.concept,
@@ -161,30 +178,35 @@ def _block(
         slot=record.slot,
         base=record.base,
         embeddings={encoder: embedding_of(name, tensors) for encoder, name in record.embeddings.items()},
-        grams=None if record.grams is None else gram_pack.unpack(tensors[GRAMS_TENSOR], record.grams),
+        grams=_grams(record, layers, packed),
         training=record.training,
         source=str(path),
     )
-    _check_grams(lora)
     # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
     own = {KEY: entries[KEY], **shown.shown_fields(lora)}
     return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
 
 
-def _check_grams(lora: BlockLoRA) -> None:
-    if lora.grams is None:
-        return
-    for name in lora.grams.input_of:
-        if name not in lora.layers:
+def _grams(record: Record, layers: Mapping[str, Layer], packed: Stored | None) -> Grams | None:
+    """Those of the file's layers; their numbers are read when a merge asks for them."""
+    if record.grams is None or packed is None:
+        return None
+    index = gram_pack.Index.of(record.grams)
+    if not packed.is_bytes:
+        raise ValueError(f"Grams: expected one row of uint8, got {packed.entry['dtype']} {packed.entry['shape']}.")
+    index.check(packed.size)
+    for name in index.layers:
+        if name not in layers:
             raise ValueError(f"Grams: expected those of the file's layers, got one of {name}. Save the file again.")
-        size, expected = lora.grams.of(name).size, lora.layers[name].in_features
+        size, expected = index.features(name), layers[name].in_features
         if size != expected:
             raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
+    return index.later(packed)
 
 
-def _check_complete(record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]) -> None:
+def _check_complete(record: Record, parts: TensorNames, names: Collection[str]) -> None:
     listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
-    stored = {name for name in tensors if name == GRAMS_TENSOR or bundled(name)}
+    stored = {name for name in names if name == GRAMS_TENSOR or bundled(name)}
     odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
     if odd:
         where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"

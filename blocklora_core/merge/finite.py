@@ -40,7 +40,7 @@ def stays_within(limit: float, layer: Layer, factor: float = 1.0) -> bool:
     if not layer.rows:
         return True
     # No product is needed where even the largest factors together stay within.
-    if abs(layer.scale * factor) * layer.rank * _largest(layer.up) * _largest(layer.down) <= limit:
+    if abs(layer.scale * factor) * layer.reach <= limit:
         return True
     up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
     # A few rows at a time: the whole change is as large as the weight.

@@ -11,7 +11,7 @@ from ..concept.bases import family
 from ..concept.concept import BlockLoRA, Stack
 from .densify import Convert, densified
 from .finite import check_inputs, check_result
-from .methods.fused import lacks_grams
+from .methods.fused import lacks_grams, needs_grams
 from .methods.sums import strength_of
 from .naming import distinct
 from .options import Options
@@ -63,7 +63,7 @@ def merge(
     stack = tuple(stack)
     _check(stack)
     active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
-    lacking = [lora.label for lora in active if lora.adapters or lacks_grams(lora)]
+    lacking = [lora.label for lora in active if _unheard(lora)]
     if method == AUTO and overlap == "error" and lacking and _must_share(active):
         resolved = count_shared(active)
         check_inputs(active)
@@ -81,13 +81,18 @@ def merge(
 
 def _fused_and_added(stack: Stack, options: Options) -> tuple[Stack, str]:
     """Members with Grams fused, where there are two, and the others added at their strengths; what that is called."""
-    ready = tuple(lora for lora in stack if not (lora.adapters or lacks_grams(lora)))
+    ready = tuple(lora for lora in stack if not _unheard(lora))
     if len(ready) < 2:
         return METHODS[PLAIN_SUM].apply(stack, options), PLAIN_SUM
     others = tuple(lora for lora in stack if lora not in ready)
     chosen = _resolve(ready, AUTO, "error", ())
     members = (*METHODS[chosen].apply(ready, options), *METHODS[PLAIN_SUM].apply(others, options))
     return members, f"{chosen} and {PLAIN_SUM}"
+
+
+def _unheard(lora: BlockLoRA) -> bool:
+    """Whether `lora` cannot be fused: its layers have no Grams, or it is made of adapters that cannot have any."""
+    return lacks_grams(lora) or (bool(lora.adapters) and not needs_grams(lora))
 
 
 def _must_share(stack: Stack) -> bool:

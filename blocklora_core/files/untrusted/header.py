@@ -1,4 +1,4 @@
-"""A safetensors file opened: its header checked number by number before any tensor is made."""
+"""A safetensors file opened: its header checked number by number before any tensor is made, and only once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import math
 import os
 import stat
 import struct
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +30,10 @@ MOST_BYTES = 16 * 2**20
 MOST_TENSORS = 2**16
 MOST_MESSAGE = 1000
 """Letters of an error that tells what stands in a file."""
+KEPT_HEADERS = 128
+"""Of files that do not change: a merge of sixty files and a look at their folder."""
+_YOUNG = 2 * 10**9
+"""Nanoseconds in which a file may change again without its times telling."""
 _AGAIN = "Download it again or convert it."
 DAMAGED = f"expected a safetensors file, got something else or a damaged file. {_AGAIN}"
 
@@ -52,7 +59,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     FileError when the file is missing, is no safetensors file or is not complete.
     """
     with _opened(Path(path)) as file:
-        return _header(Path(path), file)
+        return dict(_known(Path(path), file).header)
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -60,15 +67,56 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     FileError as in `read_header`, and when the file changes while it is read.
     """
+    return read_parts(path, ())[0]
+
+
+def read_parts(path: str | os.PathLike[str], later: Collection[str]) -> tuple[dict[str, Tensor], dict[str, Stored]]:
+    """As `read_tensors`, but the tensors called `later` are only looked up."""
     path = Path(path)
     with _opened(path) as file:
-        before = os.fstat(file.fileno())
-        header = _header(path, file)
-        data = bytearray(file.read())
-        after = os.fstat(file.fileno())
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise FileError(f"{path}: expected a file at rest, got one that changed while it was read. Try again.")
-    return {name: _tensor(data, entry) for name, entry in header.items() if name != METADATA}
+        known = _known(path, file)
+        entries = {name: entry for name, entry in known.header.items() if name != METADATA}
+        stored = {name: Stored(path, known.state, entries.pop(name), known.start) for name in later if name in entries}
+        tensors: dict[str, Tensor] = {}
+        for start, run in _runs(entries):
+            file.seek(known.start + start)
+            data = bytearray(max(entry["data_offsets"][1] for entry in run.values()) - start)
+            file.readinto(data)
+            tensors |= {name: _tensor(data, entry, start) for name, entry in run.items()}
+        if _state(file) != known.state:
+            raise FileError(f"{path}: expected a file at rest, got one that changed while it was read. Try again.")
+    return tensors, stored
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file, read when somebody asks. entry: its own in the header; start: of the file's first tensor."""
+
+    path: Path
+    state: State
+    entry: Mapping[str, Any]
+    start: int
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether it is one row of uint8."""
+        return self.entry["dtype"] == "U8" and len(self.entry["shape"]) == 1
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        start, end = self.entry["data_offsets"]
+        return int(end - start)
+
+    def read(self) -> Tensor:
+        """Its bytes, uint8 (size,). FileError unless the file is the one that was looked at."""
+        data = bytearray(self.size)
+        with _opened(self.path) as file:
+            file.seek(self.start + self.entry["data_offsets"][0])
+            file.readinto(data)
+            if _state(file) != self.state:
+                raise FileError(f"{self.path}: expected the file as it was, got one that has changed. Load it again.")
+        return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
 
 def tensors_in(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -76,7 +124,8 @@ def tensors_in(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, st
     file = io.BytesIO(data)
     header = _header(path, file)
     body = bytearray(file.read())
-    return {name: _tensor(body, entry) for name, entry in header.items() if name != METADATA}, header.get(METADATA, {})
+    tensors = {name: _tensor(body, entry) for name, entry in header.items() if name != METADATA}
+    return tensors, header.get(METADATA, {})
 
 
 def read_whole(path: Path) -> bytes:
@@ -108,6 +157,42 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise unreadable(path, error) from error
 
 
+class State(NamedTuple):
+    """What tells a file from another in its place, and from itself once it was written to."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+
+def _state(file: BinaryIO) -> State:
+    entry = os.fstat(file.fileno())
+    return State(entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns, entry.st_ino)
+
+
+class _Known(NamedTuple):
+    """A file's state, its header, which nobody may change, and where its first tensor starts."""
+
+    state: State
+    header: Mapping[str, Any]
+    start: int
+
+
+def _known(path: Path, file: BinaryIO) -> _Known:
+    state = _state(file)
+    if time.time_ns() - max(state.modified, state.changed) < _YOUNG:
+        return _Known(state, _header(path, file), file.tell())
+    known = _kept(path, state)
+    return known if known.state == state else _Known(state, _header(path, file), file.tell())
+
+
+@lru_cache(maxsize=KEPT_HEADERS)
+def _kept(path: Path, _state_then: State) -> _Known:
+    with _opened(path) as file:
+        return _Known(_state(file), _header(path, file), file.tell())
+
+
 def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     """The header of an open file, which is left at its first tensor."""
     size = file.seek(0, os.SEEK_END) - PREFIX.size
@@ -129,17 +214,32 @@ def _header(path: Path, file: BinaryIO) -> dict[str, Any]:
     return header
 
 
-def _tensor(data: bytearray, entry: Mapping[str, Any]) -> Tensor:
-    start, end = entry["data_offsets"]
+def _runs(entries: Mapping[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    """Tensors that lie together: offset of the first -> its neighbours by name."""
+    runs: list[tuple[int, dict[str, Any]]] = []
+    at = -1
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        if start != at:
+            runs.append((start, {}))
+        runs[-1][1][name] = entry
+        at = end
+    return runs
+
+
+def _tensor(data: bytearray, entry: Mapping[str, Any], before: int = 0) -> Tensor:
+    """before: offset of the first byte of `data`."""
+    start, end = (at - before for at in entry["data_offsets"])
     dtype = _DTYPES.get(entry["dtype"])
     if dtype is None:
         raise ValueError(f"{DAMAGED} (Numbers of the kind {entry['dtype']} are not known.)")
     if start == end:
         return torch.empty(entry["shape"], dtype=dtype)
-    flat = torch.frombuffer(data, dtype=torch.uint8, count=end - start, offset=start)
-    # Some files do not align their tensors.
-    flat = flat.clone() if start % dtype.itemsize else flat
-    return flat.view(dtype).reshape(entry["shape"])
+    if start % dtype.itemsize:  # Some files do not align their tensors.
+        flat = torch.frombuffer(data, dtype=torch.uint8, count=end - start, offset=start).clone().view(dtype)
+    else:
+        flat = torch.frombuffer(data, dtype=dtype, count=(end - start) // dtype.itemsize, offset=start)
+    return flat.reshape(entry["shape"])
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:

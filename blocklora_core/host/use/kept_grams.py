@@ -10,9 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ...concept.concept import BlockLoRA
@@ -20,6 +18,7 @@ from ...concept.gram import Grams
 from ...files import gram_pack
 from ...files.io import read_header, serialise, write_atomic
 from ...files.record import GRAMS_TENSOR
+from ...files.untrusted.header import read_tensors
 from ...training.state import hash_weights
 from ..base import base_name
 from ..comfy import ComfyModel
@@ -57,9 +56,9 @@ class GramStore:
         path = self.path(lora, job)
         try:
             index = json.loads(read_header(path)["__metadata__"][_INDEX])
-            grams = gram_pack.unpack(safetensors.torch.load_file(path)[GRAMS_TENSOR], index)
+            grams = gram_pack.unpack(read_tensors(path)[GRAMS_TENSOR], index)
             os.utime(path)
-        except (ValueError, KeyError, TypeError, OSError, SafetensorError):
+        except (ValueError, KeyError, TypeError, OSError):
             return None
         return grams
 
