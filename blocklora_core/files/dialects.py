@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Role = Literal["down", "up", "alpha", "mid", "dora_scale", "foreign"]
@@ -74,6 +75,8 @@ _GENERIC_PREFIXES = tuple(
 )
 
 
+# Files of one trainer share their names, and each is asked for several times.
+@lru_cache(maxsize=2**14)
 def parse(name: str) -> tuple[str, Role] | None:
     """(stem, role) of a tensor name, or None when it belongs to no adapter that we know."""
     name = _ADAPTER.sub(r"\1\2", name)
@@ -86,6 +89,7 @@ def parse(name: str) -> tuple[str, Role] | None:
     return None
 
 
+@lru_cache(maxsize=2**14)
 def foreign_kind(name: str) -> str | None:
     """What kind of adapter other than LoRA the tensor `name` belongs to, for messages; None when to none."""
     found = (kind for pattern, kind in _FOREIGN_PATTERNS if pattern.fullmatch(name))

@@ -114,7 +114,7 @@ class Stored:
         with _opened(self.path) as file:
             file.seek(self.start + self.entry["data_offsets"][0])
             file.readinto(data)
-            if _state(file) != self.state:
+            if _state(file).content != self.state.content:
                 raise FileError(f"{self.path}: expected the file as it was, got one that has changed. Load it again.")
         return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
 
@@ -164,6 +164,11 @@ class State(NamedTuple):
     modified: int
     changed: int
     inode: int
+
+    @property
+    def content(self) -> tuple[int, int, int]:
+        """What stays where a file is only moved, linked or given to somebody else."""
+        return self.size, self.modified, self.inode
 
 
 def _state(file: BinaryIO) -> State:

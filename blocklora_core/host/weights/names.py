@@ -186,7 +186,7 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> Fit:
             pieces[name].append(layer)
         except ShapeError as error:
             misfits.append(str(error))
-    layers = {name: _concat(lora, name, found) for name, found in pieces.items()}
+    layers = {name: found[0] if len(found) == 1 else _concat(lora, name, found) for name, found in pieces.items()}
     # All pieces of a weight read its input.
     names = {stem: weights.stems[stem] if stem in weights.stems else weights.pieces[stem].weight for stem in known}
     grams = lora.grams.renamed(names) if lora.grams else None
