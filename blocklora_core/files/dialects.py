@@ -41,7 +41,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"lokr_\w+", "LoKr"),
     (r"oft_\w+|boft_\w+|rescale", "OFT"),
     (r"(a|b)[12]\.weight|glora_\w+", "GLoRA"),
-    (r"lora_B\.bias|lora_up\.bias", "LoRA with biases"),
     (r"reshape_weight", "reshaping LoRA"),
     (r"diff|diff_b|set_weight|w_norm|b_norm", "full weight difference"),
 )

@@ -74,13 +74,16 @@ def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor
         raise ValueError(f"{stem}: expected one change of a weight, got {', '.join(changes)}. Export the file again.")
     lacking = adapters.missing(kind, words)
     if lacking:
-        raise ValueError(
+        raise OddLayerError(
             f"{stem}: expected all parts of a {kind}, got no {', '.join(lacking)}. The file is damaged or of a variant "
             "that ComfyUI does not know."
         )
     values = {word: floats(name, tensors) for word, name in words.items()}
     if "alpha" in values:
         _alpha(values["alpha"])
+    if "lora_magnitude_vector" in words.get("dora_scale", ""):
+        # PEFT's lies flat, one number a row.
+        values["dora_scale"] = values["dora_scale"].reshape(-1, *[1] * (values["lora_up.weight"].ndim - 1))
     if "lokr_t2" in values and "lokr_w2" not in values:
         values = _without_core(stem, values)
     return Adapter(adapters.title(kind, words), values)

@@ -24,7 +24,7 @@ def config_file(path: Path) -> Path:
 
 def owns(source: Source) -> bool:
     """Whether a layer has PEFT's prefix."""
-    return any(stem.startswith(PREFIX) for stem in source.tensor_names)
+    return any(stem.startswith(PREFIX) for stem in (*source.tensor_names, *source.others))
 
 
 def read(source: Source) -> BlockLoRA:
@@ -36,6 +36,6 @@ def read(source: Source) -> BlockLoRA:
             text = file.read(MOST_LETTERS + 1).decode("utf-8")
         rule = scaling_of(parse_config(text))
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
-    elif not all("alpha" in roles for roles in source.tensor_names.values()):
+    elif not all("alpha" in roles for roles in (*source.tensor_names.values(), *source.others.values())):
         lora = noted(lora, NO_CONFIG)
-    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in lora.layers})
+    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in (*lora.layers, *lora.adapters)})
