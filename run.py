@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from launcher.checks import bench, test
+from launcher.checks import bench, benchmarks, test
 from launcher.demo import WORKFLOW, demo
 from launcher.environment.host import Host
 from launcher.environment.prepare import chosen_comfyui, prepare
@@ -52,9 +52,9 @@ def _test(options: argparse.Namespace, rest: Sequence[str]) -> int:
 
 
 def _bench(options: argparse.Namespace, rest: Sequence[str]) -> int:
-    known = sorted(path.stem for path in (LAYOUT.root / "benchmarks").glob("[!_]*.py"))
+    known = benchmarks(LAYOUT)
     if options.name not in known:
-        raise LauncherError(f"there is no benchmark {options.name}; there are: {', '.join(known) or 'none'}")
+        raise LauncherError(f"there is no benchmark {options.name}; there are: {', '.join(sorted(known)) or 'none'}")
     return bench(LAYOUT, _prepared(options, "bench"), options.name, rest)
 
 

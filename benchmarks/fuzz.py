@@ -6,8 +6,8 @@ is replaced. The last line is one JSON object:
     cases        files tried
     refused      errors of the pack's own with the file's name, or of a merge
     right        read as the safetensors library reads it, and merged finite
-    foreign      other exceptions; hangs: above ten seconds; over_memory: above 1 GB more; wrong: other numbers than are
-                 in the file; nonfinite: merges that overflow without an error
+    foreign      other exceptions; hangs: above ten seconds of work; over_memory: above 1 GB more; wrong: other numbers
+                 than are in the file; nonfinite: merges that overflow without an error
     states       damaged training states: resumed, anew (refused with a reason), crashes, wrong
 """
 
@@ -22,6 +22,7 @@ from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import psutil
 import torch
 
 from tests.fuzz.mutations import mutated, seeds
@@ -29,7 +30,8 @@ from tests.fuzz.states import damaged
 from tests.fuzz.verdicts import verdict
 
 WORDS = ("refused", "right", "foreign", "hangs", "over_memory", "wrong", "nonfinite")
-PATIENCE = 30.0
+WORK, STILL = 30.0, 300
+"""Seconds that a worker may work without an answer, and that it may stand still: others may keep it waiting."""
 
 
 def work(results: Connection, folder: str, numbers: range) -> None:
@@ -57,14 +59,12 @@ def _rest(found: Counter[str], folder: str, numbers: range) -> int:
     worker.start()
     theirs.close()
     done = numbers.start
-    patience = 120.0  # for the imports
     try:
         while done < numbers.stop:
-            if not mine.poll(patience):
+            if not _answers(mine, psutil.Process(worker.pid)):
                 worker.kill()
                 return _lost(found, done, "hangs", "killed")
             done, word, why = mine.recv()
-            patience = PATIENCE
             found[word] += 1
             if word not in ("refused", "right"):
                 print(f"case {done}: {word}: {why}", file=sys.stderr)
@@ -73,6 +73,24 @@ def _rest(found: Counter[str], folder: str, numbers: range) -> int:
         return _lost(found, done, "over_memory", "the worker died")
     worker.join()
     return done
+
+
+def _answers(mine: Connection, worker: psutil.Process) -> bool:
+    """Whether the worker answers in time; EOFError comes later where it has died."""
+    worked = _worked(worker)
+    for _ in range(STILL):
+        if mine.poll(1.0):
+            return True
+        if _worked(worker) - worked > WORK:
+            return False
+    return False
+
+
+def _worked(worker: psutil.Process) -> float:
+    try:
+        return sum(worker.cpu_times()[:2])
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 def _lost(found: Counter[str], number: int, word: str, why: str) -> int:

@@ -92,9 +92,16 @@ def test(layout: Layout, host: Host, arguments: Sequence[str]) -> int:
     return status or int(bool(failed))
 
 
+def benchmarks(layout: Layout) -> dict[str, Path]:
+    """The benchmarks' scripts by name: NAME.py, or NAME/__main__.py where it has a room of its own."""
+    folder = layout.root / "benchmarks"
+    alone = {path.stem: path for path in folder.glob("[!_]*.py")}
+    return alone | {path.parent.name: path for path in folder.glob("*/__main__.py")}
+
+
 def bench(layout: Layout, host: Host, name: str, arguments: Sequence[str]) -> int:
-    """Runs benchmarks/NAME.py with the environment's Python; its output is passed on untouched."""
-    script = layout.root / "benchmarks" / f"{name}.py"
+    """Runs the benchmark NAME with the environment's Python; its output is passed on untouched."""
+    script = benchmarks(layout)[name]
     search = [str(layout.root), os.environ.get("PYTHONPATH", "")]
     extra = {"BLOCKLORA_COMFYUI": str(host.root), "BLOCKLORA_ART": str(layout.art)}
     environment = host.environment(extra)

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 MOST = 10.0
 """Strengths go from -MOST to MOST."""
 
+MOST_LETTERS = 1000
+"""Of a file's name with its folders."""
+
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
@@ -58,6 +61,8 @@ def _entry(number: int, line: str) -> Entry | None:
     file = file.strip("\"'").strip()
     if not file:
         raise ValueError(f"expected a file before the first |, got {line[:60]!r}.")
+    if len(file) > MOST_LETTERS:
+        raise ValueError(f"expected a file's name of at most {MOST_LETTERS} letters, got {len(file)}.")
     if len(fields) > 3:
         raise ValueError("expected at most file | strength | on or off | words, got more parts.")
     entry = Entry(number, file)

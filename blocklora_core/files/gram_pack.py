@@ -70,9 +70,10 @@ class Index:
         """Bytes of what is packed."""
         return sum(entry.size for entry in self.entries.values())
 
-    def features(self, layer: str) -> int:
-        """n of the Gram of that layer."""
-        return self.entries[self.layers[layer]].n
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Layer -> n of its Gram."""
+        return {name: self.entries[key].n for name, key in self.layers.items()}
 
     def check(self, size: int) -> None:
         """ValueError unless what is packed takes `size` bytes."""

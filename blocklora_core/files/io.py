@@ -11,10 +11,10 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from ..concept.concept import BlockLoRA
@@ -26,23 +26,8 @@ from .contents import TensorNames, sort_foreign, sort_tensors
 from .formats import Source, pickles
 from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
-from .untrusted.header import (
-    DAMAGED,
-    METADATA,
-    PREFIX,
-    FileError,
-    Stored,
-    read_header,
-    read_parts,
-    read_tensors,
-    unreadable,
-)
+from .untrusted.header import DAMAGED, PREFIX, FileError, Stored, opened, read_header, serialised, unreadable
 from .writing import write_atomic, write_new
-
-# What a file's contents may make of the code that reads them, beyond the ValueErrors with a reason.
-_STRANGE = (
-    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, RuntimeError, TypeError, SafetensorError,
-)  # fmt: skip
 
 
 def save(
@@ -87,7 +72,7 @@ def load(path: str | os.PathLike[str]) -> BlockLoRA:
         raise unreadable(path, error) from error
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
-    except _STRANGE as error:
+    except Exception as error:  # whatever a file's contents make of the code that reads them
         raise FileError(f"{path}: {DAMAGED} ({type(error).__name__}: {error})") from error
 
 
@@ -96,15 +81,14 @@ def _load_pickle(path: Path) -> BlockLoRA:
 
 
 def _load_safetensors(path: Path) -> BlockLoRA:
-    header = read_header(path)
-    entries = header.pop(METADATA, {})
-    record = read_record(entries)
-    if record is None:
-        sort_foreign(header)  # The wrong file is refused before its tensors are read.
-        return formats.read(Source(path, read_tensors(path), entries))
-    parts = sort_tensors(header)
-    tensors, stored = read_parts(path, (GRAMS_TENSOR,))
-    return _block(path, entries, record, parts, tensors, stored.get(GRAMS_TENSOR))
+    with opened(path) as file:
+        record = read_record(file.entries)
+        if record is None:
+            sort_foreign(file.names)  # The wrong file is refused before its tensors are read.
+            return formats.read(Source(path, file.tensors(), file.entries))
+        parts = sort_tensors(file.names)
+        packed = file.stored(GRAMS_TENSOR)
+        return _block(path, file.entries, record, parts, file.tensors(packed), packed)
 
 
 def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
@@ -139,10 +123,7 @@ def serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> byte
     data = safetensors.torch.save(dict(sorted(tensors.items())), dict(entries))
     (length,) = PREFIX.unpack_from(data)
     body = PREFIX.size + length
-    header = json.loads(data[PREFIX.size : body])
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return PREFIX.pack(len(text)) + text + data[body:]
+    return serialised(json.loads(data[PREFIX.size : body]), data[body:])
 
 
 def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -169,7 +150,7 @@ def _block(
     tensors: Mapping[str, Tensor],
     packed: Stored | None,
 ) -> BlockLoRA:
-    _check_complete(record, parts, [*tensors, *([GRAMS_TENSOR] if packed else [])])
+    _check_complete(record, parts, [*tensors, *([packed.name] if packed else [])])
     layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
     lora = BlockLoRA(
         concept=record.concept,
@@ -178,7 +159,7 @@ def _block(
         slot=record.slot,
         base=record.base,
         embeddings={encoder: embedding_of(name, tensors) for encoder, name in record.embeddings.items()},
-        grams=_grams(record, layers, packed),
+        grams=None if record.grams is None else _grams(record.grams, layers, packed, tensors),
         training=record.training,
         source=str(path),
     )
@@ -187,21 +168,26 @@ def _block(
     return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
 
 
-def _grams(record: Record, layers: Mapping[str, Layer], packed: Stored | None) -> Grams | None:
-    """Those of the file's layers; their numbers are read when a merge asks for them."""
-    if record.grams is None or packed is None:
-        return None
-    index = gram_pack.Index.of(record.grams)
-    if not packed.is_bytes:
-        raise ValueError(f"Grams: expected one row of uint8, got {packed.entry['dtype']} {packed.entry['shape']}.")
-    index.check(packed.size)
-    for name in index.layers:
+def _grams(
+    index: Mapping[str, Any], layers: Mapping[str, Layer], packed: Stored | None, tensors: Mapping[str, Tensor]
+) -> Grams:
+    """Those of the file's layers; where they are stored behind all else, they are read when a merge asks for them."""
+    found = gram_pack.Index.of(index)
+    if packed:
+        found.check(packed.size)
+    grams = found.later(packed) if packed else Grams(found.unpack(tensors[GRAMS_TENSOR]), found.layers)
+    check_grams(layers, found.sizes)
+    return grams
+
+
+def check_grams(layers: Mapping[str, Layer], sizes: Mapping[str, int]) -> None:
+    """ValueError unless Grams of these sizes, by layer, are those of `layers`."""
+    for name, size in sizes.items():
         if name not in layers:
             raise ValueError(f"Grams: expected those of the file's layers, got one of {name}. Save the file again.")
-        size, expected = index.features(name), layers[name].in_features
-        if size != expected:
+        if size != layers[name].in_features:
+            expected = layers[name].in_features
             raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
-    return index.later(packed)
 
 
 def _check_complete(record: Record, parts: TensorNames, names: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from ..concept.rows import Rows, Scheme, all_rows, to_list
 from .shown import shown_fields
 from .untrusted.header import KEPT_HEADERS
 from .untrusted.json_text import parse_object
+from .untrusted.text import has_unseen
 
 KEY = "blocklora"
 FORMAT = 1
@@ -26,6 +27,9 @@ GRAMS_TENSOR = "blocklora.grams"
 
 MOST_ROWS, MOST_LAYERS = 2**31, 2**15
 """Of a weight, and of a file: far above those of any model."""
+
+MOST_BASE = 200
+"""Letters of a base's name."""
 
 T = TypeVar("T")
 
@@ -137,12 +141,19 @@ def _record(data: Mapping[str, Any]) -> Record:
         concept=Concept(_typed(data, "concept", str), _typed(data, "class_word", str)),
         scheme=scheme,
         slot=slot,
-        base=_typed(data, "base", str),
+        base=known_base(data["base"]),
         layers={stem: (entry["out"], _rows(stem, entry, scheme, slot)) for stem, entry in entries.items()},
         embeddings=_names(data, "embeddings"),
         training=_typed(data, "training", dict),
         grams=None if data["grams"] is None else _typed(data, "grams", dict),
     )
+
+
+def known_base(value: object) -> str:
+    """The name of a base out of a file. ValueError for what is no such name."""
+    if not isinstance(value, str) or len(value) > MOST_BASE or has_unseen(value):
+        raise ValueError(f"Expected a base of at most {MOST_BASE} letters, got {str(value)[:80]!r}. {_DAMAGED}")
+    return value
 
 
 def _typed(data: Mapping[str, Any], key: str, kind: type[T]) -> T:

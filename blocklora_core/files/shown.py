@@ -11,6 +11,7 @@ from typing import Any
 from ..concept import bases
 from ..concept.concept import BlockLoRA, Concept
 from .untrusted.json_text import parse_json
+from .untrusted.text import words
 
 NOTE = "blocklora.import_note"
 """Key in BlockLoRA.metadata: what the import of another tool's file could not keep."""
@@ -59,7 +60,7 @@ def trigger_words(lora: BlockLoRA) -> str:
     """What a prompt needs to call the concept: its name when it was taught one, else the words that its trainer
     recorded, separated by commas, else those that the user gave. Empty when nobody tells.
     """
-    return next((words for source, words in called_by(lora).items() if source != FROM_FILE_NAME), "")
+    return next((said for source, said in called_by(lora).items() if source != FROM_FILE_NAME), "")
 
 
 def called_by(lora: BlockLoRA) -> dict[str, str]:
@@ -68,15 +69,15 @@ def called_by(lora: BlockLoRA) -> dict[str, str]:
         return {FROM_FILE: lora.concept.name}
     phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
     told = {
-        FROM_FILE: phrase or ", ".join(_common_tags(lora.metadata)),
-        FROM_USER: lora.metadata.get(_USER_WORDS, ""),
+        FROM_FILE: words(phrase or ", ".join(_common_tags(lora.metadata))),
+        FROM_USER: words(lora.metadata.get(_USER_WORDS, "")),
     }
-    return {source: words for source, words in told.items() if words} or {FROM_FILE_NAME: lora.concept.name}
+    return {source: said for source, said in told.items() if said} or {FROM_FILE_NAME: lora.concept.name}
 
 
-def with_words(lora: BlockLoRA, words: str) -> BlockLoRA:
+def with_words(lora: BlockLoRA, said: str) -> BlockLoRA:
     """`lora` with what the user says calls it."""
-    return lora.with_metadata({**lora.metadata, _USER_WORDS: words})
+    return lora.with_metadata({**lora.metadata, _USER_WORDS: said})
 
 
 def _answers_to_name(lora: BlockLoRA) -> bool:

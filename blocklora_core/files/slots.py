@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from ..cancel import check
 from ..concept import keys
 from ..concept.rows import Rows, Scheme, overlap
 from .record import Record, read_record
 from .untrusted.folders import Folders, files_below
 from .untrusted.header import read_header
+from .untrusted.text import legible
+
+MOST_SHAPES = 1024
+"""Of a file's layers, each counted once: models have a few dozen."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def _describe(table: Table) -> str:
     title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
     clashes = table.clashes
     lines = [
-        f"  slot {slot}: {', '.join(path.name for path in files)}{'  CLASH' if slot in clashes else ''}"
+        f"  slot {slot}: {', '.join(legible(path.name) for path in files)}{'  CLASH' if slot in clashes else ''}"
         for slot, files in table.held.items()
     ]
     return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
@@ -100,8 +105,12 @@ def entry_of(path: Path) -> Entry | None:
 
 
 def _entries(folders: Folders) -> dict[Path, Entry]:
-    found = {path: entry_of(path) for path in sorted(lora_files(folders))}
-    return {path: entry for path, entry in found.items() if entry is not None}
+    found = {}
+    for path in sorted(lora_files(folders)):
+        check()
+        if (entry := entry_of(path)) is not None:
+            found[path] = entry
+    return found
 
 
 def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme) -> dict[int, list[Path]]:
@@ -132,19 +141,22 @@ def _known(path: Path) -> Entry | str | None:
 def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
     try:
         record = read_record(read_header(path).get("__metadata__", {}))
-    except (ValueError, ArithmeticError) as error:
+        return None if record is None else _entry(record)
+    except Exception as error:  # noqa: BLE001 - one bad file never stops the others
         return str(error)
-    return None if record is None else _entry(record)
 
 
 def _entry(record: Record) -> Entry | None:
     if record.scheme is None or record.slot is None:
         return None
     shapes = frozenset((out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items())
+    if len(shapes) > MOST_SHAPES:
+        raise ValueError(f"expected at most {MOST_SHAPES} shapes of layers, got {len(shapes)}. It is no model's LoRA.")
     concept = record.concept
     return Entry(concept.name, concept.class_word, record.base, record.scheme, record.slot, shapes)
 
 
+@lru_cache(maxsize=2**14)
 def _slots_of(entry: Entry, scheme: Scheme) -> set[int]:
     if entry.scheme == scheme:
         return {entry.slot}

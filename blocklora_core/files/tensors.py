@@ -99,11 +99,10 @@ def _with_kernel(stem: str, down: Tensor, mid: Tensor) -> Tensor:
             f"{stem}: expected down (r, n, 1, 1) and mid (r, r, kh, kw), got {tuple(down.shape)} and "
             f"{tuple(mid.shape)}. The file is damaged."
         )
-    if max(mid.shape[2:]) > MOST_KERNEL or (rank and down.numel() // rank * mid.numel() // rank > MOST_NUMBERS):
-        raise ValueError(
-            f"{stem}: expected a kernel of at most {MOST_KERNEL} a side and {MOST_NUMBERS} numbers, got down "
-            f"{tuple(down.shape)} and mid {tuple(mid.shape)}. The file is damaged."
-        )
+    if max(mid.shape[2:]) > MOST_KERNEL:
+        got = tuple(mid.shape)
+        raise ValueError(f"{stem}: expected a kernel of at most {MOST_KERNEL} a side, got {got}. The file is damaged.")
+    _check_numbers(stem, down.numel() // max(rank, 1) * mid.numel() // max(rank, 1))
     dtype = torch.promote_types(torch.promote_types(down.dtype, mid.dtype), torch.float32)
     return torch.einsum("ij...,jn->in...", mid.to(dtype), down.flatten(1).to(dtype))
 
@@ -123,11 +122,23 @@ def _without_core(stem: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
         )
     # Where only the first factor is low-rank as well, ComfyUI takes the rank from the second, as here.
     scale = _alpha(values["alpha"]) / rank if "alpha" in values else 1.0
+    _check_numbers(stem, a.shape[1] * b.shape[1] * math.prod(core.shape[2:]))
     whole = (torch.einsum("ij...,jr,ip->pr...", core, b, a) * scale).contiguous()  # else kron fails
     dropped = ("lokr_t2", "lokr_w2_a", "lokr_w2_b", "alpha")
     kept = {word: value for word, value in values.items() if word not in dropped}
-    first = {"lokr_w1": kept.pop("lokr_w1_a").float() @ kept.pop("lokr_w1_b").float()} if "lokr_w1_a" in kept else {}
-    return {**kept, **first, "lokr_w2": whole}
+    if "lokr_w1_a" in kept:
+        left, right = kept.pop("lokr_w1_a").float(), kept.pop("lokr_w1_b").float()
+        _check_numbers(stem, left.shape[0] * right.shape[-1])
+        kept["lokr_w1"] = left @ right
+    return {**kept, "lokr_w2": whole}
+
+
+def _check_numbers(stem: str, count: int) -> None:
+    """ValueError where a few numbers of the file would become very many."""
+    if count > MOST_NUMBERS:
+        raise ValueError(
+            f"{stem}: expected a layer of at most {MOST_NUMBERS} numbers, got {count}. The file is damaged."
+        )
 
 
 def _check_finite(name: str, value: Tensor) -> None:

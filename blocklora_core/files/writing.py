@@ -17,7 +17,16 @@ from .untrusted.header import FileError
 TEMPORARY = ".blocklora-tmp"
 """End of the names of files that are being written: .<machine>-<process>-<random>.blocklora-tmp."""
 
-_MACHINE = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+def _place() -> str:
+    """What counts processes: a machine, or one container of it."""
+    try:
+        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:  # not Linux
+        return socket.gethostname()
+
+
+_MACHINE = hashlib.sha256(_place().encode()).hexdigest()[:8]
 _STALE = 24 * 3600
 """Seconds after which a file that another machine's process began is nobody's."""
 

@@ -14,7 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..concept.concept import Concept
 from ..concept.rows import Scheme
+from ..files.record import known_base
+from ..files.untrusted.header import read_whole
 from ..files.untrusted.json_text import parse_object
 from .disk import loras_folder, place
 
@@ -87,12 +90,13 @@ def claims() -> Iterator[Claim]:
 
 def _read(path: Path) -> Claim | None:
     try:
-        if _is_stale(path) or path.stat().st_size > _MOST_BYTES:
+        if _is_stale(path):
             return None
-        data = parse_object(path.read_text("utf-8"))
-        claim = Claim(str(data["base"]), Scheme.from_dict(data["scheme"]), data["slot"], str(data["concept"]))
+        data = parse_object(read_whole(path, _MOST_BYTES).decode())
+        concept = Concept(data["concept"]).name
+        claim = Claim(known_base(data["base"]), Scheme.from_dict(data["scheme"]), data["slot"], concept)
         claim.scheme.check_slot(claim.slot)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return claim
 

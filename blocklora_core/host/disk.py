@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -13,14 +14,17 @@ import torch
 from ..concept.concept import BlockLoRA, Concept, Stack
 from ..files.io import encode, read_header
 from ..files.record import read_record
+from ..files.untrusted.folders import MOST_DEPTH
 from ..files.untrusted.header import FileError
+from ..files.untrusted.text import has_unseen
 from ..files.writing import sweep, write_atomic, write_new
 
 MOST_BYTES = 200
 """Of a file's name before its ending: systems take 255 with it, and some add their own."""
 
 # What Windows opens as a device, whatever comes after the dot.
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+_DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
+_DEVICES |= {f"{port}{number}" for port in ("com", "lpt") for number in "123456789\u00b9\u00b2\u00b3"}
 
 Owned = Callable[[Mapping[str, str]], bool]
 """Whether a file is one that may be replaced, by its metadata."""
@@ -62,13 +66,23 @@ def lora_file(name: str) -> Path:
 
 
 def place(root: Path, name: str) -> Path:
-    """The path of `name` below `root`, links resolved. ValueError for any place that is not inside `root`."""
+    """The path of `name` below `root`, links resolved. ValueError for any place that is not inside `root`, and for
+    names that some system takes for something else.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if (
+        len(parts) > MOST_DEPTH
+        or has_unseen(name)
+        or any(part.partition(".")[0].strip().lower() in _DEVICES for part in parts)
+    ):
+        raise ValueError(f"File name: expected one that every system takes, got {name[:80]!r}. Choose another.")
     try:
-        folder = root.resolve()
-        path = (folder / name).resolve()
+        folder, given = root.resolve(), root.resolve() / name
+        # A file that is a link itself is replaced or numbered; what it points to stays.
+        path = given.parent.resolve() / given.name
     except (ValueError, OSError, RuntimeError) as error:
         raise ValueError(f"File name: expected one that the system takes, got {name[:80]!r}: {error}.") from error
-    if path == folder or not path.is_relative_to(folder):
+    if given.name == ".." or path == folder or not path.is_relative_to(folder):
         raise ValueError(f"File name: expected a place inside the {root.name} folder, got {name[:80]!r}.")
     return path
 
@@ -150,6 +164,19 @@ def write_lora(
     except ValueError as error:
         raise FileError(f"{path}: {error}") from error
     return write(path, data, owned, once)
+
+
+def newest_first(paths: Iterable[Path], written: Path) -> dict[Path, int]:
+    """Those of `paths` that are there, by when they were written, the newest first -> bytes.
+
+    written: the one just written, whatever its time says: the clock may have gone back.
+    """
+    found = {}
+    for path in paths:
+        with suppress(OSError):  # another server was quicker
+            found[path] = path.stat()
+    order = sorted(found, key=lambda path: (path == written, found[path].st_mtime_ns), reverse=True)
+    return {path: found[path].st_size for path in order}
 
 
 def sweep_leftovers() -> list[Path]:

@@ -9,6 +9,11 @@ import comfy.model_management
 from ..cancel import listening
 
 
+def check_cancel() -> None:
+    """ComfyUI's InterruptProcessingException when the user has pressed cancel."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def cancellable() -> AbstractContextManager[None]:
     """While the block runs, computations of the core end with ComfyUI's InterruptProcessingException on a cancel."""
-    return listening(comfy.model_management.throw_exception_if_processing_interrupted)
+    return listening(check_cancel)

@@ -14,6 +14,7 @@ from ..concept.concept import BlockLoRA, Concept
 from ..concept.rows import Scheme
 from ..files.slots import Table, entry_of, lora_files, occupied_slots, tables, unreadable_files
 from .claims import Claim, claims
+from .interrupt import cancellable
 
 # Slots given by this server, also where its claims cannot be written: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
@@ -51,7 +52,8 @@ def given_slots() -> list[tuple[str, Scheme, int, str]]:
 
 def slot_tables() -> list[Table]:
     """Who holds which slot in the user's loras folders."""
-    return tables(folder_paths.get_folder_paths("loras"))
+    with cancellable():
+        return tables(folder_paths.get_folder_paths("loras"))
 
 
 def passed_over() -> dict[Path, str]:
@@ -84,7 +86,7 @@ def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
     else the lowest free one. No other server on these folders is given it too. ValueError when all are taken, with the
     remedy.
     """
-    with _lock:
+    with _lock, cancellable():
         key = (base, scheme, concept.name)
         taken = _taken(base, scheme)
         wanted = [_given[key]] if key in _given else _own_or_free(taken, scheme, concept.name)
@@ -98,6 +100,13 @@ def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
             )
         _given[key] = slot
         return slot
+
+
+def renew_slots() -> None:
+    """The slots that this server has given count for another day."""
+    with _lock:
+        for (base, scheme, name), slot in _given.items():
+            Claim(base, scheme, slot, name).renew()
 
 
 def release_slot(base: str, scheme: Scheme, concept: Concept) -> None:

@@ -1,22 +1,16 @@
-"""Text on its way to a node's page: the one place that escapes and shortens it."""
+"""Text on its way to a node's page: the one place that escapes it."""
 
 from __future__ import annotations
 
 import html
 import sys
 
-MOST_LETTERS = 300
-
-
-def shortened(text: str, most: int = MOST_LETTERS) -> str:
-    """`text`, or its two ends where it has more than `most` letters."""
-    half = most // 2
-    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+from ..files.untrusted.text import legible
 
 
 def on_page(text: str) -> str:
-    """`text` as HTML that shows it letter by letter: frontends take progress text for HTML."""
-    return html.escape(shortened(text))
+    """`text`, shortened, as HTML that shows it letter by letter: frontends take progress text for HTML."""
+    return html.escape(legible(text))
 
 
 def tell(node_id: str | None, text: str) -> None:

@@ -91,7 +91,7 @@ class BlockLoRARegionalSampling(io.ComfyNode):
         return schema(
             "BlockLoRARegionalSampling",
             "BlockLoRA Regional Sampling",
-            description="Gives every region of the picture its own prompt, in one pass of the model. The MODEL goes into a stock sampler.",
+            description="Gives every region of the picture its own prompt. The MODEL goes into a stock sampler.",
             search_aliases=["regional prompt", "attention couple", "mix of show", "regionally controllable sampling"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to sample with, best with the concepts merged into it."),

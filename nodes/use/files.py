@@ -12,6 +12,7 @@ from ...blocklora_core.concept.concept import BlockLoRA, Stack
 from ...blocklora_core.files.formats import files_of
 from ...blocklora_core.files.io import load
 from ...blocklora_core.files.shown import NOTE, trigger_words
+from ...blocklora_core.files.untrusted.text import legible
 from ...blocklora_core.host.disk import lora_file, save_stack
 from ...blocklora_core.host.ledger import release_saved
 from ..schema import StackType, advanced, schema
@@ -61,7 +62,7 @@ def _summary(lora: BlockLoRA) -> str:
     lines = [
         f"{lora.concept.name}: {held}, {len(lora.layers)} layers{others}",
         f"Write in the prompt: {words}" if words else "The file does not tell its trigger words.",
-        lora.metadata.get(NOTE, ""),
+        legible(lora.metadata.get(NOTE, "")),
     ]
     return "\n".join(filter(None, lines))
 

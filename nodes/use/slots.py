@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...blocklora_core.files.slots import describe_tables
+from ...blocklora_core.files.untrusted.text import legible
 from ...blocklora_core.host.ledger import given_slots, passed_over, slot_tables, slots_state
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.reports.slots import slot_picture
@@ -17,7 +18,7 @@ def _session() -> str:
 
 
 def _passed_over() -> str:
-    lines = [f"  {path.name}: {reason}" for path, reason in passed_over().items()]
+    lines = [f"  {legible(path.name)}: {reason}" for path, reason in passed_over().items()]
     return "\n".join(["", "Passed over, as they cannot be read:", *lines]) if lines else ""
 
 

@@ -9,6 +9,7 @@ import stat
 import struct
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,19 @@ from hypothesis import strategies as st
 from blocklora_core.cancel import check, listening, patiently
 from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.layer import Layer
-from blocklora_core.files import FileError, load, save
+from blocklora_core.files import FileError, load, save, slots
+from blocklora_core.files.record import read_record, write_record
+from blocklora_core.files.shown import called_by
 from blocklora_core.files.slots import tables, unreadable_files
 from blocklora_core.files.untrusted import header
 from blocklora_core.files.untrusted.folders import files_below
-from blocklora_core.files.untrusted.header import MOST_TENSORS, Stored, read_header
+from blocklora_core.files.untrusted.header import MOST_TENSORS, Stored, opened, read_header
 from blocklora_core.files.untrusted.json_text import MOST_DEPTH, finite, parse_json
 from blocklora_core.files.untrusted.patterns import Budget, Pattern
+from blocklora_core.files.untrusted.text import MOST_LETTERS, legible
 from blocklora_core.files.writing import TEMPORARY, sweep, write_atomic, write_new
 from blocklora_core.merge import merge
+from blocklora_core.training.data.photos import read_photo
 from tests.core.samples import Recipe, inputs, with_grams
 
 PARTS = ("a", "b", ".", "[ab]", "[^a]", r"\w", r"\d", "(a|b)", "(ab)?", "a*", "b+?", "a{2}", "^", "$", r"\b", "(?=a)",
@@ -105,8 +110,96 @@ def test_a_million_names_are_refused_at_once(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_sizes_are_checked_before_anything_is_made(tmp_path: Path, entry: dict[str, object]) -> None:
     path = raw(tmp_path / "a.safetensors", {"x": entry}, bytes(4))
-    with pytest.raises(FileError, match="safetensors"):
-        read_header(path)
+    with pytest.raises(FileError, match=r"safetensors|expected \d+ bytes"), opened(path) as file:
+        file.tensors()
+
+
+def plain_file(path: Path, value: float) -> Path:
+    safetensors.torch.save_file(
+        {"x.lora_up.weight": torch.full((4, 1), value), "x.lora_down.weight": torch.ones(1, 3)}, path
+    )
+    return path
+
+
+def test_a_file_that_is_replaced_while_it_is_open_is_read_as_it_was(tmp_path: Path) -> None:
+    path, other = (plain_file(tmp_path / name, value) for name, value in (("a.safetensors", 1.0), ("b", 2.0)))
+    with opened(path) as file:
+        other.replace(path)
+        assert bool((file.tensors()["x.lora_up.weight"] == 1).all())
+
+
+@pytest.mark.parametrize("size", [10, 200])
+def test_a_file_that_changes_while_it_is_open_is_refused(tmp_path: Path, size: int) -> None:
+    path = plain_file(tmp_path / "a.safetensors", 1.0)
+    with pytest.raises(FileError, match="changed while it was read"), opened(path) as file:
+        path.write_bytes(bytes(size))
+        file.tensors()
+
+
+HIDDEN = ("\x1b[2J", "\u202egnp.exe", "a\nb", "\u2066", "x" * 20_000)
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_names_of_tensors_show_and_are_short(tmp_path: Path, name: str) -> None:
+    path = raw(tmp_path / "a.safetensors", {name: empty([0])})
+    torch.save({name: torch.ones(1)}, tmp_path / "a.pt")
+    for file in (path, tmp_path / "a.pt"):
+        with pytest.raises(FileError, match="letters that show") as caught:
+            load(file)
+        assert len(str(caught.value)) < 1200 and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_base_is_a_short_name_that_shows(name: str) -> None:
+    entries = write_record(Recipe().make("<ada>"), None)
+    record = {**json.loads(entries["blocklora"]), "base": name}
+    with pytest.raises(ValueError, match="Expected a base of at most"):
+        read_record({"blocklora": json.dumps(record)})
+
+
+@pytest.mark.parametrize("text", ["a \x1b[31mhat\u202e", "hat " * 10**6, "x" * 10**7])
+@pytest.mark.parametrize("field", ["modelspec.trigger_phrase", "ss_tag_frequency"])
+def test_what_calls_a_lora_is_a_few_words(field: str, text: str) -> None:
+    value = json.dumps({"1_x": {text: 3}}) if field.startswith("ss") else text
+    lora = replace(Recipe().make("<ada>"), scheme=None, slot=None, embeddings={}, metadata={field: value})
+    (said,) = called_by(lora).values()
+    assert 0 < len(said) <= MOST_LETTERS and said.isprintable()
+
+
+def test_messages_are_legible() -> None:
+    assert str(FileError("a\x1b[31m\u202eb")) == "a\\x1b[31m\\u202eb"
+    assert legible("\ud800 \x07") == "\\ud800 \\x07"
+    assert legible("zwj \u200d, two\nlines, ä, 語") == "zwj \u200d, two\nlines, ä, 語"
+
+
+def special(path: Path, kind: str) -> None:
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero" if kind == "endless" else path.name)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "itself"])
+def test_pictures_are_ordinary_files(tmp_path: Path, kind: str) -> None:
+    special(tmp_path / "a.png", kind)
+    with pytest.raises(ValueError, match=r"a\.png: expected a readable file"):
+        read_photo(tmp_path / "a.png")
+
+
+def test_a_file_that_nobody_thought_of_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.safetensors", Recipe().make("<ada>", 3))
+    save(tmp_path / "b.safetensors", Recipe().make("<bob>", 4))
+    known = slots.read_header
+
+    def odd(path: Path) -> object:
+        if path.name == "b.safetensors":
+            raise UnboundLocalError("odd")
+        return known(path)
+
+    monkeypatch.setattr(slots, "read_header", odd)
+    (table,) = tables(tmp_path)
+    assert list(table.held) == [3]
+    assert unreadable_files(tmp_path) == {tmp_path / "b.safetensors": "odd"}
 
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -169,7 +262,7 @@ def test_the_header_of_a_file_at_rest_is_read_once(tmp_path: Path, monkeypatch: 
         found = read_header(path)
         found.clear()  # the caller's own
         assert load(path).concept.name == "<hero>"
-    assert len(parsed) == (1 if kept else 9)
+    assert len(parsed) == (1 if kept else 6)
     data = path.read_bytes().replace(b"hero", b"zero")
     with path.open("r+b") as file:
         file.write(data)
@@ -182,6 +275,20 @@ def test_loops_of_links_are_walked_once(tmp_path: Path) -> None:
     for name in "xy":
         (tmp_path / "in" / name).symlink_to(tmp_path)
     assert [path.name for path in files_below(tmp_path, ".txt")] == ["a.txt"]
+
+
+def test_folders_may_lie_deep_in_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    for _ in range(1500):
+        Path("d").mkdir()
+        os.chdir("d")
+    try:
+        assert [path.name for path in files_below(tmp_path, ".txt")] == ["a.txt"]
+    finally:
+        while Path.cwd() != tmp_path:
+            os.chdir("..")
+            Path("d").rmdir()
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
@@ -227,8 +334,6 @@ def test_leftovers_of_killed_writers_are_swept_and_no_others(tmp_path: Path) -> 
 
 
 def test_copies_of_one_concept_are_no_clash_and_bad_files_are_named(tmp_path: Path) -> None:
-    from blocklora_core.files import save
-
     for name in ("a", "b"):
         save(tmp_path / f"{name}.safetensors", Recipe().make("<ada>", 3))
     (tmp_path / "bad.safetensors").write_bytes(b"bad")

@@ -135,6 +135,28 @@ def _none(shape: list[int]) -> dict[str, Any]:
     return {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
 
 
+def inflated(rng: random.Random, _: bytes) -> bytes:
+    """Factors of a few numbers whose product would have billions."""
+    large, small = rng.choice((20_000, 200_000)), rng.choice((1, 8))
+    tensors = {
+        "lokr_t2": torch.ones(1, 1, 1, 1), "lokr_w1_a": torch.ones(small, 1), "lokr_w1_b": torch.ones(1, small),
+        "lokr_w2_a": torch.ones(1, large), "lokr_w2_b": torch.ones(1, large),
+    }  # fmt: skip
+    if rng.random() < 0.5:
+        tensors |= {"lokr_w1_a": torch.ones(large, 1), "lokr_w1_b": torch.ones(1, large)}
+        tensors |= {"lokr_w2_a": torch.ones(1, small), "lokr_w2_b": torch.ones(1, small)}
+    return safetensors.torch.save({f"{STEM}.{word}": value for word, value in tensors.items()})
+
+
+def named(rng: random.Random, data: bytes) -> bytes:
+    """A tensor with a name that is long, or does not show."""
+    header, body = _opened(data)
+    name = rng.choice([key for key in header if key != "__metadata__"])
+    odd = rng.choice(("\x1b[2J", "\u202e", "\n", "." * 5000, "lora_" * 2000, "\ud83d"))
+    header[rng.choice((odd + name, name + odd, odd))] = header.pop(name)
+    return _closed(header, body)
+
+
 def many(rng: random.Random, _: bytes) -> bytes:
     count = rng.choice((1000, 70_000, 200_000))
     return _closed({f"{STEM}{number}.lora_up.weight": _none([0]) for number in range(count)}, b"")
@@ -178,7 +200,7 @@ def bombs(rng: random.Random, _: bytes) -> bytes:
 _BYTES: tuple[Mutation, ...] = (flipped, cut, longer)
 _TENSORS: tuple[Mutation, ...] = (
     *_BYTES, claimed, header_spoilt, header_spoilt, header_spoilt, metadata_spoilt, metadata_spoilt, metadata_spoilt,
-    numbers_spoilt, emptied, many, deep, patterns,
+    numbers_spoilt, emptied, inflated, named, many, deep, patterns,
 )  # fmt: skip
 
 

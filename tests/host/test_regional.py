@@ -15,6 +15,7 @@ import comfy.samplers
 import pytest
 import torch
 from blocklora.blocklora_core.host.regions.cross import project
+from blocklora.blocklora_core.host.regions.joint import takes_longer_prompts
 from blocklora.blocklora_core.host.regions.regional import KEY, RegionalSampling, apply_regions
 from blocklora.blocklora_core.host.text.layerwise import LayerContext, cross_attention_blocks, read_layerwise
 from blocklora.blocklora_core.regions import Box, Region
@@ -435,18 +436,19 @@ def test_what_does_not_fit_is_refused(models: dict[str, Any]) -> None:
     masked = prompt("sd15", 2, mask=torch.ones(1))
     refused("text alone, got one with mask", lambda: regional(model, Region(ALL, masked)))
     refused("0 <= start < end <= 1, got 0.5", lambda: regional(model, Region(ALL, own), start=0.5, end=0.5))
-    refused("got lumina2", lambda: regional(models["lumina2"], Region(ALL, own)))
     refused("at least one of a weight above 0", lambda: regional(model))
     refused("expected one of mean", lambda: regional(model, Region(ALL, own), rule="sum"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("axes_dim", [8, 8, 8, 8]), ("txt_ids_dims", [2])])
-def test_words_with_places_are_refused(
+def test_words_with_places_share_no_pass(
     models: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str, value: list[int]
 ) -> None:
-    """As Flux.2 has them."""
-    monkeypatch.setattr(models["flux"].model.diffusion_model.params, name, value, raising=False)
-    refused("got flux", lambda: regional(models["flux"], Region(ALL, prompt("flux", 2))))
+    """As Flux.2 has them: behind others they would be other words."""
+    network = models["flux"].model.diffusion_model
+    assert takes_longer_prompts(network)
+    monkeypatch.setattr(network.params, name, value, raising=False)
+    assert not takes_longer_prompts(network)
 
 
 def test_areas_of_the_sampler_s_prompt_are_refused(models: dict[str, Any]) -> None:

@@ -116,6 +116,25 @@ def test_a_cancel_while_grams_are_collected_costs_no_step(base: Base, steps_made
     assert not steps_made and result.resumed == PLAIN["steps"] and result.lora.grams is not None
 
 
+def test_the_last_step_is_kept_before_the_grams_are_collected(
+    base: Base, folders: Path, steps_made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is killed, or told to end, while it collects them has lost no step."""
+    kept: list[Path] = []
+
+    def killed(*_args: Any, **_more: Any) -> None:
+        kept.extend(left(folders, "*.state"))
+        raise SystemExit
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blocklora.blocklora_core.training.loop.collect_grams", killed)
+        with pytest.raises(SystemExit):
+            train(base)
+    assert len(kept) == 1
+    steps_made.clear()
+    assert train(base).resumed == PLAIN["steps"] and not steps_made
+
+
 @pytest.mark.parametrize("change", [{"seed": 12}, {"learning_rate": 0.5}, {"steps": 5}, {"pictures_": "others"}])
 def test_a_state_of_another_run_is_not_used(base: Base, change: dict[str, Any]) -> None:
     cancel(base, 2)

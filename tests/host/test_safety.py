@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,15 +11,26 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import comfy.model_management
 import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
-from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.concept.gram import Grams
+from blocklora.blocklora_core.files.io import load, save, serialise
+from blocklora.blocklora_core.files.untrusted.header import tensors_in
+from blocklora.blocklora_core.files.untrusted.text import MOST_LETTERS
 from blocklora.blocklora_core.host import claims, disk, ledger
-from blocklora.blocklora_core.host.page import MOST_LETTERS, tell
+from blocklora.blocklora_core.host.page import tell
 from blocklora.blocklora_core.host.text.tokens import with_concepts
+from blocklora.blocklora_core.host.train.collect import CollectJob
+from blocklora.blocklora_core.host.train.folders import read_pictures
 from blocklora.blocklora_core.host.train.layers import layer_choice
+from blocklora.blocklora_core.host.train.pictures import make_dataset
 from blocklora.blocklora_core.host.train.stopping import stopping
+from blocklora.blocklora_core.host.use.kept_grams import GramStore
+from blocklora.blocklora_core.host.use.lora_list import load_list
+from blocklora.blocklora_core.training.data.captions import CaptionRules
+from PIL import Image
 
 from tests.host.tiny import CONTIGUOUS, Base, adaptable, make_lora
 
@@ -44,7 +56,23 @@ def test_progress_is_text_on_the_page(monkeypatch: pytest.MonkeyPatch, text: str
     assert not set("<>\"'") & set(line) and len(line) < 6 * MOST_LETTERS
 
 
-@pytest.mark.parametrize("prefix", ["../", "a/../../", "/tmp/", "a\0b/", "x" * 5000])
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "../",
+        "a/../../",
+        "/tmp/",
+        "a\0b/",
+        "x" * 5000,
+        "con/",
+        "a/Nul.x/",
+        "a/" * 1500,
+        "a\\aux /",
+        "\u202e/",
+        "a\nb/",
+        "\x1b[2J",
+    ],
+)
 def test_nothing_is_written_outside_the_folder(folders: Path, small: BlockLoRA, prefix: str) -> None:
     with pytest.raises(ValueError, match="xpected"):
         disk.save_stack((small,), prefix, overwrite=True)
@@ -75,10 +103,10 @@ def test_another_concept_of_one_file_name_is_not_overwritten(small: BlockLoRA) -
     assert names == {"<a*b>", "<a?b>"}
 
 
-@pytest.mark.parametrize("name", ["<con>", "<Nul>", "<..>", "<.a>", "<com1>"])
+@pytest.mark.parametrize("name", ["<con>", "<Nul>", "<..>", "<.a>", "<com1>", "<COM\u00b9>"])
 def test_file_names_are_names_everywhere(name: str) -> None:
     made = disk.safe_name(Concept(name))
-    assert not made.startswith(".") and made.lower() not in ("con", "nul", "com1", "")
+    assert not made.startswith(".") and made.lower() not in ("con", "nul", "com1", "com\u00b9", "")
 
 
 @pytest.mark.usefixtures("small")
@@ -104,9 +132,84 @@ def test_a_claim_left_behind_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_claims_hold_nothing() -> None:
     folder = disk.loras_folder() / "blocklora" / "slots"
     folder.mkdir(parents=True)
-    for number, text in enumerate(("", "[", "{}", '{"base": 1, "scheme": {}, "slot": 1, "concept": []}')):
+    sound = {"base": BASE, "scheme": CONTIGUOUS.to_dict(), "slot": 1, "concept": "<a>"}
+    odd = [
+        {**sound, **change}
+        for change in (
+            {"concept": "<img src=x>"},
+            {"concept": []},
+            {"base": 1},
+            {"base": "\u202e"},
+            {"slot": 99},
+            {"scheme": {}},
+        )
+    ]
+    for number, text in enumerate(("", "[", "{}", "[" * 10_000, *map(json.dumps, odd))):
         (folder / f"{number}.claim").write_text(text)
+    os.mkfifo(folder / "pipe.claim")
     assert list(claims.claims()) == []
+    (folder / "sound.claim").write_text(json.dumps(sound))
+    assert [claim.concept for claim in claims.claims()] == ["<a>"]
+
+
+@pytest.mark.usefixtures("small")
+def test_a_long_training_keeps_its_slot() -> None:
+    ledger.choose_slot(BASE, CONTIGUOUS, Concept("<a>"))
+    (claim,) = claims.claims()
+    long_ago = time.time() - claims.LASTING + 5
+    os.utime(claim.path, (long_ago, long_ago))
+    ledger.renew_slots()
+    assert time.time() - claim.path.stat().st_mtime < 60
+
+
+def test_cancels_are_heard_while_files_and_pictures_are_read(base: Base, folders: Path, small: BlockLoRA) -> None:
+    save(disk.loras_folder() / "a.safetensors", small)
+    (folders / "input" / "set").mkdir()
+    Image.new("RGB", (16, 16)).save(folders / "input" / "set" / "a.png")
+    picture = torch.rand(1, 64, 64, 3)
+    for action in (
+        ledger.slot_tables,
+        lambda: read_pictures("set", ""),
+        lambda: load_list("a"),
+        lambda: make_dataset(
+            base.vae, base.model, images=[picture], captions=["a"], masks=(), concept="<a>", class_word="",
+            resolution=64, batch_size=1, rules=CaptionRules(),
+        ),
+    ):  # fmt: skip
+        comfy.model_management.interrupt_current_processing(True)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            action()
+        comfy.model_management.interrupt_current_processing(False)
+
+
+@pytest.mark.parametrize("kind", ["picture", "caption"])
+def test_a_pipe_among_the_pictures_is_refused_and_not_waited_for(folders: Path, kind: str) -> None:
+    (folders / "input" / "set").mkdir()
+    Image.new("RGB", (16, 16)).save(folders / "input" / "set" / "a.png")
+    os.mkfifo(folders / "input" / "set" / ("b.png" if kind == "picture" else "a.txt"))
+    with pytest.raises(ValueError, match="expected a readable file, got a folder, a pipe or a device"):
+        read_pictures("set", "")
+
+
+@pytest.mark.parametrize("spoil", ["deep", "cut", "other", "pipe", "none"])
+def test_kept_grams_are_read_as_a_strangers_file(base: Base, small: BlockLoRA, spoil: str) -> None:
+    store = GramStore.of(base.model)
+    path = store.path(small, CollectJob())
+    names = list(small.layers) if spoil != "other" else ["another"]
+    size = next(iter(small.layers.values())).in_features
+    grams = Grams.from_full({"x": torch.eye(size)}, dict.fromkeys(names, "x"), 4)
+    store.keep(path, grams)
+    data = path.read_bytes()
+    if spoil == "deep":
+        tensors, _ = tensors_in(path, data)
+        path.write_bytes(serialise(tensors, {"blocklora.grams_index": "[" * 100_000}))
+    elif spoil == "cut":
+        path.write_bytes(data[:-9])
+    elif spoil == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    found = store.find(path, small)
+    assert (found is None) == (spoil != "none")
 
 
 def test_headers_are_read_once(small: BlockLoRA, monkeypatch: pytest.MonkeyPatch) -> None:

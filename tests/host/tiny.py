@@ -15,6 +15,7 @@ from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.concept.keys import fused_parts, is_geglu
 from blocklora.blocklora_core.concept.layer import Layer
 from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count
+from blocklora.blocklora_core.files.shown import word
 from blocklora.blocklora_core.host.base import base_name
 from blocklora.blocklora_core.host.weights.names import clip_stems, model_stems, preferred_stems
 from comfy.taesd.taesd import TAESD
@@ -102,11 +103,14 @@ def _layer(stem: str, shape: tuple[int, ...], scheme: Scheme | None, slot: int, 
 def make_lora(
     base: Base, name: str, slot: int, scheme: Scheme | None = CONTIGUOUS, stems: Sequence[str] | None = None
 ) -> BlockLoRA:
-    """A random concept that fits `base`, with a token. Without `scheme` a plain LoRA."""
+    """A random concept that fits `base`, with a token. Without `scheme` a plain LoRA.
+
+    name: as a stranger's file may have it; what no prompt can hold is left out of it, as readers of such files do.
+    """
     random = torch.Generator().manual_seed(100 + slot)
     shapes = adaptable(base)
     chosen = shapes if stems is None else {stem: shapes[stem] for stem in stems}
     layers = {stem: _layer(stem, shape, scheme, slot, random) for stem, shape in chosen.items()}
     token = torch.randn(2, 768, generator=random).half().float() * 0.0625
     held = slot if scheme else None
-    return BlockLoRA(Concept(name, "man"), layers, scheme, held, base_name(base.model), {"clip_l": token})
+    return BlockLoRA(Concept(word(name), "man"), layers, scheme, held, base_name(base.model), {"clip_l": token})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...concept.concept import BlockLoRA
 from .. import dialects
+from ..untrusted.header import read_whole
 from ..untrusted.json_text import MOST_LETTERS
 from .scaling import parse_config, scaling_of
 from .source import Source, noted, plain, scaled
@@ -32,10 +33,10 @@ def read(source: Source) -> BlockLoRA:
     lora = plain(source)
     config = config_file(source.path)
     if config.is_file():
-        with config.open("rb") as file:
-            text = file.read(MOST_LETTERS + 1).decode("utf-8")
-        rule = scaling_of(parse_config(text))
+        rule = scaling_of(parse_config(read_whole(config, MOST_LETTERS).decode("utf-8")))
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
-    elif not all("alpha" in roles for roles in (*source.tensor_names.values(), *source.others.values())):
+    elif any(
+        "alpha" not in parts for parts in (*map(set, source.tensor_names.values()), *map(set, source.others.values()))
+    ):
         lora = noted(lora, NO_CONFIG)
     return lora.renamed_layers({stem: dialects.to_host(stem) for stem in (*lora.layers, *lora.adapters)})

@@ -15,7 +15,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from ..untrusted.header import check_ordinary
+from ..untrusted.header import check_name, check_ordinary
 
 SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin", ".pkl"})
 
@@ -145,6 +145,7 @@ def _flat(tree: dict[object, object], prefix: str, depth: int) -> Iterator[tuple
         name = f"{prefix}{key}"
         if not isinstance(key, str):
             raise ValueError(f"{name}: expected names as text, got {type(key).__name__}. It is not a LoRA.")
+        check_name(name)
         if isinstance(value, dict):
             yield from _flat(value, f"{name}/", depth + 1)
         elif isinstance(value, Tensor):

@@ -16,6 +16,7 @@ from .. import shown
 from ..contents import Others, Sorted, TensorNames, sort_foreign
 from ..record import bundled
 from ..tensors import OddLayerError, adapter_of, embedding_of, layer_of
+from ..untrusted.text import legible
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float])
 
 def noted(lora: BlockLoRA, note: str) -> BlockLoRA:
     """`lora` with one more note on what its import could not keep."""
-    notes = f"{lora.metadata.get(shown.NOTE, '')} {note}".strip()
+    notes = f"{lora.metadata.get(shown.NOTE, '')} {legible(note)}".strip()
     return replace(lora, metadata={**lora.metadata, shown.NOTE: notes})
 
 

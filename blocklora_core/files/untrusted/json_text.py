@@ -22,20 +22,17 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError(f"expected JSON at most {MOST_DEPTH} deep, got deeper") from error
     _check_depth(value)
-    if has_half_letters(text):
-        raise ValueError("expected whole letters in JSON, got halves of some")
+    if _HALF.search(text) is not None:
+        _check_letters(value)
     return value
 
 
-def has_half_letters(text: str) -> bool:
-    """Whether JSON holds, or escapes, one half of a pair that only together is a letter: no file can hold that."""
-    if _HALF.search(text) is None:
-        return False
+def _check_letters(value: object) -> None:
+    """ValueError where `value` holds one half of a pair that only together is a letter: no file can hold that."""
     try:
-        json.dumps(json.loads(text), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return True
-    return False
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("expected whole letters in JSON, got halves of some") from error
 
 
 def parse_object(text: str) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def _check_model(model: ComfyModel) -> None:
     if not isinstance(network, UNetModel) or not cross_attention_layers(network):
         raise ValueError(
             f"Composer: expected a UNet with cross-attention (SD1.5, SD2, SDXL), got {base_name(model)}. "
-            "BlockLoRA Regional Sampling also takes SD3 and Flux."
+            "Its losses read maps of cross-attention; BlockLoRA Regional Sampling needs none."
         )
     if any(model.get_wrappers(kind, KEY) for kind in (WrappersMP.APPLY_MODEL, WrappersMP.SAMPLER_SAMPLE)):
         raise ValueError("Composer: expected a MODEL that no Composer has changed yet, got one that has.")

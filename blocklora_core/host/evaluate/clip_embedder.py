@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ...evaluation.embedder import NoTextError
 from ...evaluation.scores import PREFIX
 from ..comfy import ComfyClip, ComfyClipVision
+from ..interrupt import check_cancel
 
 BATCH = 16
 """Pictures that CLIP_VISION sees at a time."""
@@ -59,6 +60,7 @@ class ClipEmbedder:
         return F.normalize(torch.cat([self._read(prompt) for prompt in prompts]), dim=-1)
 
     def _see(self, batch: Tensor) -> Tensor:
+        check_cancel()
         # The host's default is to crop to the middle.
         found = self.vision.encode_image(batch)["image_embeds"]
         if not isinstance(found, Tensor) or found.ndim != 2:

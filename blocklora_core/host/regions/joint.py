@@ -1,4 +1,4 @@
-"""Regions in joint attention (SD3's MMDiT, Flux): longer prompts, and a bias on who sees whom."""
+"""Regions in joint attention (SD3's MMDiT, Flux.1, Chroma): longer prompts, and a bias on who sees whom."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from torch import Tensor
 
 from ...regions import Size, Texts, joint_bias, longest
+from ...training.port import is_linear
 from ..compat import axes_of_words
 from .prompts import SIDES, Side
 from .session import Call, Session
@@ -85,8 +85,12 @@ class _Biased:
 def takes_longer_prompts(network: Any) -> bool:
     """Whether more words change nothing but who attends to them: not where words have places, as in Flux.2.
 
-    Nor where they are mixed before any attention, as in MMDiTs with registers or a processor of the context.
+    Nor where they are mixed before any attention, as in MMDiTs with registers or a processor of the context, or by a
+    reader of the text that is more than one layer.
     """
     if isinstance(network, MMDiT):
         return network.register_length == 0 and network.context_processor is None
-    return isinstance(network, Flux) and len(network.params.axes_dim) == 3 and not axes_of_words(network)
+    two_streams = all(hasattr(network, name) for name in ("double_blocks", "single_blocks", "params", "txt_in"))
+    if not two_streams or not is_linear(network.txt_in):
+        return False
+    return len(network.params.axes_dim) == 3 and not axes_of_words(network)

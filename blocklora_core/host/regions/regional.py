@@ -16,11 +16,11 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ...regions import OverlapRule, Regions, check_regions, layout
-from ..base import base_name
 from ..comfy import ComfyModel
 from ..text.layerwise import cross_attention_blocks
 from .cross import OnAttention, Project, project, with_cross_attention
 from .joint import takes_longer_prompts, with_joint_attention
+from .passes import a_pass_each
 from .prompts import check_prompts
 from .session import Call, Session
 
@@ -73,17 +73,22 @@ class RegionalSampling:
         transformer_options: Mapping[str, Any] = {},
         **named: Any,
     ) -> Tensor:
-        """APPLY_MODEL: the model's own call, with other options, and for joint attention a longer prompt."""
+        """APPLY_MODEL: the model's own call, or several, with other options and other prompts."""
+
+        def execute(call: Call) -> Tensor:
+            found: Tensor = executor(call.x, call.t, call.concat, call.cross, call.control, call.options, **call.rest)
+            return found
+
         session = transformer_options.get(self.key) or Session(self, x.shape, {})
-        call = Call(executor.class_obj, session, x, cross, transformer_options)
+        call = Call(executor.class_obj, session, x, t, concat, cross, control, transformer_options, named)
+        if not (session.is_active(call.model.model_sampling, t) and any(call.sides)):
+            return execute(call)
         change = session.cached("change", lambda: _change_of(call.network))
-        if change and session.is_active(call.model.model_sampling, t) and any(call.sides):
-            call = change(call)
-        return executor(x, t, concat, call.cross, control, call.options, **named)
+        return execute(change(call)) if change else a_pass_each(call, execute)
 
 
 def _change_of(network: nn.Module) -> Change | None:
-    """How a call of `network` gets its regions; None when there is no way."""
+    """How one call of `network` serves all regions; None where each prompt needs one of its own."""
     if isinstance(network, UNetModel) and cross_attention_blocks(network):
         return with_cross_attention
     return with_joint_attention if takes_longer_prompts(network) else None
@@ -92,15 +97,10 @@ def _change_of(network: nn.Module) -> Change | None:
 def apply_regions(model: ComfyModel, sampling: RegionalSampling) -> ComfyModel:
     """A clone of MODEL that samples by regions; the one given is not touched.
 
-    ValueError for a model of another kind, and for a region's prompt that does not fit the model.
+    ValueError for a region's prompt that does not fit the model. Whether the model's attention lets regions in shows
+    when it samples: see picture.look.
     """
-    network = model.model.diffusion_model
-    if _change_of(network) is None:
-        raise ValueError(
-            f"Regions: expected SD1.5, SD2, SDXL or another model with cross-attention, SD3 or Flux.1, got "
-            f"{base_name(model)}, whose prompt cannot be divided among regions."
-        )
-    check_prompts(sampling.regions, network)
+    check_prompts(sampling.regions, model.model.diffusion_model)
     regional = model.clone()
     regional.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, sampling.sample)
     regional.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, sampling.predict)

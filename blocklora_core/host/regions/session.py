@@ -41,15 +41,23 @@ class Session:
         self.settings, self.shape = settings, tuple(shape)
         self.texts = {side: [text_of(region, side) for region in settings.regions] for side in SIDES}
         self._names = {prompt["uuid"]: name for name, prompts in conds.items() for prompt in prompts}
+        self._prompts = {prompt["uuid"]: prompt for prompts in conds.values() for prompt in prompts}
         self._cache: dict[Hashable, Any] = {}
 
-    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
+    def kept(self, key: Hashable, make: Callable[[], Value]) -> Value:
         """What `make` gave for `key` the first time in this sampling."""
         if key not in self._cache:
-            # What is made under inference mode could not be used in a forward with gradients later on.
-            with torch.inference_mode(False), torch.no_grad():
-                self._cache[key] = make()
+            self._cache[key] = make()
         return self._cache[key]
+
+    def cached(self, key: Hashable, make: Callable[[], Value]) -> Value:
+        """The same for what a forward with gradients may use later on: it is not made under inference mode."""
+
+        def make_plain() -> Value:
+            with torch.inference_mode(False), torch.no_grad():
+                return make()
+
+        return self.kept(key, make_plain)
 
     def clear(self) -> None:
         """Free what was kept."""
@@ -66,6 +74,10 @@ class Session:
         side = next((side for side in SIDES if side == name), None)
         return side if side and any(self.prompted(side)) else None
 
+    def prompt_of(self, uuid: Any) -> Mapping[str, Any]:
+        """The host's dict of a prompt of the sampler; empty when unknown."""
+        return self._prompts.get(uuid, {})
+
     def layout_on(self, size: Size) -> Layout:
         """The regions on a grid of `size`."""
         return layout(self.settings.regions, size, self.settings.rule)
@@ -77,7 +89,8 @@ class Session:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of the model: x (B, C, h, w), the sampler's prompts (B, T, C), the host's options for it.
+    """One call of the model: x (B, C, h, w), its noise levels (B,), the sampler's prompts (B, T, C), what else the host
+    gives with them (`concat`, `control`, and the rest by its names), and its options.
 
     The batch holds one part of equal size for each of `sides`.
     """
@@ -85,8 +98,29 @@ class Call:
     model: Any
     session: Session
     x: Tensor
+    t: Tensor
+    concat: Tensor | None
     cross: Tensor | None
+    control: Any
     options: Mapping[str, Any]
+    rest: Mapping[str, Any]
+
+    def part(self, number: int) -> Call:
+        """The call for one of `sides` alone."""
+        count, batch = len(self.sides), self.x.shape[0]
+        rows = slice(number * batch // count, (number + 1) * batch // count)
+        x, t, concat, cross, control, rest = (
+            _rows(value, rows, batch)
+            for value in (self.x, self.t, self.concat, self.cross, self.control, dict(self.rest))
+        )
+        own = {name: [self.options[name][number]] for name in ("cond_or_uncond", "uuids") if name in self.options}
+        options = {**self.options, **own}
+        return Call(self.model, self.session, x, t, concat, cross, control, options, rest)
+
+    @property
+    def uuid(self) -> Any:
+        """Which of the sampler's prompts this is, of a call for one side alone."""
+        return self.options.get("uuids", [None])[0]
 
     @cached_property
     def sides(self) -> tuple[Side | None, ...]:
@@ -109,3 +143,12 @@ class Call:
     def layers(self) -> Mapping[Block, Any]:
         """A UNet's cross-attentions: block -> module."""
         return self.session.cached("layers", lambda: cross_attention_blocks(self.network))
+
+
+def _rows(value: Any, rows: slice, batch: int) -> Any:
+    """`value` with those rows of each tensor in it that has one for each of `batch`."""
+    if isinstance(value, Tensor):
+        return value[rows] if value.ndim and value.shape[0] == batch else value
+    if isinstance(value, dict):
+        return {name: _rows(one, rows, batch) for name, one in value.items()}
+    return type(value)(_rows(one, rows, batch) for one in value) if type(value) in (list, tuple) else value

@@ -20,6 +20,7 @@ from ...merge.methods.sums import per_row
 from ...training.grams import collect_grams
 from ...training.port import AdaptedLayer, Conditioning
 from ..comfy import ComfyClip, ComfyModel
+from ..interrupt import cancellable
 from ..page import tell
 from ..text.layerwise import cross_attention_layers
 from ..text.tokens import layers_of
@@ -88,7 +89,7 @@ def collect(
     resolved, unused = resolve(tuple(stack[at].with_strength(1.0) for at in due), model, clip)
     progress = _Progress(job, len(due))
     done, seconds, notes = list(stack), dict[str, float](), list[str]()
-    with training_mode(), torch.no_grad(), training_port(model, clip, "all linear") as port:
+    with cancellable(), training_mode(), torch.no_grad(), training_port(model, clip, "all linear") as port:
         collector = _Collector(port, job)
         for at, fitting in zip(due, resolved, strict=True):
             started = time.perf_counter()

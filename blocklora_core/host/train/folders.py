@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import folder_paths
 import torch
 
+from ...files.untrusted.folders import walk
+from ...files.untrusted.header import read_whole
+from ...files.untrusted.text import legible
 from ...training.data.folder import CAPTIONS, Picture, is_picture, is_repeated, listing
 from ...training.data.photos import read_mask, read_photo
+from ..interrupt import check_cancel
 
 # So many skipped files are named in the report.
 _NAMED = 5
@@ -34,7 +38,7 @@ def picture_folders() -> list[str]:
     """Folders below the input folder that hold pictures, or kohya's folders of them, relative, with forward slashes."""
     root = Path(folder_paths.get_input_directory())
     found = set[Path]()
-    for folder, names in _folders(root):
+    for folder, names in walk(root, _enters):
         if folder != root and any(map(is_picture, names)):
             found.add(folder)
             if is_repeated(folder) and folder.parent != root:
@@ -42,17 +46,8 @@ def picture_folders() -> list[str]:
     return sorted(folder.relative_to(root).as_posix() for folder in found)
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder below `root` once, whatever links lead to it, with the names of its files."""
-    seen = set[str]()
-    for parent, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield Path(parent), names
+def _enters(name: str) -> bool:
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 def _folder(name: str) -> Path:
@@ -89,6 +84,7 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
         raise _none(folder, name)
     pictures, captions, masks = list[torch.Tensor](), list[str](), list[torch.Tensor]()
     for picture in found.pictures:
+        check_cancel()
         photo, mask = _read(picture)
         caption = _caption(picture.caption) if picture.caption else default_caption or picture.words
         pictures += [photo] * picture.repeats
@@ -98,13 +94,15 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
 
 
 def _none(folder: Path, name: str) -> ValueError:
-    below = [path.relative_to(folder).as_posix() for path, names in _folders(folder) if any(map(is_picture, names))]
+    below = [
+        path.relative_to(folder).as_posix() for path, names in walk(folder, _enters) if any(map(is_picture, names))
+    ]
     if below:
         return ValueError(
             f"Picture folder {name!r}: expected pictures, found none in it but some below it: {', '.join(below[:5])}. "
             "Choose one of these, or name them as kohya's trainers do, such as 10_hero man."
         )
-    files = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = sorted(legible(path.name) for path in folder.iterdir() if path.is_file())
     others = f", only {', '.join(files[:_NAMED])}" if files else ""
     return ValueError(
         f"Picture folder {name!r}: expected pictures such as PNG, JPEG, WebP, AVIF or TIFF, found none{others}. "
@@ -120,10 +118,8 @@ def _read(picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _caption(path: Path) -> str:
-    if path.stat().st_size > MOST_CAPTION:
-        raise ValueError(f"Caption {path.name}: expected at most {MOST_CAPTION} bytes, got more. Shorten it.")
     try:
-        return path.read_text(encoding="utf-8-sig").strip()
+        return read_whole(path, MOST_CAPTION).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise ValueError(f"Caption {path.name}: expected UTF-8 text, got other bytes. Save it as UTF-8.") from error
 
@@ -135,7 +131,7 @@ def _report(pictures: Sequence[Picture], skipped: Sequence[str]) -> str:
     if repeated != len(pictures):
         lines[0] += f", {repeated} with the repeats of their folders"
     if skipped:
-        named, more = ", ".join(skipped[:_NAMED]), len(skipped) - _NAMED
+        named, more = ", ".join(map(legible, skipped[:_NAMED])), len(skipped) - _NAMED
         kinds = " nor ".join(("pictures that can be read", f"captions of one ({', '.join(CAPTIONS)})"))
         lines.append(f"{len(skipped)} files skipped, neither {kinds}: {named}{f' and {more} more' if more > 0 else ''}")
     return "\n".join(lines)

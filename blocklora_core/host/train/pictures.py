@@ -15,6 +15,7 @@ from ...training.data.buckets import training_size
 from ...training.data.captions import CaptionRules
 from ...training.data.dataset import with_concept
 from ..comfy import ComfyModel, ComfyVae
+from ..interrupt import check_cancel
 from .port import encode_images
 
 
@@ -87,6 +88,7 @@ def make_dataset(
         pictures = [_with_mask(picture, mask) for picture, mask in zip(pictures, where, strict=True)]
     examples = []
     for original, caption in zip(pictures, texts, strict=True):
+        check_cancel()
         picture = fit(original, resolution)
         latents = encode_images(vae, model, picture)[0]
         if not torch.isfinite(latents).all():

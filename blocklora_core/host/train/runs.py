@@ -19,7 +19,7 @@ from ...training import Trainer
 from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
 from ..comfy import ComfyModel
 from ..compat import loaded_weights
-from ..disk import runs_folder, safe_name, target_file, write_lora
+from ..disk import newest_first, runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
 
 _LORA = "blocklora_lora"
@@ -174,17 +174,8 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
 
 
 def _forget(pattern: str, kept: int, newest: Path) -> None:
-    # The clock may have gone back: what was just written is the newest, whatever it says.
-    others = [path for path in runs_folder().glob(pattern) if path != newest]
-    for path in sorted(others, key=_changed, reverse=True)[kept - 1 :]:
+    for path in list(newest_first(runs_folder().glob(pattern), newest))[kept:]:
         path.unlink(missing_ok=True)
-
-
-def _changed(path: Path) -> int:
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:  # another server was quicker
-        return 0
 
 
 def save_snapshot(trainer: Trainer) -> Path:

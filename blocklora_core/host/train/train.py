@@ -18,7 +18,8 @@ from ...training import Dataset, Progress, TrainConfig, Trainer
 from ...training.state import run_key
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..ledger import choose_slot, given_slots, hold_slot, release_slot
+from ..interrupt import cancellable
+from ..ledger import choose_slot, given_slots, hold_slot, release_slot, renew_slots
 from ..weights.autograd import training_mode
 from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
 from .pictures import make_dataset
@@ -97,9 +98,8 @@ class _Run:
     def __init__(self, trainer: Trainer, files: RunFiles, progress: NodeProgress, meter: MemoryMeter, resumed: int):
         self.trainer, self.files, self.progress, self.meter = trainer, files, progress, meter
         self.resumed, self.snapshots = resumed, list[Path]()
-        self.reported, self.note = resumed, ""
+        self.reported, self.note, self.pause = resumed, "", KEPT_EVERY
         self.last = self.kept = time.perf_counter()
-        self.pause = KEPT_EVERY
 
     def go(self) -> TrainResult:
         """To the end. Whatever ends the run before it, what was learnt is saved first; NotKeptError when that fails.
@@ -108,7 +108,7 @@ class _Run:
         """
         started = self.last
         try:
-            with stopping() as self.stop, self.meter:
+            with stopping() as self.stop, self.meter, cancellable():
                 self.trainer.run(self._after_step)
         except comfy.model_management.InterruptProcessingException as error:
             self._keep("was cancelled", error)
@@ -124,13 +124,14 @@ class _Run:
     def _after_step(self, state: Progress) -> None:
         if self.meter.use is None:
             logging.info("BlockLoRA: %s", self.meter.read(self.trainer.learner))
-        every = self.trainer.config.save_every
+        # Collecting the Grams, which comes then, may take minutes and keeps nothing itself.
+        every, last = self.trainer.config.save_every, state.step == state.steps
         if every and state.step % every == 0 and state.step < state.steps:
             attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
             self._keep_state()
-        elif self.last - self.kept > self.pause or self.stop.signal is not None:
+        elif last or self.last - self.kept > self.pause or self.stop.signal is not None:
             self._keep_state()
-        if self.stop.signal is not None:
+        if last or self.stop.signal is not None:
             self.stop.kept.set()
             self.stop.obey()
         self.progress(state)
@@ -140,6 +141,7 @@ class _Run:
     def _keep_state(self) -> str:
         started = time.perf_counter()
         said = attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
+        renew_slots()
         self.kept = time.perf_counter()
         # A slow disk must not take more than a twentieth of the time.
         self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
@@ -172,7 +174,6 @@ class _Run:
             seconds=seconds,
             gram_seconds=gram_seconds,
             resumed=self.resumed,
-            kept=False,
             memory=self.meter.use,
             snapshots=self.snapshots,
             note=self.note,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -52,15 +53,16 @@ def keep_apart(stack: Stack, model: ComfyModel, clip: ComfyClip | None, job: Col
         if due:
             told.append("No CLIP is connected, so plain LoRAs are added as chained loaders add them.")
         return Apart(stack, tuple(told))
-    store, done, missing = GramStore.of(model), list(stack), []
-    for at in due:
-        grams = store.find(stack[at], job)
-        if grams is None:
-            missing.append(at)
-        else:
+    store, done = GramStore.of(model), list(stack)
+    # Before anything is collected, which takes minutes: the files may be others by then.
+    paths = {at: store.path(stack[at], job) for at in due}
+    for at, path in list(paths.items()):
+        grams = store.find(path, stack[at])
+        if grams is not None:
             done[at] = replace(stack[at], grams=grams)
             told[at] += "; kept apart by Grams collected before"
-    for at, outcome in _collected(stack, missing, model, clip, job, store):
+            del paths[at]
+    for at, outcome in _collected(stack, paths, model, clip, job, store):
         if isinstance(outcome, str):
             told[at] += f"; added as chained loaders do: {outcome}"
         else:
@@ -114,20 +116,21 @@ def _called(lora: BlockLoRA) -> str:
 
 
 def _collected(
-    stack: Stack, due: Sequence[int], model: ComfyModel, clip: ComfyClip, job: CollectJob, store: GramStore
+    stack: Stack, paths: Mapping[int, Path], model: ComfyModel, clip: ComfyClip, job: CollectJob, store: GramStore
 ) -> list[tuple[int, BlockLoRA | str]]:
-    """Place -> the member with its Grams, or why it has none."""
+    """Place -> the member with its Grams, or why it has none. paths: where those of each are kept."""
     found: list[tuple[int, BlockLoRA | str]] = []
 
     def on_collected(number: int, lora: BlockLoRA) -> None:
-        lora = replace(lora, grams=_whole(lora))
-        found.append((left[number], lora))
+        grams = _whole(lora)
+        found.append((left[number], replace(lora, grams=grams)))
         try:
-            store.keep(lora, job)
+            if grams is not None:
+                store.keep(paths[left[number]], grams)
         except OSError as error:
             logging.warning("BlockLoRA: the Grams of %s cannot be kept: %s", lora.label, error)
 
-    left = list(due)
+    left = list(paths)
     while left:
         before = len(found)
         try:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import folder_paths
@@ -16,12 +18,14 @@ from torch import Tensor
 from ...concept.concept import BlockLoRA
 from ...concept.gram import Grams
 from ...files import gram_pack
-from ...files.io import read_header, serialise, write_atomic
+from ...files.io import check_grams, serialise, write_atomic
 from ...files.record import GRAMS_TENSOR
-from ...files.untrusted.header import read_tensors
+from ...files.untrusted.header import read_whole, tensors_in
+from ...files.untrusted.json_text import parse_object
 from ...training.state import hash_weights
 from ..base import base_name
 from ..comfy import ComfyModel
+from ..disk import newest_first
 from ..train.collect import CollectJob
 
 KEPT_BYTES = 4 * 2**30
@@ -51,39 +55,35 @@ class GramStore:
         key = json.dumps([_content(lora), self.base, asked])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
-    def find(self, lora: BlockLoRA, job: CollectJob) -> Grams | None:
-        """Those that were collected before; None when there are none that can be read."""
-        path = self.path(lora, job)
+    def find(self, path: Path, lora: BlockLoRA) -> Grams | None:
+        """Those of `lora` that were collected before, kept at `path`; None when there are none that can be used."""
         try:
-            index = json.loads(read_header(path)["__metadata__"][_INDEX])
-            grams = gram_pack.unpack(read_tensors(path)[GRAMS_TENSOR], index)
-            os.utime(path)
-        except (ValueError, KeyError, TypeError, OSError):
+            tensors, entries = tensors_in(path, read_whole(path))
+            grams = gram_pack.unpack(tensors[GRAMS_TENSOR], parse_object(entries[_INDEX]))
+            check_grams(lora.layers, {name: grams.of(name).size for name in grams.input_of})
+        except (ValueError, KeyError):
             return None
+        with suppress(OSError):
+            os.utime(path)
         return grams
 
-    def keep(self, lora: BlockLoRA, job: CollectJob) -> None:
-        """Keep the Grams of `lora`. OSError when that cannot be done."""
-        if lora.grams is None:
-            return
-        packed, index = gram_pack.pack(lora.grams)
-        write_atomic(self.path(lora, job), serialise({GRAMS_TENSOR: packed}, {_INDEX: json.dumps(index)}))
-        self._forget()
-
-    def _forget(self) -> None:
-        total = 0
-        for path in sorted(self.folder.glob("*.safetensors"), key=lambda one: one.stat().st_mtime_ns, reverse=True):
-            total += path.stat().st_size
-            if total > KEPT_BYTES:
-                path.unlink(missing_ok=True)
+    def keep(self, path: Path, grams: Grams) -> None:
+        """Keep `grams` at `path`. OSError when that cannot be done."""
+        packed, index = gram_pack.pack(grams)
+        write_atomic(path, serialise({GRAMS_TENSOR: packed}, {_INDEX: json.dumps(index)}))
+        sizes = newest_first(self.folder.glob("*.safetensors"), path)
+        for one, total in zip(sizes, accumulate(sizes.values()), strict=True):
+            if total > KEPT_BYTES and one != path:
+                one.unlink(missing_ok=True)
 
 
 def _content(lora: BlockLoRA) -> str:
     """A hash of all that a concept does to the model."""
     path = Path(lora.source)
     if path.is_absolute() and path.is_file():
-        entry = path.stat()
-        return _of_file(str(path), entry.st_size, entry.st_mtime_ns)
+        with suppress(OSError):  # it has just gone
+            entry = path.stat()
+            return _of_file(str(path), entry.st_size, entry.st_mtime_ns)
     digest = hashlib.sha256()
     for name, layer in sorted(lora.layers.items()):
         digest.update(f"{name} {layer.rows} {layer.scale}".encode())

@@ -14,6 +14,7 @@ from ...files.formats import files_of
 from ...files.io import load
 from ...files.shown import with_words
 from ..disk import lora_file
+from ..interrupt import check_cancel
 
 
 def load_list(text: str) -> Stack:
@@ -22,6 +23,7 @@ def load_list(text: str) -> Stack:
     for entry in parse_list(text):
         if not entry.on:
             continue
+        check_cancel()
         try:
             stack.append(_loaded(entry))
         except ValueError as error:

@@ -45,9 +45,15 @@ def table(evaluation: Evaluation) -> str:
     writer.writerow(HEADER)
     for measured, summary in evaluation.summaries:
         for name, scores in measured.concepts.items():
-            writer.writerow([measured.title, measured.merged, name, *_cells(evaluation, measured, name, scores), None])
+            figures = _cells(evaluation, measured, name, scores)
+            writer.writerow([measured.title, measured.merged, _as_text(name), *figures, None])
         writer.writerow([measured.title, measured.merged, ALL, *_means(measured, summary), _figure(measured.seconds)])
     return out.getvalue()
+
+
+def _as_text(name: str) -> str:
+    """A concept's name as spreadsheets show it: one like +1 would be a formula there."""
+    return f"'{name}" if name.startswith(("+", "-", "@")) else name
 
 
 def mean(values: tuple[float, ...] | list[float]) -> float | None:

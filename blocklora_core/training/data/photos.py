@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from ...files.untrusted.header import FileError, read_whole
+
 MOST_PIXELS = 2**21
 """Of a picture once it is read: trainings take at most about a million. Larger ones are scaled down."""
 
@@ -20,11 +22,8 @@ MOST_STORED_PIXELS = 2**28
 
 Pixels = npt.NDArray[np.float32]
 
-# What Pillow raises for files that are no sound pictures.
-_UNSOUND = (
-    OSError, ValueError, SyntaxError, TypeError, LookupError, ArithmeticError, EOFError, AttributeError, MemoryError,
-    struct.error, Image.DecompressionBombError,
-)  # fmt: skip
+MOST_BYTES = 2**30
+"""Of a picture's file."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -53,16 +52,17 @@ def read_mask(path: Path, of: Path) -> Pixels:
 
 
 def _guarded(path: Path, read: Any) -> Any:
+    data = read_whole(path, MOST_BYTES)
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(_without_texts(path.read_bytes()))) as file:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(_without_texts(data))) as file:
             warnings.simplefilter("ignore")  # Pillow's about large or odd pictures: they are read or refused here
-            if file.width * file.height > MOST_STORED_PIXELS:
-                raise ValueError(
-                    f"{file.width} x {file.height} pixels, more than {MOST_STORED_PIXELS}; make it smaller"
-                )
+            # JPEG is scaled while it is read; others come whole.
+            most = MOST_STORED_PIXELS if file.format == "JPEG" else MOST_STORED_PIXELS // 2
+            if file.width * file.height > most:
+                raise ValueError(f"{file.width} x {file.height} pixels, more than {most}; make it smaller")
             return read(file)
-    except _UNSOUND as error:
-        raise ValueError(f"Picture {path.name}: expected a readable picture, got: {error}.") from error
+    except Exception as error:  # whatever Pillow makes of the file
+        raise FileError(f"Picture {path.name}: expected a readable picture, got: {error}.") from error
 
 
 def _without_texts(data: bytes) -> bytes:

@@ -1,0 +1,1 @@
+"""A soak: a real server, random actions of users and of bad luck, and what became of what was learnt."""
