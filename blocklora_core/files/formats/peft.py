@@ -35,8 +35,11 @@ def read(source: Source) -> BlockLoRA:
     if config.is_file():
         rule = scaling_of(parse_config(read_whole(config, MOST_LETTERS).decode("utf-8")))
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
-    elif any(
-        "alpha" not in parts for parts in (*map(set, source.tensor_names.values()), *map(set, source.others.values()))
-    ):
+    elif not _have_alphas(source):
         lora = noted(lora, NO_CONFIG)
     return lora.renamed_layers({stem: dialects.to_host(stem) for stem in (*lora.layers, *lora.adapters)})
+
+
+def _have_alphas(source: Source) -> bool:
+    parts: list[set[str]] = [*map(set, source.tensor_names.values()), *map(set, source.others.values())]
+    return all("alpha" in words for words in parts)
