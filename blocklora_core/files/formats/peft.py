@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...concept.concept import BlockLoRA
 from .. import dialects
@@ -41,5 +43,5 @@ def read(source: Source) -> BlockLoRA:
 
 
 def _have_alphas(source: Source) -> bool:
-    parts: list[set[str]] = [*map(set, source.tensor_names.values()), *map(set, source.others.values())]
+    parts: list[Mapping[Any, str]] = [*source.tensor_names.values(), *source.others.values()]
     return all("alpha" in words for words in parts)
