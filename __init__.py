@@ -4,6 +4,9 @@ from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from .blocklora_core.host.disk import sweep_leftovers
+from .blocklora_core.host.queued import listen
+from .blocklora_core.host.routes.serving import register
+from .blocklora_core.host.train.live.routes import add_routes
 from .nodes import NODES
 
 WEB_DIRECTORY = "./web"
@@ -17,4 +20,7 @@ class BlockLoRAExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> BlockLoRAExtension:
     sweep_leftovers()
+    add_routes()
+    register()
+    listen()
     return BlockLoRAExtension()

@@ -15,12 +15,12 @@ from pathlib import Path
 from types import FrameType
 
 from launcher.checks import bench, benchmarks, test
-from launcher.demo import WORKFLOW, demo
+from launcher.demo import SAVED, demo
 from launcher.environment.host import Host
 from launcher.environment.prepare import chosen_comfyui, prepare
 from launcher.errors import LauncherError
 from launcher.layout import PACK_NAME, Layout
-from launcher.server import ADDRESS, free_port, serve
+from launcher.server import serve
 
 LAYOUT = Layout(Path(__file__).resolve().parent)
 PORT = 8188
@@ -38,13 +38,8 @@ def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
     host = _prepared(options)
-    port = free_port(options.port)
-    print(
-        f"ComfyUI will be at http://{ADDRESS}:{port} in a few seconds. The graph: Workflow -> Browse "
-        f"Templates -> {PACK_NAME} -> {WORKFLOW.stem}. Ctrl-C stops it.",
-        flush=True,
-    )
-    return serve(host, port, rest)
+    print(f"The demo's graph: Workflows (W) -> {SAVED}. Templates: Templates (T) -> {PACK_NAME}.", flush=True)
+    return serve(host, options.port, LAYOUT.logs / "serve.log", rest, options.browser)
 
 
 def _test(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -76,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--python", type=Path, help="the Python of that ComfyUI, if it is not found")
         if name == "serve":
             command.add_argument("--port", type=int, default=PORT, help="port, or the next free one")
+            command.add_argument("--no-browser", dest="browser", action="store_false", help="do not open a browser")
         if name == "bench":
             command.add_argument("name", metavar="NAME")
     return parser

@@ -11,7 +11,7 @@ The last line is one JSON object:
     solvers             for each width n, fifteen Grams of 48 eigenpairs: seconds by each of the two solvers
     file_mb, file_ff_mb a file of ours with Grams, as saved; lora_mb, lora_ff_mb: without them
     grams               for each number of eigenpairs k: megabytes that they add to that file, and errors of the fused
-                        result against full Grams, see Trial in _fusion.py. k = 48 is what files carry
+                        result against full Grams, see Trial in sides/fusion.py. Files carry 48 of the sketch
     error_vs_lbfgs      relative, largest of three cases, see against_lbfgs in _fusion.py
     peak_gb             most memory this process took, all of the above
 """
@@ -142,6 +142,7 @@ def gram_rows(trial: Trial, grams: Grams, grams_ff: Grams, pairs: Sequence[int])
         errors = trial.errors(fused(trial.packed(k)))
         rows.append({"k": k, "mb": added(grams, k), "mb_ff": added(grams_ff, k), **errors})
         say(f"grams: {rows[-1]}")
+    rows.append({"k": f"{EIGENPAIRS} of the sketch", **trial.errors(fused(trial.sketched(EIGENPAIRS)))})
     rows.append({"k": "all", **trial.errors(trial.goal)})
     rows.append({"k": "not fused", **trial.errors(trial.exact)})
     return rows

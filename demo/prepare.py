@@ -17,6 +17,8 @@ from demo.concepts import CONCEPTS, write_concept
 
 CHECKPOINT = "blocklora_demo.safetensors"
 FOLDER = "blocklora_demo"
+WORKFLOW = Path(__file__).parent / "workflows" / "train_merge_sample.json"
+SAVED = Path("user", "default", "workflows", "BlockLoRA demo.json")
 
 
 def _key(*files: Path) -> str:
@@ -61,6 +63,14 @@ def prepare_pictures(comfyui: Path, art: Path) -> None:
     _stamp(stamp, key)
 
 
+def prepare_workflow(comfyui: Path) -> None:
+    """Puts the demo's graph among the saved workflows; one that is there already is its user's."""
+    target = comfyui / SAVED
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(WORKFLOW.read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True, help="ComfyUI's folder")
@@ -68,6 +78,7 @@ def main() -> None:
     options = parser.parse_args()
     prepare_checkpoint(options.comfyui)
     prepare_pictures(options.comfyui, options.art)
+    prepare_workflow(options.comfyui)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,15 @@ import time
 from pathlib import Path
 
 from .environment.host import Host
-from .layout import PACK_NAME, Layout
+from .layout import Layout
 from .server import running
 from .terminal import seconds
 from .workflow import Picture, Run, pictures, run
 
-WORKFLOW = Path("workflows") / "train_merge_sample.json"
+WORKFLOW = Path("demo") / "workflows" / "train_merge_sample.json"
+SAVED = "BlockLoRA demo"
+"""What it is called among the workflows that ComfyUI has saved."""
+
 Snapshot = dict[Path, tuple[int, int]]
 
 
@@ -46,10 +49,7 @@ def _report(host: Host, found: list[Picture], trained: list[Path], times: list[t
     _print_files("Pictures", saved)
     _print_files("Trained files", trained)
     _print_times(times)
-    print(
-        "\nTo open the same graph in the browser: python run.py serve, then "
-        f"Workflow -> Browse Templates -> {PACK_NAME} -> {WORKFLOW.stem}"
-    )
+    print(f"\nTo open the same graph in the browser: python run.py serve, then Workflows (W) -> {SAVED}")
 
 
 def demo(layout: Layout, host: Host, prepared: float) -> int:

@@ -7,9 +7,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -193,15 +195,18 @@ def running(host: Host, log: Path, extra: Sequence[str] = (), port: int = 0) -> 
         stop(process)
 
 
-def serve(host: Host, port: int, extra: Sequence[str]) -> int:
-    """Runs ComfyUI in the foreground until it ends or Ctrl-C; returns its exit status."""
-    line, environment = command(host, arguments(host, port, extra))
-    process = subprocess.Popen(line, cwd=host.root, env=environment)
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        # The terminal sent it the same Ctrl-C: let it finish by itself.
-        return process.wait(timeout=STOP_SECONDS)
-    finally:
-        if process.poll() is None:
-            process.terminate()
+def serve(host: Host, port: int, log: Path, extra: Sequence[str], browser: bool = True) -> int:
+    """Runs ComfyUI, opens it in the browser where there is one, and ends with it or with Ctrl-C; its exit status.
+
+    What it logs goes to `log`. LauncherError shows the end of it if ComfyUI dies while it starts.
+    """
+    with running(host, log, extra, port) as server:
+        print(f"ComfyUI is at {server.url} and logs to {log}. Ctrl-C stops it.", flush=True)
+        if browser and _has_screen():
+            webbrowser.open(server.url)
+        return server.process.wait()
+
+
+def _has_screen() -> bool:
+    # Without one, the browser that is found would be one in the terminal.
+    return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

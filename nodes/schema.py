@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
-from comfy_api.latest import io
+import torch
+from comfy_api.latest import io, ui
 
-CATEGORY = "BlockLoRA"
+from ..blocklora_core.concept.concept import Stack
+from ..blocklora_core.files.shown import trigger_words
+
+MENU: dict[str, str] = {}
+"""Where each node stands in the menu; the rooms say so once they are all there."""
 
 StackType = io.Custom("BLOCK_LORA_STACK")
 SettingsType = io.Custom("BLOCK_LORA_TRAIN_SETTINGS")
@@ -23,8 +29,25 @@ def known(function: Any, **arguments: Any) -> dict[str, Any]:
 
 
 def schema(node_id: str, display_name: str, **fields: Any) -> io.Schema:
-    fields = {"category": CATEGORY, **fields}
+    fields = {"category": MENU[node_id], **fields}
     return io.Schema(node_id=node_id, display_name=display_name, **known(io.Schema.__init__, **fields))
+
+
+def shown(
+    report: str, stack: Stack = (), warnings: Iterable[str] = (), picture: torch.Tensor | None = None
+) -> dict[str, Any]:
+    """What a node shows of itself: its report, what to write in prompts, warnings, and a picture (1, H, W, 3).
+
+    The page's own panel draws it (web/js/reports.js). warnings: lines of the report, or texts beside it.
+    """
+    image = {} if picture is None else ui.PreviewImage(picture).as_dict()
+    names = tuple(trigger_words(lora) or lora.concept.name for lora in stack)
+    return {**image, "text": (report,), "blocklora_names": names, "blocklora_warnings": tuple(warnings)}
+
+
+def holding(report: str, *signs: str) -> list[str]:
+    """The lines of a report that hold one of the signs."""
+    return [line for line in report.splitlines() if any(sign in line for sign in signs)]
 
 
 def node_id(node: Any) -> str | None:
@@ -37,6 +60,12 @@ def texts_of(node: Any, ours: bool) -> list[str]:
     graph = getattr(node.hidden, "prompt", None) or {}
     inputs = (one["inputs"] for one in graph.values() if one["class_type"].startswith("BlockLoRA") == ours)
     return [text for values in inputs for text in values.values() if isinstance(text, str)]
+
+
+def newer(kind: str, name: str, **fields: Any) -> list[Any]:
+    """An input of a kind that only newer hosts have; none on others."""
+    found = getattr(io, kind, None)
+    return [found.Input(name, **known(found.Input.__init__, **fields))] if found else []
 
 
 def advanced(kind: Any, name: str, **fields: Any) -> Any:

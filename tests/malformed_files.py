@@ -96,6 +96,15 @@ def first(names: Any, suffix: str) -> str:
     return min(name for name in names if name.endswith(suffix))
 
 
+def parts_of_layers(version: int, parts: Any) -> Callable[[bytes], bytes]:
+    """The scheme's version, and each layer's parts: themselves, or what a function of the weight's rows gives."""
+
+    def layers(all_: Header) -> Header:
+        return {k: {**v, "parts": parts(v["out"]) if callable(parts) else parts} for k, v in all_.items()}
+
+    return in_record(scheme=lambda s: {**s, "version": version}, layers=layers)
+
+
 def tensor(suffix: str, change: Callable[[Tensor], Tensor | None]) -> Callable[[bytes], bytes]:
     """The first tensor whose name ends so, changed, or left out where `change` gives None."""
 
@@ -225,7 +234,12 @@ RECORDS = [
     Case("record nested without end",
          in_header(lambda h: h["__metadata__"].update({RECORD: DEEP.decode()})), "Expected JSON"),
     Case("record that is a list", in_header(lambda h: h["__metadata__"].update({RECORD: "[]"})), "JSON object"),
-    Case("scheme of a future version", in_record(scheme=lambda s: {**s, "version": 9}), "version: expected 1, got 9"),
+    Case("scheme of a future version", in_record(scheme=lambda s: {**s, "version": 9}), "expected 1 or 2, got 9"),
+    Case("parts in a scheme that knows none", parts_of_layers(1, [1]), "parts of .* are"),
+    Case("parts that make fewer rows", parts_of_layers(2, [1, 2]), "parts that make"),
+    Case("a part without rows", parts_of_layers(2, lambda out: [out, 0]), "parts that make"),
+    Case("parts of fractions", parts_of_layers(2, lambda out: [out / 2, out / 2]), "parts of .* are"),
+    Case("other parts than the rows were dealt out by", parts_of_layers(2, lambda out: [1, out - 1]), "expected rows"),
     Case("scheme with an unknown layout", in_record(scheme=lambda s: {**s, "layout": "spiral"}), "Row layout"),
     Case("scheme of 0 slots", in_record(scheme=lambda s: {**s, "slots": 0}), "Number of slots"),
     Case("scheme of a billion slots", in_record(scheme=lambda s: {**s, "slots": 10**9}), "Number of slots"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import comfy.model_patcher
@@ -11,6 +11,7 @@ import comfy.sd1_clip
 import comfy.supported_models
 import comfy.supported_models_base
 import torch
+from torch import Tensor, nn
 
 CPU = torch.device("cpu")
 
@@ -84,6 +85,31 @@ def build_model(config: dict[str, Any], dtype: torch.dtype = torch.float16) -> c
     model.requires_grad_(False)
     fill(model.parameters())
     return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+
+
+class _Nothing(nn.Module):
+    dtypes = frozenset({torch.float32})
+
+    def __init__(self, features: Tensor, pooled: Tensor | None):
+        super().__init__()
+        self.anchor, self.features, self.pooled = nn.Parameter(torch.zeros(1)), features, pooled
+
+    def reset_clip_options(self) -> None: ...
+
+    def encode_token_weights(self, _prompt: str) -> tuple[Tensor, Tensor | None]:
+        return self.features, self.pooled
+
+
+class TextFeatures:
+    """What a CLIP socket carries, for a text side that is frozen: every prompt has the same features (1, T, width)."""
+
+    layer_idx = None
+    tokenizer = type("Tokenizer", (), {})()
+
+    def __init__(self, features: Tensor, pooled: Tensor | None = None):
+        self.cond_stage_model = _Nothing(features, pooled)
+        self.patcher = comfy.model_patcher.ModelPatcher(self.cond_stage_model, CPU, CPU)
+        self.tokenize: Callable[[str], str] = str
 
 
 def build_clip() -> comfy.sd.CLIP:

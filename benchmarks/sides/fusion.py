@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.common.shared import say
 from blocklora_core.concept.concept import BlockLoRA, Concept, Stack
 from blocklora_core.concept.gram import Gram, Grams
+from blocklora_core.concept.gram_sketch import GramAccumulator
 from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora_core.host.train.collect import CollectJob, collect
@@ -62,18 +63,28 @@ class Trial:
     def packed(self, k: int) -> Stack:
         return tuple(replace(lora, grams=packed(lora.grams, k)) for lora in self.exact if lora.grams)
 
+    def sketched(self, k: int) -> Stack:
+        """What a collection keeps: eigenpairs of the streaming sketch in place of the whole Gram's."""
+        return tuple(replace(lora, grams=sketched(lora.grams, k)) for lora in self.exact if lora.grams)
+
     def errors(self, result: Stack) -> dict[str, float]:
         """weights: of the change itself. outputs: of what it does to the concept's own inputs. leak: what it does to
-        another's inputs, over what it does to its own. All are ratios of root mean squares."""
-        wrong = right = wrong_outputs = right_outputs = other = own = 0.0
+        another's inputs, over what it does to its own. own: how far it is, on the concept's own inputs, from what was
+        trained; the others look at the goal. All are ratios of root mean squares."""
+        lost = trained = wrong = right = wrong_outputs = right_outputs = other = own = 0.0
         for number, name, gram in self._grams():
             goal, got = (stack[number].layers[name].down.double() for stack in (self.goal, result))
             wrong, right = wrong + energy(got - goal), right + energy(goal)
             wrong_outputs, right_outputs = wrong_outputs + energy(got - goal, gram), right_outputs + energy(goal, gram)
             own += energy(got, gram)
+            before = self.exact[number].layers[name].down.double()
+            lost, trained = lost + energy(got - before, gram), trained + energy(before, gram)
             others = [lora.grams.of(name) for at, lora in enumerate(self.exact) if at != number and lora.grams]
             other += sum(energy(got, foreign) for foreign in others) / len(others)
-        pairs = {"weights": (wrong, right), "outputs": (wrong_outputs, right_outputs), "leak": (other, own)}
+        pairs = {
+            "weights": (wrong, right), "outputs": (wrong_outputs, right_outputs), "leak": (other, own),
+            "own": (lost, trained),
+        }  # fmt: skip
         return {name: round((top / bottom) ** 0.5, 4) for name, (top, bottom) in pairs.items()}
 
     def _grams(self) -> Iterator[tuple[int, str, Gram]]:
@@ -85,6 +96,19 @@ class Trial:
 
 def packed(grams: Grams, k: int) -> Grams:
     return Grams({key: Gram.compress(gram.dense(), k) for key, gram in grams.inputs.items()}, grams.input_of)
+
+
+def sketched(grams: Grams, k: int) -> Grams:
+    return Grams({key: of_sketch(gram.dense(), k) for key, gram in grams.inputs.items()}, grams.input_of)
+
+
+def of_sketch(dense: Tensor, k: int) -> Gram:
+    """As a collector gives it that has seen inputs of this Gram."""
+    sketch = GramAccumulator(dense.shape[0], pairs=k)
+    sketch.total.copy_(dense if sketch.omega is None else dense.float() @ sketch.omega)
+    sketch.diagonal.copy_(dense.diagonal())
+    sketch.rows = 1
+    return sketch.gram(k)
 
 
 def energy(change: Tensor, gram: Gram | None = None) -> float:

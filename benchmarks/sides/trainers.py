@@ -21,9 +21,8 @@ import comfy.model_patcher
 import comfy.utils
 import comfy_extras.nodes_train as stock_module
 import torch
-from torch import Tensor, nn
 
-from benchmarks.common.models import CPU, build_clip
+from benchmarks.common.models import TextFeatures, build_clip
 from benchmarks.common.shared import Stopwatch
 from blocklora_core.concept.concept import Concept
 from blocklora_core.host.train.port import ComfyPort, training_port
@@ -49,31 +48,6 @@ class Setting:
     @property
     def name(self) -> str:
         return f"{self.precision} batch {self.batch} checkpointing {'on' if self.checkpointing else 'off'}"
-
-
-class _Nothing(nn.Module):
-    dtypes = frozenset({torch.float32})
-
-    def __init__(self, features: Tensor):
-        super().__init__()
-        self.anchor, self.features = nn.Parameter(torch.zeros(1)), features
-
-    def reset_clip_options(self) -> None: ...
-
-    def encode_token_weights(self, _prompt: str) -> tuple[Tensor, None]:
-        return self.features, None
-
-
-class TextFeatures:
-    """What a CLIP socket carries, for a text side that is frozen: every prompt has the same random features."""
-
-    layer_idx = None
-    tokenizer = type("Tokenizer", (), {})()
-
-    def __init__(self, features: Tensor):
-        self.cond_stage_model = _Nothing(features)
-        self.patcher = comfy.model_patcher.ModelPatcher(self.cond_stage_model, CPU, CPU)
-        self.tokenize: Callable[[str], str] = str
 
 
 class _Bar(comfy.utils.ProgressBar):

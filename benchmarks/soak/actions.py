@@ -71,12 +71,12 @@ def cancel(world: World) -> None:
         if error.kind != "execution_interrupted":
             raise
     name = graph["3"]["inputs"]["concept"].strip("<>")
-    saved = list((world.loras / "blocklora" / "interrupted").glob(f"{name}_step*.safetensors"))
+    saved = list(world.disk.rglob(f"{name}_step*.safetensors"))
     if not saved:
         raise Lost(f"no LoRA of the cancelled training of {name}")
     _resume(world, graph, reached)
     for path in saved:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def _ended_by(world: World, number: int) -> tuple[graphs.Graph, int]:

@@ -69,6 +69,12 @@ class Gram:
         rest = (diagonal - kept).clamp(min=0)
         return cls(vectors.cpu(), values.to("cpu", SCALES), rest.to("cpu", SCALES))
 
+    @classmethod
+    def silent(cls, size: int) -> Gram:
+        """Of no input at all: of a layer that nobody asks."""
+        none = torch.zeros(size, 0, dtype=torch.float16)
+        return cls(none, torch.zeros(0, dtype=SCALES), torch.zeros(size, dtype=SCALES))
+
     @property
     def size(self) -> int:
         """n."""

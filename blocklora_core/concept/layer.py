@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .rows import Rows, all_rows, count, index, tidy
+from .rows import Parts, Rows, all_rows, count, index, sizes, tidy
 
 
 class ShapeError(ValueError):
@@ -23,7 +23,8 @@ class Layer:
 
     up: (|rows|, r) or (|rows|, r, 1, ...), the paper's B cut down to the rows it may change.
     down: (r, n) or (r, n, k, ...), the paper's A.
-    rows: which rows of the weight; out_features: how many rows the weight has (m).
+    rows: which rows of the weight; out_features: how many rows the weight has (m). parts: by which a scheme of version
+    2 dealt them out.
     Raises ValueError when these disagree.
     """
 
@@ -32,6 +33,7 @@ class Layer:
     rows: Rows
     out_features: int
     scale: float = 1.0
+    parts: Parts = ()
 
     def __post_init__(self) -> None:
         if self.up.ndim < 2 or self.down.ndim < 2 or any(size != 1 for size in self.up.shape[2:]):
@@ -47,6 +49,8 @@ class Layer:
             raise ValueError(f"Expected {count(self.rows)} rows in up, as rows says, got {self.up.shape[0]}.")
         if self.rows and self.rows[-1][-1] >= self.out_features:
             raise ValueError(f"Expected rows below {self.out_features}, got row {self.rows[-1][-1]}.")
+        if self.parts:
+            sizes(self.out_features, self.parts)
         if not math.isfinite(self.scale):
             raise ValueError(f"Expected a finite scale, got {self.scale!r}.")
 
@@ -152,7 +156,7 @@ def placed(layer: Layer, rows: range, out_features: int) -> Layer:
     if layer.out_features != len(rows):
         raise ShapeError(f"expected {len(rows)} rows, the layer has {layer.out_features}.")
     moved = tidy(range(part.start + rows.start, part.stop + rows.start) for part in layer.rows)
-    return replace(layer, rows=moved, out_features=out_features)
+    return replace(layer, rows=moved, out_features=out_features, parts=())
 
 
 def concat_layers(layers: Sequence[Layer]) -> Layer:

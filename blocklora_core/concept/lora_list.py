@@ -1,8 +1,12 @@
-"""A list of LoRA files as text, one a line: `zed.safetensors | 0.8 | on | <zed>`."""
+"""A list of LoRA files as text, one a line: `zed.safetensors | 0.8 | on | <zed>`.
+
+web/js/loader/grammar.js reads the same grammar; tests/lora_list.json holds both to it.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 MOST = 10.0
@@ -11,19 +15,25 @@ MOST = 10.0
 MOST_LETTERS = 1000
 """Of a file's name with its folders."""
 
+_NUMBER = re.compile(
+    r"[+-]?(?:\d+[.,]?\d*(?:e[+-]?\d+)?|[.,]\d+(?:e[+-]?\d+)?|nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE
+)
+
 _SWITCH = {"on": True, "true": True, "yes": True, "off": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True)
 class Entry:
     """A line of the list. number: of the line, from 1. file: as it stands there. strength: a factor. on: whether it
-    takes part. words: what prompts call it, empty when the line does not say."""
+    takes part. words: what prompts call it, empty when the line does not say. clip: the strength on the text encoder,
+    None for the same."""
 
     number: int
     file: str
     strength: float = 1.0
     on: bool = True
     words: str = ""
+    clip: float | None = None
 
 
 class ListError(ValueError):
@@ -37,10 +47,18 @@ class ListError(ValueError):
 def parse_list(text: str) -> tuple[Entry, ...]:
     """The entries of a list; empty lines and those that begin with # are none.
 
-    Strength, on or off, and words may be left out or left empty; spaces do not matter. ListError, which names every
-    bad line by its number.
+    Strength, on or off, and words may be left out or left empty; spaces do not matter. A strength such as 0.8 / 0.5
+    is the model's and the text encoder's. ListError, which names every bad line by its number.
     """
-    entries, problems = [], {}
+    entries, problems = read_list(text)
+    if problems:
+        raise ListError(problems)
+    return entries
+
+
+def read_list(text: str) -> tuple[tuple[Entry, ...], dict[int, str]]:
+    """The entries as `parse_list` gives them, and the lines that are none: number -> what is wrong."""
+    entries, problems = list[Entry](), dict[int, str]()
     for number, line in enumerate(text.splitlines(), 1):
         try:
             entry = _entry(number, line)
@@ -48,9 +66,7 @@ def parse_list(text: str) -> tuple[Entry, ...]:
             problems[number] = str(error)
         else:
             entries += [entry] if entry else []
-    if problems:
-        raise ListError(problems)
-    return tuple(entries)
+    return tuple(entries), problems
 
 
 def _entry(number: int, line: str) -> Entry | None:
@@ -74,16 +90,18 @@ def _entry(number: int, line: str) -> Entry | None:
 
 def _with(entry: Entry, at: int, field: str) -> Entry:
     """`entry` with the field at place `at`. Where one before it was left out, it may stand further to the left."""
-    strength = _number(field)
-    if at == 0 and strength is not None:
-        if not math.isfinite(strength) or abs(strength) > MOST:
-            raise ValueError(f"expected a strength from -{MOST:g} to {MOST:g}, got {field}.")
-        return replace(entry, strength=strength)
-    if at < 2 and field.lower() in _SWITCH:
-        return replace(entry, on=_SWITCH[field.lower()])
-    if at == 2 or strength is None:
+    if at == 2:
         return replace(entry, words=_joined(entry.words, field))
-    raise ValueError(f"expected on or off in the third part, got {field!r}.")
+    strengths = _strengths(field)
+    if at == 0 and strengths:
+        if not all(math.isfinite(number) and abs(number) <= MOST for number in strengths):
+            raise ValueError(f"expected a strength from -{MOST:g} to {MOST:g}, got {field}.")
+        return replace(entry, strength=strengths[0], clip=None if len(strengths) == 1 else strengths[1])
+    if field.lower() in _SWITCH:
+        return replace(entry, on=_SWITCH[field.lower()])
+    if strengths:
+        raise ValueError(f"expected on or off in the third part, got {field!r}.")
+    return replace(entry, words=_joined(entry.words, field))
 
 
 def _joined(words: str, field: str) -> str:
@@ -92,8 +110,9 @@ def _joined(words: str, field: str) -> str:
     return field
 
 
-def _number(field: str) -> float | None:
-    try:
-        return float(field.replace(",", "."))
-    except ValueError:
-        return None
+def _strengths(field: str) -> list[float]:
+    """One strength, or the model's and the text encoder's; none where `field` is something else."""
+    parts = [part.strip() for part in field.split("/")]
+    if len(parts) > 2 or not all(map(_NUMBER.fullmatch, parts)):
+        return []
+    return [float(part.replace(",", ".")) for part in parts]

@@ -7,8 +7,9 @@ A_i with pairwise disjoint row sets R_i).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,7 +18,12 @@ from torch import Tensor
 Rows = tuple[range, ...]
 """Disjoint segments of neighbouring rows, ascending, in the order in which the block's rows are stored."""
 
-VERSION = 1
+Parts = tuple[int, ...]
+"""How many rows each part of a weight has that is several layers in one, such as Q, K and V. `()`: its name tells."""
+
+BY_NAME, BY_PARTS = VERSIONS = (1, 2)
+"""Of schemes. Version 1 knows the parts of a weight from its name, all of one size; in version 2 files say them."""
+
 MOST_SLOTS = 256
 """Each slot still has a row of the narrowest layers of SD1.5, which have 320."""
 _LAYOUT = "contiguous"
@@ -31,14 +37,13 @@ class Scheme:
     Raises ValueError for a version that this code does not know and for a number of slots out of range.
     """
 
-    version: int = VERSION
+    version: int = BY_NAME
     slots: int = 16
 
     def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError(
-                f"Row scheme version: expected {VERSION}, got {self.version!r}. Update the pack to use it."
-            )
+        if not _is_int(self.version) or self.version not in VERSIONS:
+            known = " or ".join(map(str, VERSIONS))
+            raise ValueError(f"Row scheme version: expected {known}, got {self.version!r}. Update the pack to use it.")
         if not _is_int(self.slots) or not 1 <= self.slots <= MOST_SLOTS:
             raise ValueError(f"Number of slots: expected a whole number from 1 to {MOST_SLOTS}, got {self.slots!r}.")
 
@@ -59,24 +64,41 @@ class Scheme:
             )
         return cls(data["version"], data["slots"])
 
-    def rows(self, slot: int, out_features: int, parts: int = 1) -> Rows:
+    def rows(self, slot: int, out_features: int, parts: int | Parts = 1) -> Rows:
         """Rows of `slot` in a weight of `out_features` rows.
 
-        `parts=2` (a GEGLU projection, whose first half holds values and second half gates) or 3 (a fused Q, K and
-        V) applies the rule to each part, so that every slot gets all. Slots differ by at most one row a part; with
+        parts: how many of one size, such as 2 of a GEGLU projection (values, then gates), or the size of each. The rule
+        applies to each part, so that every slot gets its share of all. Slots differ by at most one row a part; with
         fewer rows than slots some slots get none, `()`. ValueError when the slot or the shape is impossible.
         """
         self.check_slot(slot)
-        if parts < 1 or out_features < 0 or out_features % parts:
-            raise ValueError(f"Expected {parts} equal parts of a weight, got one of {out_features} rows.")
-        size = out_features // parts
-        start, stop = slot * size // self.slots, (slot + 1) * size // self.slots
-        return tidy(range(part * size + start, part * size + stop) for part in range(parts))
+        return tidy(
+            range(start + slot * size // self.slots, start + (slot + 1) * size // self.slots)
+            for start, size in _placed(sizes(out_features, parts))
+        )
 
     def check_slot(self, slot: int) -> None:
         """ValueError unless `slot` is one of this scheme's."""
         if not _is_int(slot) or not 0 <= slot < self.slots:
             raise ValueError(f"Slot: expected a whole number from 0 to {self.slots - 1}, got {slot!r}.")
+
+
+def sizes(out_features: int, parts: int | Parts) -> Parts:
+    """The size of each part, given how many of one size there are, or the sizes. ValueError when they do not make
+    `out_features` rows.
+    """
+    if isinstance(parts, tuple):
+        if sum(parts) != out_features or min(parts, default=0) < 1:
+            raise ValueError(f"Expected parts that make {out_features} rows, got {len(parts)} that make {sum(parts)}.")
+        return parts
+    if parts < 1 or out_features < 0 or out_features % parts:
+        raise ValueError(f"Expected {parts} equal parts of a weight, got one of {out_features} rows.")
+    return (out_features // parts,) * parts
+
+
+def _placed(parts: Parts) -> Iterator[tuple[int, int]]:
+    """(first row, rows) of each part."""
+    return zip(accumulate(parts, initial=0), parts, strict=False)
 
 
 def all_rows(out_features: int) -> Rows:

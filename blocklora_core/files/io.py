@@ -136,7 +136,7 @@ def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
-    rows = rows_of(stem, layer.out_features, lora.scheme, lora.slot)
+    rows = rows_of(stem, layer.out_features, lora.scheme, lora.slot, layer.parts)
     if layer.rows != rows:
         owner = "a plain LoRA" if lora.slot is None else f"slot {lora.slot}"
         raise ValueError(f"{stem}: expected {describe(rows)}, all of {owner}, got {describe(layer.rows)}.")

@@ -10,12 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..concept import keys
 from ..concept.concept import BlockLoRA, Concept
 from ..concept.layer import Layer
-from ..concept.rows import Rows, Scheme, all_rows, to_list
+from ..concept.rows import BY_NAME, Parts, Rows, Scheme, all_rows, to_list
 from .shown import shown_fields
 from .untrusted.header import KEPT_HEADERS
 from .untrusted.json_text import parse_object
@@ -38,11 +38,19 @@ _BUNDLE = "bundle_emb."
 _SINGLE = ".string_to_param.*"
 
 
+class Held(NamedTuple):
+    """A layer's rows: how many its weight has, which of them it holds, and by which parts they were dealt out."""
+
+    out: int
+    rows: Rows
+    parts: Parts = ()
+
+
 @dataclass(frozen=True)
 class Record:
     """Our record of a file, read and checked.
 
-    layers: stem -> (out_features, rows), as written. embeddings: text encoder -> tensor name.
+    layers: stem -> what the file says of it. embeddings: text encoder -> tensor name.
     grams: index of the packed Grams, None without them.
     """
 
@@ -50,7 +58,7 @@ class Record:
     scheme: Scheme | None
     slot: int | None
     base: str
-    layers: Mapping[str, tuple[int, Rows]]
+    layers: Mapping[str, Held]
     embeddings: Mapping[str, str] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     grams: Mapping[str, Any] | None = None
@@ -69,7 +77,7 @@ def write_record(lora: BlockLoRA, grams_index: Mapping[str, Any] | None) -> dict
         "scheme": lora.scheme.to_dict() if lora.scheme else None,
         "slot": lora.slot,
         "base": lora.base,
-        "layers": {stem: _layer_entry(layer) for stem, layer in lora.layers.items()},
+        "layers": {stem: _layer_entry(layer, lora.scheme) for stem, layer in lora.layers.items()},
         "embeddings": embedding_names(lora),
         "training": dict(lora.training),
         "grams": grams_index,
@@ -142,7 +150,7 @@ def _record(data: Mapping[str, Any]) -> Record:
         scheme=scheme,
         slot=slot,
         base=known_base(data["base"]),
-        layers={stem: (entry["out"], _rows(stem, entry, scheme, slot)) for stem, entry in entries.items()},
+        layers={stem: _held(stem, entry, scheme, slot) for stem, entry in entries.items()},
         embeddings=_names(data, "embeddings"),
         training=_typed(data, "training", dict),
         grams=None if data["grams"] is None else _typed(data, "grams", dict),
@@ -170,27 +178,46 @@ def _names(data: Mapping[str, Any], key: str) -> dict[str, str]:
     return names
 
 
-def _rows(stem: str, entry: Mapping[str, Any], scheme: Scheme | None, slot: int | None) -> Rows:
+def _held(stem: str, entry: Mapping[str, Any], scheme: Scheme | None, slot: int | None) -> Held:
     # The rule decides; what the file says is a check that its writer followed the same rule.
     if type(entry["out"]) is not int or not 0 < entry["out"] <= MOST_ROWS:
         raise TypeError(f"out of {stem} is {entry['out']!r}")
-    rows = rows_of(stem, entry["out"], scheme, slot)
+    parts = _parts(stem, entry, scheme)
+    rows = rows_of(stem, entry["out"], scheme, slot, parts)
     if entry["rows"] != to_list(rows):
         raise ValueError(
             f"{stem}: expected rows {to_list(rows)}, as slot {slot} gives, got {entry['rows']}. {_DAMAGED}"
         )
-    return rows
+    return Held(entry["out"], rows, parts)
 
 
-def rows_of(name: str, out_features: int, scheme: Scheme | None, slot: int | None) -> Rows:
-    """Rows that a file's layer holds: its slot's, or all in a plain LoRA."""
+def _parts(stem: str, entry: Mapping[str, Any], scheme: Scheme | None) -> Parts:
+    parts = entry.get("parts", [])
+    known = scheme is not None and scheme.version > BY_NAME
+    if not isinstance(parts, list) or not all(type(size) is int for size in parts) or (parts and not known):
+        raise TypeError(f"parts of {stem} are {parts!r}")
+    return tuple(parts)
+
+
+def rows_of(name: str, out_features: int, scheme: Scheme | None, slot: int | None, parts: Parts = ()) -> Rows:
+    """Rows that a layer holds: its slot's, or all in a plain LoRA.
+
+    parts: of its weight, where the name does not tell; schemes of version 1 go by the name alone.
+    """
     if scheme is None or slot is None:
         return all_rows(out_features)
-    return scheme.rows(slot, out_features, keys.fused_parts(name))
+    return scheme.rows(slot, out_features, parts_of(name, scheme, parts))
 
 
-def _layer_entry(layer: Layer) -> dict[str, Any]:
-    return {"out": layer.out_features, "rows": to_list(layer.rows)}
+def parts_of(name: str, scheme: Scheme, parts: Parts) -> int | Parts:
+    """The parts by which `scheme` deals out the rows of a weight, see `rows_of`."""
+    return parts if parts and scheme.version > BY_NAME else keys.fused_parts(name)
+
+
+def _layer_entry(layer: Layer, scheme: Scheme | None) -> dict[str, Any]:
+    entry = {"out": layer.out_features, "rows": to_list(layer.rows)}
+    told = layer.parts and scheme is not None and scheme.version > BY_NAME
+    return {**entry, "parts": list(layer.parts)} if told else entry
 
 
 def _parse_object(text: str) -> dict[str, Any]:

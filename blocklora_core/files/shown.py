@@ -37,7 +37,7 @@ _TRAINING_FIELDS: Mapping[str, str] = {
     "ss_steps": "steps_done",
     "ss_learning_rate": "learning_rate",
     "ss_unet_lr": "learning_rate",
-    "ss_text_encoder_lr": "learning_rate_text",
+    "ss_text_encoder_lr": "text_learning_rate",
     "ss_seed": "seed",
     "ss_total_batch_size": "batch_size",
     "ss_resolution": "resolution",
@@ -67,12 +67,16 @@ def called_by(lora: BlockLoRA) -> dict[str, str]:
     """Who tells what calls the concept -> the words: the file, the user, and the file's name where neither does."""
     if _answers_to_name(lora):
         return {FROM_FILE: lora.concept.name}
-    phrase = lora.metadata.get("modelspec.trigger_phrase", "").strip()
     told = {
-        FROM_FILE: words(phrase or ", ".join(_common_tags(lora.metadata))),
+        FROM_FILE: words(recorded_words(lora.metadata)),
         FROM_USER: words(lora.metadata.get(_USER_WORDS, "")),
     }
     return {source: said for source, said in told.items() if said} or {FROM_FILE_NAME: lora.concept.name}
+
+
+def recorded_words(metadata: Mapping[str, str]) -> str:
+    """The words that a trainer recorded, separated by commas; empty where it did not."""
+    return metadata.get("modelspec.trigger_phrase", "").strip() or ", ".join(_common_tags(metadata))
 
 
 def with_words(lora: BlockLoRA, said: str) -> BlockLoRA:

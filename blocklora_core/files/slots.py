@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from ..cancel import check
-from ..concept import keys
-from ..concept.rows import Rows, Scheme, overlap
-from .record import Record, read_record
+from ..concept.rows import BY_NAME, Parts, Scheme
+from .catalogue.summary import Block, block_of, known
 from .untrusted.folders import Folders, files_below
-from .untrusted.header import read_header
 from .untrusted.text import legible
 
-MOST_SHAPES = 1024
-"""Of a file's layers, each counted once: models have a few dozen."""
+MOST_PARTS = 64
+"""Ways to divide a weight's rows that all files of a base tell: models have a few."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What the ledger needs of a file. shapes: (rows of the weight, parts, rows held), each once."""
-
-    concept: str
-    class_word: str
-    base: str
-    scheme: Scheme
-    slot: int
-    shapes: frozenset[tuple[int, int, Rows]]
-
-
-def occupied_slots(folders: Folders, base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def occupied_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, list[Path]]:
     """Slots of `scheme` whose rows some file under `folders` holds for `base`: slot -> files, both sorted.
+
+    parts: of the model's weights that are several layers in one, where their names do not tell.
 
     Reads headers only. Row index sets decide, so a file of another scheme takes every slot that it
     overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
     any.
     """
-    return _held(_entries(folders), base, scheme)
+    return _held(_entries(folders), base, scheme, parts)
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,12 @@ class Table:
     scheme: Scheme
     held: Mapping[int, list[Path]]
     owners: Mapping[Path, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Which base and scheme."""
+        version = "" if self.scheme.version == BY_NAME else f" (row scheme {self.scheme.version})"
+        return f"{self.base or 'unknown base'}, {self.scheme.slots} slots{version}"
 
     @property
     def clashes(self) -> dict[int, list[Path]]:
@@ -72,14 +65,14 @@ def tables(folders: Folders) -> list[Table]:
     """One table for each base and scheme that some row-block file under `folders` names; headers only."""
     entries = _entries(folders)
     named = {(entry.base, entry.scheme) for entry in entries.values()}
-    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots))
+    in_order = sorted(named, key=lambda pair: (pair[0], pair[1].slots, pair[1].version))
     owners = {path: f"{entry.concept} {entry.class_word}" for path, entry in entries.items()}
-    return [Table(base, scheme, _held(entries, base, scheme), owners) for base, scheme in in_order]
+    return [Table(base, scheme, _held(entries, base, scheme, ()), owners) for base, scheme in in_order]
 
 
 def unreadable_files(folders: Folders) -> dict[Path, str]:
     """Files under `folders` that are no sound safetensors files, and why."""
-    found = {path: _known(path) for path in lora_files(folders)}
+    found = {path: known(path) for path in lora_files(folders)}
     return {path: entry for path, entry in found.items() if isinstance(entry, str)}
 
 
@@ -89,79 +82,34 @@ def describe_tables(found: Sequence[Table]) -> str:
 
 
 def _describe(table: Table) -> str:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots"
     clashes = table.clashes
     lines = [
         f"  slot {slot}: {', '.join(legible(path.name) for path in files)}{'  CLASH' if slot in clashes else ''}"
         for slot, files in table.held.items()
     ]
-    return "\n".join([title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
+    return "\n".join([table.title, *lines, f"  free: {', '.join(map(str, table.free)) or 'none'}"])
 
 
-def entry_of(path: Path) -> Entry | None:
-    """The row block that the file holds, None for any other; its header is read anew only when the file changes."""
-    entry = _known(path)
-    return None if isinstance(entry, str) else entry
-
-
-def _entries(folders: Folders) -> dict[Path, Entry]:
+def _entries(folders: Folders) -> dict[Path, Block]:
     found = {}
     for path in sorted(lora_files(folders)):
         check()
-        if (entry := entry_of(path)) is not None:
+        if (entry := block_of(path)) is not None:
             found[path] = entry
     return found
 
 
-def _held(entries: Mapping[Path, Entry], base: str, scheme: Scheme) -> dict[int, list[Path]]:
+def _held(entries: Mapping[Path, Block], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:
+    ours = {path: entry for path, entry in entries.items() if entry.base in ("", base)}
+    told = {part for entry in ours.values() for part in entry.told_parts}
+    known_parts = frozenset([*parts, *sorted(told)[:MOST_PARTS]])
     taken: dict[int, list[Path]] = {}
-    for path, entry in entries.items():
-        if entry.base in ("", base):
-            for slot in _slots_of(entry, scheme):
-                taken.setdefault(slot, []).append(path)
+    for path, entry in ours.items():
+        for slot in entry.slots_in(scheme, known_parts):
+            taken.setdefault(slot, []).append(path)
     return dict(sorted(taken.items()))
 
 
 def lora_files(folders: Folders) -> Iterator[Path]:
     """Every .safetensors file under `folders`."""
     return files_below(folders, ".safetensors")
-
-
-def _known(path: Path) -> Entry | str | None:
-    """The file's entry, None when it holds no row block, or why it cannot be read."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        return str(error.strerror)
-    return _read(path, state.st_size, state.st_mtime_ns)
-
-
-# Bounded by what a large folder holds; an entry takes a kilobyte or two.
-@lru_cache(maxsize=2**14)
-def _read(path: Path, _size: int, _changed: int) -> Entry | str | None:
-    try:
-        record = read_record(read_header(path).get("__metadata__", {}))
-        return None if record is None else _entry(record)
-    except Exception as error:  # noqa: BLE001 - one bad file never stops the others
-        return str(error)
-
-
-def _entry(record: Record) -> Entry | None:
-    if record.scheme is None or record.slot is None:
-        return None
-    shapes = frozenset((out, keys.fused_parts(stem), rows) for stem, (out, rows) in record.layers.items())
-    if len(shapes) > MOST_SHAPES:
-        raise ValueError(f"expected at most {MOST_SHAPES} shapes of layers, got {len(shapes)}. It is no model's LoRA.")
-    concept = record.concept
-    return Entry(concept.name, concept.class_word, record.base, record.scheme, record.slot, shapes)
-
-
-@lru_cache(maxsize=2**14)
-def _slots_of(entry: Entry, scheme: Scheme) -> set[int]:
-    if entry.scheme == scheme:
-        return {entry.slot}
-    return {
-        slot
-        for slot in range(scheme.slots)
-        if any(overlap(rows, scheme.rows(slot, out, parts)) for out, parts, rows in entry.shapes)
-    }

@@ -14,7 +14,7 @@ from ..concept.layer import Layer
 from ..concept.rows import Rows, describe
 from . import dialects
 from .contents import STOCK, changes_of, kind_of
-from .record import rows_of
+from .record import Held, rows_of
 
 MOST_KERNEL, MOST_NUMBERS = 16, 2**26
 """Of a side of a convolution, and of what a decomposed layer may become: above those of any model."""
@@ -30,12 +30,11 @@ class OddLayerError(ValueError):
 
 
 def layer_of(
-    stem: str, roles: Mapping[dialects.Role, str], tensors: Mapping[str, Tensor], block: tuple[int, Rows] | None = None
+    stem: str, roles: Mapping[dialects.Role, str], tensors: Mapping[str, Tensor], block: Held | None = None
 ) -> Layer:
     """The layer whose tensors' names are `roles` (role -> name). Without an alpha its scale is 1.
 
-    block: (out_features, rows) that the layer must hold, zero elsewhere; None for every row. ValueError for a layer
-    that is not sound.
+    block: what the layer must hold, zero elsewhere; None for every row. ValueError for a layer that is not sound.
     """
     missing = next((role for role in ("up", "down") if role not in roles), None)
     if missing:
@@ -48,7 +47,7 @@ def layer_of(
         raise OddLayerError(f"{stem}: expected matrices, {shapes}.")
     if not up.numel() or not down.numel():
         raise OddLayerError(f"{stem}: expected a rank of at least 1 and some rows, {shapes}.")
-    out, rows = block or (up.shape[0], rows_of(stem, up.shape[0], None, None))
+    out, rows, parts = block or Held(up.shape[0], rows_of(stem, up.shape[0], None, None))
     if up.shape[0] != out:
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
     try:
@@ -57,7 +56,7 @@ def layer_of(
     except ValueError as error:
         raise ValueError(f"{stem}: {error}") from error
     try:
-        layer = Layer(held, down, rows, out, alpha / max(down.shape[0], 1))
+        layer = Layer(held, down, rows, out, alpha / max(down.shape[0], 1), parts)
     except ValueError as error:
         raise OddLayerError(f"{stem}: {error}") from error
     if not math.isfinite(layer.reach):

@@ -74,6 +74,18 @@ def is_dynamic(patcher: ComfyModel) -> bool:
     return bool(asked and asked())
 
 
+def unload(patcher: ComfyModel) -> None:
+    """Let one model, and clones of it, leave its device; of the hosts only newer ones have a function for it."""
+    management = comfy.model_management
+    others = [one for one in management.current_loaded_models if one.model is None or not one.model.is_clone(patcher)]
+    management.free_memory(1e30, patcher.load_device, keep_loaded=others)
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of the device, of a CPU those of the machine."""
+    return int(comfy.model_management.get_total_memory(device))
+
+
 def is_paged(module: nn.Module) -> bool:
     """Whether Dynamic VRAM keeps this module's weights in pages: its own parameters are where these are filled from."""
     return hasattr(module, "_v")

@@ -55,6 +55,11 @@ def runs_folder() -> Path:
     return Path(folder_paths.get_user_directory()) / "blocklora" / "runs"
 
 
+def interrupted_folder() -> Path:
+    """Where LoRAs of trainings that were broken off wait until these are finished; not the loras folder either."""
+    return Path(folder_paths.get_user_directory()) / "blocklora" / "interrupted"
+
+
 def lora_file(name: str) -> Path:
     """The file that a loras list calls `name`. ValueError when it is gone: not every host checks lists itself."""
     path = folder_paths.get_full_path("loras", name)
@@ -181,4 +186,4 @@ def newest_first(paths: Iterable[Path], written: Path) -> dict[Path, int]:
 
 def sweep_leftovers() -> list[Path]:
     """Removes what this pack's writers left when they were killed; gives what was removed."""
-    return sweep([loras_folder(), embeddings_folder(), runs_folder()])
+    return sweep([loras_folder(), embeddings_folder(), runs_folder(), interrupted_folder()])

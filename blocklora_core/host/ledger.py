@@ -5,20 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import folder_paths
 
 from ..concept.concept import BlockLoRA, Concept
-from ..concept.rows import Scheme
-from ..files.slots import Table, entry_of, lora_files, occupied_slots, tables, unreadable_files
+from ..concept.rows import Parts, Scheme
+from ..files.catalogue.summary import block_of
+from ..files.slots import Table, lora_files, occupied_slots, tables, unreadable_files
 from .claims import Claim, claims
+from .disk import interrupted_folder
 from .interrupt import cancellable
 
 # Slots given by this server, also where its claims cannot be written: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
 _lock = threading.Lock()
+
+
+def _folders() -> list[str]:
+    # A training that was broken off keeps its slot: it goes on in it.
+    return [*folder_paths.get_folder_paths("loras"), str(interrupted_folder())]
 
 
 def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> list[int]:
@@ -27,11 +36,11 @@ def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> list[
     return [*own, *(slot for slot in range(scheme.slots) if not taken.get(slot))]
 
 
-def _taken(base: str, scheme: Scheme) -> dict[int, set[str]]:
+def _taken(base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, set[str]]:
     taken: dict[int, set[str]] = {}
-    for slot, files in occupied_slots(folder_paths.get_folder_paths("loras"), base, scheme).items():
+    for slot, files in occupied_slots(_folders(), base, scheme, parts).items():
         for file in files:
-            entry = entry_of(file)
+            entry = block_of(file)
             taken.setdefault(slot, set()).add(entry.concept if entry else file.name)
     for claim in _all_given():
         if (claim.base, claim.scheme) == (base, scheme):
@@ -53,18 +62,18 @@ def given_slots() -> list[tuple[str, Scheme, int, str]]:
 def slot_tables() -> list[Table]:
     """Who holds which slot in the user's loras folders."""
     with cancellable():
-        return tables(folder_paths.get_folder_paths("loras"))
+        return tables(_folders())
 
 
 def passed_over() -> dict[Path, str]:
     """Files of the loras folders that cannot be read, and why: they hold no slot."""
-    return unreadable_files(folder_paths.get_folder_paths("loras"))
+    return unreadable_files(_folders())
 
 
 def slots_state() -> str:
     """Changes when a file of the loras folders or a slot that was given does."""
     state = sha256()
-    for path in sorted(lora_files(folder_paths.get_folder_paths("loras"))):
+    for path in sorted(lora_files(_folders())):
         try:
             entry = path.stat()
         except OSError:
@@ -81,14 +90,14 @@ def hold_slot(base: str, scheme: Scheme, concept: Concept, slot: int) -> None:
         _claim(Claim(base, scheme, slot, concept.name))
 
 
-def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
+def choose_slot(base: str, scheme: Scheme, concept: Concept, parts: Collection[Parts] = ()) -> int:
     """The slot for `concept` on `base`: its own, from a file in the loras folders or a training that is not saved yet,
-    else the lowest free one. No other server on these folders is given it too. ValueError when all are taken, with the
-    remedy.
+    else the lowest free one. No other server on these folders is given it too. parts: of the model's weights, see
+    `occupied_slots`. ValueError when all are taken, with the remedy.
     """
     with _lock, cancellable():
         key = (base, scheme, concept.name)
-        taken = _taken(base, scheme)
+        taken = _taken(base, scheme, parts)
         wanted = [_given[key]] if key in _given else _own_or_free(taken, scheme, concept.name)
         slot = next((slot for slot in wanted if _claim(Claim(base, scheme, slot, concept.name))), None)
         if slot is None:
@@ -100,6 +109,34 @@ def choose_slot(base: str, scheme: Scheme, concept: Concept) -> int:
             )
         _given[key] = slot
         return slot
+
+
+@contextmanager
+def held_slot(
+    base: str,
+    scheme: Scheme,
+    concept: Concept,
+    slot: int | None,
+    *,
+    parts: Collection[Parts],
+    waits: type[BaseException],
+) -> Iterator[int]:
+    """`slot`, or for None the one that `choose_slot` gives, for a training. It is free again when the training fails,
+    unless it fails by `waits`: what it learnt waits in it.
+    """
+    before = any(given[:2] == (base, scheme) and given[3] == concept.name for given in given_slots())
+    if slot is None:
+        slot = choose_slot(base, scheme, concept, parts)
+    else:
+        hold_slot(base, scheme, concept, slot)
+    try:
+        yield slot
+    except waits:
+        raise
+    except BaseException:
+        if not before:
+            release_slot(base, scheme, concept)
+        raise
 
 
 def renew_slots() -> None:

@@ -63,8 +63,8 @@ def merge(
     stack = tuple(stack)
     _check(stack)
     active, renamed = distinct(tuple(lora for member in stack if (lora := _active(member))))
-    lacking = [lora.label for lora in active if _unheard(lora)]
-    if method == AUTO and overlap == "error" and lacking and _must_share(active):
+    lacking = _lacking(active)
+    if _adds_plain(active, method, overlap, lacking):
         resolved = count_shared(active)
         check_inputs(active)
         members, chosen = _fused_and_added(active, options)
@@ -77,6 +77,28 @@ def merge(
     check_result(members, active)
     notes = tuple(_notes(stack, method=method, chosen=chosen, resolved=resolved, overlap=overlap, lacking=lacking))
     return Merged(chosen, len(active), members, resolved.shared_rows, (*renamed, *notes))
+
+
+def check_rows(stack: Iterable[BlockLoRA], method: str, overlap: Overlap) -> None:
+    """ValueError, as `merge` raises it, where members hold the same rows and may not. No weight's numbers are read."""
+    stack = tuple(stack)
+    _check(stack)
+    active = tuple(lora for member in stack if (lora := _active(member)))
+    lacking = _lacking(active)
+    if overlap != "error" or _adds_plain(active, method, overlap, lacking):
+        return
+    if METHODS[_resolve(active, method, overlap, lacking)].needs_own_rows:
+        apply_overlap(active, overlap)
+
+
+def _lacking(stack: Stack) -> list[str]:
+    """Members without Grams for all that needs them, by label."""
+    return [lora.label for lora in stack if _unheard(lora)]
+
+
+def _adds_plain(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[str]) -> bool:
+    """Whether plain LoRAs are added as chained loaders add them."""
+    return method == AUTO and overlap == "error" and bool(lacking) and _must_share(stack)
 
 
 def _fused_and_added(stack: Stack, options: Options) -> tuple[Stack, str]:

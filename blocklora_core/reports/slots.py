@@ -32,8 +32,7 @@ def _height(table: Table) -> int:
 
 
 def _draw_table(draw: ImageDraw.ImageDraw, table: Table, top: int) -> None:
-    title = f"{table.base or 'unknown base'}, {table.scheme.slots} slots: {len(table.free)} free"
-    draw.text((MARGIN, top), title, fill=INK)
+    draw.text((MARGIN, top), f"{table.title}: {len(table.free)} free", fill=INK)
     owners = sorted({file for files in table.held.values() for file in files})
     for slot in range(table.scheme.slots):
         left = MARGIN + slot % COLUMNS * CELL

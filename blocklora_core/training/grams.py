@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..cancel import patiently
-from ..concept.gram import EIGENPAIRS, Grams
+from ..concept.gram import EIGENPAIRS, Gram, Grams
 from ..concept.gram_sketch import GramAccumulator
 from .adapters.hooks import hooked
 from .port import AdaptedLayer, Conditioning, Port
@@ -31,12 +31,14 @@ class InputRecorder:
         self._seen: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
     def grams(self) -> Grams:
-        """What was seen, once; each sketch goes as its Gram comes."""
+        """What was seen, once; each sketch goes as its Gram comes. Layers that were never asked saw silence."""
         made = {}
         for key in sorted(self.totals):
             total = self.totals.pop(key)
             made[key] = patiently(partial(total.gram, self.eigenpairs), 1e3 * total.total.numel())
-        return Grams(made, dict(self.input_of))
+        idle = {name: f"idle {name}" for name in self.layers if name not in self.input_of}
+        silent = {key: Gram.silent(self.layers[name].in_features) for name, key in idle.items()}
+        return Grams({**made, **silent}, {**self.input_of, **idle})
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -78,12 +78,14 @@ class Trainer:
         )
         self.position: Position | None = None
         self.grams: Grams | None = None
+        self.enough = False
+        """Set to true, `run` makes no further step, and ends as it does after the last."""
 
     def _make_adapters(self) -> dict[str, RowBlockAdapter]:
         made, rank, slot = {}, self.config.adapter.rank, self.config.adapter.slot
         basis = SharedBasis(slot, f"{self.config.seed} {self.concept.name}") if self.config.adapter.orthogonal else None
         for name, layer in self.layers.items():
-            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot)
+            rows = rows_of(name, layer.out_features, self.config.adapter.scheme, slot, layer.parts)
             if count(rows):
                 frozen = basis.down(name, layer, rank) if basis else None
                 made[name] = RowBlockAdapter(
@@ -107,10 +109,13 @@ class Trainer:
         return groups
 
     def run(self, callback: Callback) -> None:
-        """Train all steps, then collect the Grams. Whatever `callback` raises ends the run and is passed on."""
+        """Train all steps, or until there are enough, then collect the Grams.
+
+        Whatever `callback` raises ends the run and is passed on.
+        """
         with self.adapters.attached(self.layers), self.objective.recording():
             self.prepare()
-            while len(self.losses) < self.config.steps:
+            while not self.enough and len(self.losses) < self.config.steps:
                 self._step()
                 callback(self._progress())
             with self.learner.averaged():
@@ -149,6 +154,7 @@ class Trainer:
 
     def _step(self) -> None:
         self._freeze_token_when_due()
+        self.prompts.keep(self._texts)
         parts = [self._learn_batch() for _ in range(self.config.optimizer.accumulation)]
         self._update()
         loss, niche = (sum(values) / len(parts) for values in zip(*parts, strict=True))
@@ -196,6 +202,17 @@ class Trainer:
             sample=self._preview() if due else None,
         )
 
+    @property
+    def _texts(self) -> list[str] | None:
+        """All prompts from here to the end of the run; None where there is no end of them."""
+        texts, preview = self.dataset.texts, self.config.preview
+        shown = [preview.prompt or self._own_captions[0], ""] if preview.every else []
+        return None if texts is None else [*texts, *self._own_captions, *shown]
+
+    @property
+    def _own_captions(self) -> list[str]:
+        return [f"a {self.concept.name}", *self.dataset.captions]
+
     @torch.no_grad()
     def _preview(self) -> Tensor:
         with self.learner.averaged():
@@ -203,7 +220,7 @@ class Trainer:
 
     def _sample(self) -> Tensor:
         prompt = self._shown_prompt()
-        negative = self.port.encode("", self.concept.name, {})
+        negative = self.prompts.encode([""]).detach()
         # A generator of its own: looking at a sample must not change what is learnt.
         noise = torch.randn((1, *self.dataset.shape), generator=torch.Generator().manual_seed(self.config.seed))
         preview = self.config.preview
@@ -217,7 +234,7 @@ class Trainer:
 
     @torch.no_grad()
     def _own_prompts(self, pictures: int) -> Conditioning:
-        captions = [f"a {self.concept.name}", *self.dataset.captions]
+        captions = self._own_captions
         chosen = [captions[number % len(captions)] for number in range(pictures)]
         return self.prompts.encode(chosen).detach()
 

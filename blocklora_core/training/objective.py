@@ -51,11 +51,17 @@ class Objective:
     def _make_recorder(self) -> AttentionRecorder | None:
         if not self.config.attention.weight:
             return None
-        if not (self.port.cross_attentions and self.prompts.token.embeddings() and self.dataset.has_masks):
-            raise ValueError(
-                "Attention regularisation: expected a model with cross-attention, a concept token and masks, "
-                "got one of them missing. Connect masks to Train, or set its weight to 0."
-            )
+        for there, what, way in (
+            (
+                self.port.cross_attentions,
+                "a U-Net with cross-attention, such as SD1.5 or SDXL",
+                f"{self.port.base} has none",
+            ),
+            (self.prompts.token.embeddings(), "a concept token", "choose another token than none"),
+            (self.dataset.has_masks, "masks", "connect them to Train"),
+        ):
+            if not there:
+                raise ValueError(f"Attention regularisation: expected {what}, got none: {way}. Or set its weight to 0.")
         return AttentionRecorder(self.port.cross_attentions)
 
     def recording(self) -> AbstractContextManager[object]:
@@ -89,7 +95,8 @@ class Objective:
     def loss(self, batch: Batch) -> BatchLoss:
         own = self._own_term(batch)
         terms = [own, *self._niche_terms(own), *self._prior_terms()]
-        losses = term_losses(self.port, terms, self._weights)
+        with self._recorder.watching() if self._recorder else nullcontext():
+            losses = term_losses(self.port, terms, self._weights)
         total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
         if self._recorder:
             total = total + self.config.attention.weight * self._attention_loss(own, self._recorder)
@@ -123,7 +130,7 @@ class Objective:
 
     def _attention_loss(self, own: Term, recorder: AttentionRecorder) -> Tensor:
         masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
-        return recorder.loss(masks, own.prompts.concept_at)
+        return recorder.loss(masks, own.prompts.concept_at, self.port.passes)
 
     def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """(latents at a random noise level each, those levels)."""

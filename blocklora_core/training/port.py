@@ -9,6 +9,8 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from ..concept.rows import Parts
+
 
 @dataclass(frozen=True)
 class Convolution:
@@ -29,12 +31,16 @@ def is_linear(module: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """A layer of the frozen model: its module and its weight's shape (out_features, in_features, *kernel)."""
+    """A layer of the frozen model: its module and its weight's shape (out_features, in_features, *kernel).
+
+    parts: of its rows, where it is several layers in one and its name does not tell, see concept.rows.
+    """
 
     module: nn.Module
     out_features: int
     in_features: int
     convolution: Convolution | None = None
+    parts: Parts = ()
 
     @classmethod
     def of(cls, module: nn.Module) -> AdaptedLayer | None:
@@ -156,6 +162,10 @@ class Port(Protocol):
         """One encoded prompt in which the word `concept` stands for `embeddings`. Gradients flow into them."""
         ...
 
+    def release_text(self) -> None:
+        """The text encoder may leave the device; `encode` brings it back."""
+        ...
+
     def class_embeddings(self, class_word: str) -> Embeddings:
         """The class word's token embedding in each text encoder that can take one: (1, width)."""
         ...
@@ -166,6 +176,11 @@ class Port(Protocol):
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         """The model's estimate of the clean latents."""
+        ...
+
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        """Of the last prediction: numbers of the prompts that the model was shown at a time."""
         ...
 
     def loss_scale(self, sigma: Tensor) -> Tensor:

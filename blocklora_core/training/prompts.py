@@ -63,7 +63,13 @@ def make_token(port: Port, class_word: str, kind: str, generator: torch.Generato
             f"Layer-wise token: expected a model with cross-attention layers, such as SD1.5 or SDXL, got {port.base}. "
             "Choose single."
         )
-    return ConceptToken(port.class_embeddings(class_word), generator, port.device, layers)
+    classes = port.class_embeddings(class_word)
+    if not classes:
+        raise ValueError(
+            f"Concept token: expected a text encoder that takes one, got that of {port.base}, which reads letters "
+            "alone. Set token to none in Train: the name is then a trigger word."
+        )
+    return ConceptToken(classes, generator, port.device, layers)
 
 
 def _mean_norm(vectors: Tensor) -> float:
@@ -86,7 +92,7 @@ class ConceptPrompts:
 
     def __init__(self, port: Port, concept: str, token: ConceptToken, live: bool = False):
         self.port, self.concept, self.token, self.live = port, concept, token, live
-        self.frozen = False
+        self.frozen = self.all_kept = False
         self._kept: dict[str, Conditioning] = {}
 
     def freeze(self) -> None:
@@ -95,6 +101,18 @@ class ConceptPrompts:
         for parameter in self.token.parameters():
             parameter.requires_grad_(False)
             parameter.grad = None
+
+    def keep(self, texts: Sequence[str] | None) -> None:
+        """Encode at once all that a run will ask for, so that the text encoder can leave the device; done once.
+
+        None is no end of texts: then it stays, as it does while anything of the text side learns.
+        """
+        if texts is None or self.all_kept or self.live or not self.frozen or len(texts) > KEPT_PROMPTS:
+            return
+        self.all_kept = True
+        with torch.no_grad():
+            self.encode(texts)
+        self.port.release_text()
 
     def encode(self, captions: Sequence[str]) -> Conditioning:
         unique = list(dict.fromkeys(captions))

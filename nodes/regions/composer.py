@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...blocklora_core.concept.concept import BlockLoRA, Stack
+from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.composer.composer import Composed, apply_composer
-from ...blocklora_core.host.composer.prompt import concept_prompt
+from ...blocklora_core.host.composer.prompt import concept_prompt, member
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.regions import OVERLAP_RULES, OverlapRule, Regions
 from ...blocklora_core.regions.composer.options import (
@@ -21,18 +21,8 @@ from ...blocklora_core.regions.composer.options import (
     preset_of,
 )
 from ...blocklora_core.reports.regions import regions_picture
-from ..schema import ComposerOptionsType, RegionsType, StackType, schema
-
-
-def _of(stack: Stack, concept: str) -> BlockLoRA:
-    found = [lora for lora in stack if lora.concept.name == concept]
-    if len(found) != 1:
-        names = ", ".join(lora.concept.name for lora in stack) or "nothing"
-        raise ValueError(
-            f"Concept Prompt: expected one concept {concept!r} in the stack, got {names}. "
-            "Write its name in `concept`, and say it in the text."
-        )
-    return found[0]
+from ..checks import told_before
+from ..schema import ComposerOptionsType, RegionsType, StackType, schema, shown
 
 
 class BlockLoRAConceptPrompt(io.ComfyNode):
@@ -57,7 +47,7 @@ class BlockLoRAConceptPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, text: str, concept: str, stack: Stack | None = None) -> io.NodeOutput:
         concept = concept.strip()
-        lora = _of(stack, concept) if stack is not None else None
+        lora = member(stack, concept) if stack is not None else None
         return io.NodeOutput(concept_prompt(clip, text, concept, lora))
 
 
@@ -150,13 +140,9 @@ class BlockLoRAComposer(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, preset: str) -> bool | str:
+    def validate_inputs(cls, preset: str | None = None) -> bool | str:
         """In place of the host's look into the list, which would refuse what presets were called in 0.1."""
-        try:
-            preset_of(preset)
-        except ValueError as error:
-            return str(error)
-        return True
+        return told_before(preset_of, preset)
 
     @classmethod
     def execute(
@@ -165,11 +151,11 @@ class BlockLoRAComposer(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         chosen = _chosen(preset_of(preset) if options is None else options, parts)
         composed = apply_composer(model, regions, chosen, overlap, stack or ())
-        image, report = to_image(regions_picture(regions, overlap)), _report(composed, chosen)
-        return io.NodeOutput(composed.model, image, report, ui=ui.PreviewText(report))
+        image, report = to_image(regions_picture(regions, overlap)), composer_report(composed, chosen)
+        return io.NodeOutput(composed.model, image, report, ui=shown(report, stack or ()))
 
 
-def _report(composed: Composed, options: ComposerOptions) -> str:
+def composer_report(composed: Composed, options: ComposerOptions) -> str:
     weights = ", ".join(f"{name} {getattr(options, name):g}" for name in ("enhancement", "fill", "region"))
     lines = [f"Guidance: {weights}, up to {options.last_step + 1} steps" if options.guides else "Guidance: none"]
     lines.append(f"Boxes apart in self-attention: {'yes' if options.isolation else 'no'}")

@@ -6,15 +6,17 @@ import logging
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.names import Names
+from ...blocklora_core.host.queued import queued
 from ...blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.host.weights.patching import merged_names
 from ...blocklora_core.regions import OVERLAP_RULES, Box, OverlapRule, Region, Regions, Shape
 from ...blocklora_core.reports.regions import regions_picture
-from ..schema import RegionsType, schema
+from ..checks import here, told_before
+from ..schema import RegionsType, node_id, schema, shown
 
 
 def _share(name: str, default: float, tooltip: str, least: float = 0.0) -> Any:
@@ -23,11 +25,17 @@ def _share(name: str, default: float, tooltip: str, least: float = 0.0) -> Any:
     )
 
 
-def _not_merged(model: Any, regions: Regions) -> str:
+def not_merged(model: Any, regions: Regions) -> str:
     """A note where a region's concept is not merged into the model; empty where all are."""
     known = Names(merged_names(model))
     missing = dict.fromkeys(region.concept for region in regions if region.concept and region.concept not in known)
     return f"Regions name {', '.join(missing)}, which is not merged into this model." if missing else ""
+
+
+def _report(regions: Regions, overlap: OverlapRule, note: str) -> str:
+    lines = [f"{len(regions)} regions; where they overlap: {overlap}"]
+    lines += [f"{one.concept or 'no concept'}: weight {one.weight:g}, feather {one.feather:g}" for one in regions]
+    return "\n".join(filter(None, [*lines, note]))
 
 
 def _shape(box: Box, mask: torch.Tensor | None) -> Shape:
@@ -63,7 +71,13 @@ class BlockLoRARegion(io.ComfyNode):
                 RegionsType.Input("regions", optional=True, tooltip="Regions before this one in the chain."),
             ],
             outputs=[RegionsType.Output(display_name="regions", tooltip="This region behind those that came in.")],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, x: float | None = None) -> bool | str:
+        graph, own = queued(), node_id(cls) or ""
+        return told_before(Box, x, *(here(graph, own, name) for name in ("y", "width", "height")))
 
     @classmethod
     def execute(
@@ -103,6 +117,7 @@ class BlockLoRARegionalSampling(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="For a stock sampler, whose positive prompt is for all that lies outside the regions."),
                 io.Image.Output(display_name="layout", tooltip="Where the regions lie, each in its colour."),
+                io.String.Output(display_name="report", tooltip="The regions and their concepts; says where one's concept is not merged into the model."),
             ],
         )  # fmt: skip
 
@@ -110,11 +125,11 @@ class BlockLoRARegionalSampling(io.ComfyNode):
     def execute(cls, model: Any, regions: Regions, overlap: OverlapRule, start: float, end: float) -> io.NodeOutput:
         regional = apply_regions(model, RegionalSampling(regions, overlap, start, end))
         image = to_image(regions_picture(regions, overlap))
-        shown = ui.PreviewImage(image).as_dict()
-        if note := _not_merged(model, regions):
+        note = not_merged(model, regions)
+        report = _report(regions, overlap, note)
+        if note:
             logging.warning("BlockLoRA: %s", note)
-            shown = {**shown, **ui.PreviewText(note).as_dict()}
-        return io.NodeOutput(regional, image, ui=shown)
+        return io.NodeOutput(regional, image, report, ui=shown(report, warnings=filter(None, [note]), picture=image))
 
 
 NODES = [BlockLoRARegion, BlockLoRARegionalSampling]

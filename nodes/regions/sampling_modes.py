@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.sample.modes import MODES, Sampled, apply_mode
-from ..schema import StackType, schema
+from ..schema import StackType, schema, shown
 
 _HOW = {
     "switch": "{every} steps each, in turn",
@@ -60,7 +60,7 @@ class BlockLoRASamplingModes(io.ComfyNode):
     def execute(cls, model: Any, clip: Any, stack: Stack, mode: str, every: int) -> io.NodeOutput:
         sampled = apply_mode(stack, model, clip, mode, every)
         report = _report(sampled, mode, every)
-        return io.NodeOutput(sampled.model, sampled.clip, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(sampled.model, sampled.clip, report, ui=shown(report, stack))
 
 
 NODES = [BlockLoRASamplingModes]

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import comfy.samplers
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Concept, Stack
 from ...blocklora_core.evaluation import (
@@ -34,7 +34,7 @@ from ...blocklora_core.host.evaluate.job import PROMPTS, EvaluateJob, parse_coun
 from ...blocklora_core.host.evaluate.progress import NodeProgress
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.merge import METHODS, Options, Overlap
-from ..schema import ReferencesType, StackType, advanced, schema
+from ..schema import ReferencesType, StackType, advanced, schema, shown
 from ..use.merge import option_inputs
 
 OUTPUTS = (
@@ -56,8 +56,9 @@ def _outputs(pictures: str) -> list[Any]:
 
 def _output(evaluation: Evaluation, pictures: torch.Tensor) -> io.NodeOutput:
     report, image = text(evaluation), to_image(evaluation_picture(evaluation))
-    shown = {**ui.PreviewText(report).as_dict(), **ui.PreviewImage(image).as_dict()}
-    return io.NodeOutput(report, json.dumps(as_dict(evaluation)), table(evaluation), image, pictures, ui=shown)
+    return io.NodeOutput(
+        report, json.dumps(as_dict(evaluation)), table(evaluation), image, pictures, ui=shown(report, picture=image)
+    )
 
 
 def _clip_inputs() -> list[Any]:

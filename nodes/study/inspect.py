@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.interrupt import cancellable
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.reports.inspection import inspect, report_picture, table, text
-from ..schema import StackType, schema
+from ..schema import StackType, holding, schema, shown
 
 
 class BlockLoRAInspect(io.ComfyNode):
@@ -35,8 +35,8 @@ class BlockLoRAInspect(io.ComfyNode):
         with cancellable():
             inspection = inspect(stack)
             report, image = text(inspection), to_image(report_picture(stack, inspection))
-        shown = {**ui.PreviewText(report).as_dict(), **ui.PreviewImage(image).as_dict()}
-        return io.NodeOutput(report, table(inspection), image, ui=shown)
+        told = holding(report, "will bleed", "may bleed")
+        return io.NodeOutput(report, table(inspection), image, ui=shown(report, stack, told, image))
 
 
 NODES = [BlockLoRAInspect]

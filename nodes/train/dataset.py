@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...blocklora_core.host.train.folders import folder_hash, picture_folders, read_pictures
-from ..schema import schema
+from ...blocklora_core.host.train.folders import folder_hash, picture_folder, picture_folders, read_pictures
+from ..checks import told_before
+from ..schema import holding, schema, shown
 
 
 class BlockLoRAImages(io.ComfyNode):
@@ -40,13 +41,26 @@ class BlockLoRAImages(io.ComfyNode):
                     is_output_list=True,
                     tooltip="Where the concept is: from NAME-masklabel.png, else what is not transparent.",
                 ),
+                io.String.Output(
+                    display_name="report", tooltip="How many pictures and captions were found, and what was skipped."
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, folder: str, default_caption: str) -> io.NodeOutput:
         read = read_pictures(folder, default_caption)
-        return io.NodeOutput(read.pictures, read.captions, read.masks, ui=ui.PreviewText(read.report))
+        return io.NodeOutput(
+            read.pictures,
+            read.captions,
+            read.masks,
+            read.report,
+            ui=shown(read.report, warnings=holding(read.report, "skipped")),
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        return told_before(picture_folder, folder)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, default_caption: str) -> str:

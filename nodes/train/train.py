@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import BlockLoRA, Concept
 from ...blocklora_core.concept.rows import MOST_SLOTS
 from ...blocklora_core.host.train.layers import LAYER_CHOICES
+from ...blocklora_core.host.train.live.board import BOARD
+from ...blocklora_core.host.train.live.run import TrainResult
 from ...blocklora_core.host.train.precision import AUTO, PRECISIONS
 from ...blocklora_core.host.train.progress import to_image
-from ...blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
+from ...blocklora_core.host.train.train import AUTO_SLOT, TrainJob, train_concept
 from ...blocklora_core.reports.curves import loss_curve
-from ...blocklora_core.training import ADAPTERS, TOKENS, TrainConfig, TrainSettings
+from ...blocklora_core.training import ADAPTERS, AS_SET, PRESETS, TOKENS, TrainConfig, TrainSettings
 from ...blocklora_core.training.regularisers.erasure import Erasure
-from ..schema import SettingsType, StackType, advanced, schema
+from ..schema import SettingsType, StackType, advanced, schema, shown
 
 DEFAULTS = TrainConfig()
 
@@ -33,6 +35,8 @@ def _work(result: TrainResult) -> list[str]:
         f"{done} steps on {result.pictures} pictures; {here} of them now, in {result.seconds:.0f} s ({result.seconds / max(here, 1):.2f} s a step)",
         result.note or f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
     ]
+    if result.stopped:
+        lines.append(f"Stopped and kept before its {result.steps} steps were made: Resume on the node makes the rest")
     if result.resumed:
         lines.insert(0, f"Resumed after step {result.resumed} of the very same run, which had been broken off")
     if result.snapshots:
@@ -57,6 +61,19 @@ def _report(result: TrainResult) -> str:
     return "\n".join(lines)
 
 
+def _preset_input() -> Any:
+    made = io.Combo.Input(
+        "preset",
+        options=list(PRESETS),
+        default=AS_SET,
+        optional=True,
+        tooltip="How much work: quick to see whether it goes well, standard, careful for the final one; sets steps, embedding_share, preview_every and the pictures for Grams. What Train Settings change goes before it.",
+    )
+    # The panel shows what a preset sets. Older hosts take this in no other way.
+    made.extra_dict = {"presets": {name: dict(chosen.fields) for name, chosen in PRESETS.items()}}
+    return made
+
+
 class BlockLoRATrain(io.ComfyNode):
     """Trains one concept into its own row block."""
 
@@ -68,6 +85,8 @@ class BlockLoRATrain(io.ComfyNode):
             description="Teaches the model one concept in its own row block of the weights, so that it merges with others.",
             search_aliases=["train lora", "dreambooth", "row block"],
             is_input_list=True,
+            # So that the panel's Start can queue this node alone.
+            is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The base model. It stays frozen."),
                 io.Clip.Input("clip", tooltip="The base model's text encoder. It stays frozen; only the concept's token is learnt."),
@@ -149,13 +168,14 @@ class BlockLoRATrain(io.ComfyNode):
                     io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
                     tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
                 ),
+                _preset_input(),
             ],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The trained concept, a stack of one: save it, join it, merge it."),
                 io.String.Output(display_name="report", tooltip="What was trained, how long it took, how it ended."),
                 io.Image.Output(display_name="curve", tooltip="The loss curve with the last sample."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.unique_id, io.Hidden.extra_pnginfo],
         )  # fmt: skip
 
     @classmethod
@@ -177,6 +197,7 @@ class BlockLoRATrain(io.ComfyNode):
             seed=one["seed"],
             **ADAPTERS[one.get("adapter", next(iter(ADAPTERS)))],
         )
+        config = PRESETS[one.get("preset", AS_SET)].apply(config)
         settings = one.get("settings") or TrainSettings()
         job = TrainJob(
             concept=Concept(one["concept"].strip(), one["class_word"].strip()),
@@ -189,6 +210,7 @@ class BlockLoRATrain(io.ComfyNode):
             precision=one.get("precision", AUTO),
             checkpointing=one.get("checkpointing", False),
             node_id=cls.hidden.unique_id,
+            workflow=_workflow(cls.hidden.extra_pnginfo),
             masks=masks or (),
             resume=one.get("resume", True),
             again=one.get("train_again", False),
@@ -196,8 +218,25 @@ class BlockLoRATrain(io.ComfyNode):
         )
         result = train_concept(one["model"], one["clip"], one["vae"], job)
         report = _report(result)
-        curve = loss_curve(result.losses, config.steps, job.concept.name, result.samples)
-        return io.NodeOutput((result.lora,), report, to_image(curve), ui=ui.PreviewText(report))
+        curve = loss_curve(result.losses, job.config.steps, job.concept.name, result.samples)
+        return io.NodeOutput(
+            (result.lora,), report, to_image(curve), ui=shown(report, (result.lora,), filter(None, [result.note]))
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, concept: Any = "", **_others: Any) -> int:
+        """Changes when the panel told this concept's training to go on, or to end as it is."""
+        return BOARD.turns.get(str(_first(concept)).strip(), 0)
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _workflow(extra: Any) -> str:
+    """The id of the workflow that the page queued, "" for a prompt that comes without one."""
+    workflow = (_first(extra) or {}).get("workflow") or {}
+    return str(workflow.get("id") or "")
 
 
 NODES = [BlockLoRATrain]

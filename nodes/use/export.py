@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, ExportJob, export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
-from ..schema import node_id, schema
-from .merge import KEEP_APART, keep_apart_input, merge_inputs, prepared
+from ..schema import node_id, schema, shown
+from .merge import KEEP_APART, clash_told, keep_apart_input, merge_inputs, prepared
 
 MOST_RANK = 4096
 
@@ -89,6 +89,10 @@ class BlockLoRAExport(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, overlap: str | None = None) -> bool | str:
+        return clash_told(cls, overlap)
+
+    @classmethod
     def execute(
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, name: str, dtype: str, max_rank: int,
         if_exists: str, keep_apart: str = KEEP_APART[0], **options: Any,
@@ -97,7 +101,7 @@ class BlockLoRAExport(io.ComfyNode):
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
         exported = export(applied, stack, ExportJob(name, dtype, max_rank, if_exists == "overwrite"))
         report = "\n".join([_report(applied, exported), *told])
-        return io.NodeOutput(str(exported.path), report, ui=ui.PreviewText(report))
+        return io.NodeOutput(str(exported.path), report, ui=shown(report, stack))
 
 
 NODES = [BlockLoRAExport]

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import BlockLoRA, Stack
 from ...blocklora_core.files.formats import files_of
@@ -15,7 +15,8 @@ from ...blocklora_core.files.shown import NOTE, trigger_words
 from ...blocklora_core.files.untrusted.text import legible
 from ...blocklora_core.host.disk import lora_file, save_stack
 from ...blocklora_core.host.ledger import release_saved
-from ..schema import StackType, advanced, schema
+from ..checks import told_before
+from ..schema import StackType, advanced, schema, shown
 
 STACK_INPUTS = 8
 
@@ -51,7 +52,7 @@ class BlockLoRASave(io.ComfyNode):
         for lora in saved:
             release_saved(lora)
         text = "\n".join(map(str, paths))
-        return io.NodeOutput(saved, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(saved, text, ui=shown(text, saved))
 
 
 def _summary(lora: BlockLoRA) -> str:
@@ -65,6 +66,12 @@ def _summary(lora: BlockLoRA) -> str:
         legible(lora.metadata.get(NOTE, "")),
     ]
     return "\n".join(filter(None, lines))
+
+
+def at_strength(lora: BlockLoRA, strength: float, rename: str, clip_ratio: float) -> BlockLoRA:
+    """What Load makes of a file."""
+    called = lora.renamed(rename.strip()) if rename.strip() else lora
+    return called.with_strength(strength, strength * clip_ratio)
 
 
 class BlockLoRALoad(io.ComfyNode):
@@ -90,16 +97,22 @@ class BlockLoRALoad(io.ComfyNode):
                 StackType.Output(display_name="stack", tooltip="The concept, a stack of one."),
                 io.String.Output(display_name="concept", tooltip="The concept's name; Merge and its report call it so."),
                 io.String.Output(display_name="trigger_words", tooltip="What to write in prompts: the name, or a plain LoRA's trigger words. Empty when the file does not tell."),
+                io.String.Output(display_name="report", tooltip="What the file holds, and what to write in prompts."),
             ],
         )  # fmt: skip
 
     @classmethod
     def execute(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> io.NodeOutput:
-        lora = load(lora_file(lora_name))
-        if rename.strip():
-            lora = lora.renamed(rename.strip())
-        stack = (lora.with_strength(strength, strength * clip_ratio),)
-        return io.NodeOutput(stack, lora.concept.name, trigger_words(lora), ui=ui.PreviewText(_summary(lora)))
+        lora = at_strength(load(lora_file(lora_name)), strength, rename, clip_ratio)
+        stack = (lora,)
+        report, note = _summary(lora), lora.metadata.get(NOTE, "")
+        return io.NodeOutput(
+            stack, lora.concept.name, trigger_words(lora), report, ui=shown(report, stack, filter(None, [note]))
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
+        return told_before(lora_file, lora_name)
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, strength: float, rename: str = "", clip_ratio: float = 1.0) -> str:
@@ -125,7 +138,7 @@ class BlockLoRAStack(io.ComfyNode):
             inputs.append(
                 io.Float.Input(
                     f"strength_{number}", default=1.0, min=-10.0, max=10.0, step=0.05, optional=True,
-                    tooltip=f"Multiplies the strengths of stack {number}.",
+                    tooltip="Multiplies the strengths of this stack.",
                 )
             )  # fmt: skip
         return schema(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.concept.gram import EIGENPAIRS
 from ...blocklora_core.host.train.collect import Collected, CollectJob, collect
-from ..schema import StackType, advanced, schema
+from ..schema import StackType, advanced, holding, schema, shown
 
 
 def _report(collected: Collected) -> str:
@@ -68,7 +68,7 @@ class BlockLoRACollectGrams(io.ComfyNode):
         job = CollectJob(prompts.splitlines(), again=again, node_id=cls.hidden.unique_id, **numbers)
         collected = collect(model, clip, stack, job)
         report = _report(collected)
-        return io.NodeOutput(collected.stack, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(collected.stack, report, ui=shown(report, collected.stack, holding(report, "get no Gram")))
 
 
 NODES = [BlockLoRACollectGrams]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.host.base import usual_size
 from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
-from ...blocklora_core.host.use.lora_list import list_state, load_list
+from ...blocklora_core.host.use.lora_list import check_files, list_state, load_list
 from ...blocklora_core.host.weights.patching import apply_merge
-from ..schema import StackType, advanced, node_id, schema
+from ..checks import told_before
+from ..schema import StackType, advanced, node_id, schema, shown
 from .merge import KEEP_APART, keep_apart_input, report_of, unowned_note
 
 EXAMPLE = "# file | strength | on or off | words that call it\n"
@@ -33,7 +34,7 @@ class BlockLoRALoader(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="Its text encoder. The one that comes out understands the concepts' names."),
                 io.String.Input(
                     "files", default=EXAMPLE, multiline=True,
-                    tooltip="A file of your loras folder a line: zed.safetensors | 0.8 | on | <zed>. Strength, on or off, and the words that call it may be left out. Lines that begin with # are ignored.",
+                    tooltip="A file of your loras folder a line: zed.safetensors | 0.8 | on | <zed>. Strength (0.8 / 0.5 is the model's and CLIP's), on or off, and the words that call it may be left out. Lines that begin with # are ignored.",
                 ),
                 keep_apart_input(),
                 advanced(
@@ -63,15 +64,19 @@ class BlockLoRALoader(io.ComfyNode):
         stack = load_list(files)
         if not stack:
             report = "No file is on: MODEL and CLIP are as they came."
-            return io.NodeOutput(model, clip, (), report, ui=ui.PreviewText(report))
+            return io.NodeOutput(model, clip, (), report, ui=shown(report))
         numbers["size"] = numbers.get("size") or usual_size(model)
         job = CollectJob(prompts.splitlines(), node_id=node_id(cls), **numbers)
         stack, method, told = apart_or_summed(stack, model, clip, keep_apart, job)
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method)
-        told = (*told, *unowned_note(cls, stack))
-        report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
-        return io.NodeOutput(applied.model, applied.clip, stack, report, ui=ui.PreviewText(report))
+        warned = unowned_note(cls, stack)
+        report = "\n".join([report_of(applied, time.perf_counter() - started), *told, *warned])
+        return io.NodeOutput(applied.model, applied.clip, stack, report, ui=shown(report, stack, warned))
+
+    @classmethod
+    def validate_inputs(cls, files: str | None = None) -> bool | str:
+        return told_before(check_files, files)
 
     @classmethod
     def fingerprint_inputs(cls, files: str, keep_apart: str = "", prompts: str = "", **others: Any) -> str:

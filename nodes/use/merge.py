@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from typing import Any, get_args
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.concept.names import bracketed, unowned
 from ...blocklora_core.concept.rows import describe
 from ...blocklora_core.host.base import usual_size
+from ...blocklora_core.host.queued import queued
 from ...blocklora_core.host.train.collect import CollectJob
-from ...blocklora_core.host.use.apart import apart_or_summed
+from ...blocklora_core.host.use.apart import ON, apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
-from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap
-from ..schema import StackType, advanced, node_id, schema, texts_of
+from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap, check_rows
+from ..checks import here, told_before
+from ..schema import StackType, advanced, node_id, schema, shown, texts_of
+from .ahead import stack_into
 
 
 def _line(lora: Any) -> str:
@@ -116,6 +119,15 @@ def prepared(
     return apart_or_summed(stack, model, clip, keep_apart, CollectJob(size=usual_size(model), node_id=node))
 
 
+def clash_told(node: Any, overlap: str | None) -> bool | str:
+    """For `validate_inputs`: rows that several concepts hold, where the stack is known before it runs."""
+    graph, own = queued(), node_id(node) or ""
+    method, keep_apart = here(graph, own, "method"), here(graph, own, "keep_apart") or KEEP_APART[0]
+    if method == AUTO and keep_apart != ON:
+        return True
+    return told_before(check_rows, stack_into(graph, own), method, overlap)
+
+
 class BlockLoRAMerge(io.ComfyNode):
     """Merges any number of concepts into MODEL and CLIP."""
 
@@ -136,6 +148,10 @@ class BlockLoRAMerge(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    def validate_inputs(cls, overlap: str | None = None) -> bool | str:
+        return clash_told(cls, overlap)
+
+    @classmethod
     def execute(
         cls, model: Any, clip: Any, stack: Stack, method: str, overlap: Overlap, keep_apart: str = KEEP_APART[0],
         **options: Any,
@@ -143,9 +159,9 @@ class BlockLoRAMerge(io.ComfyNode):
         stack, method, told = prepared(stack, model, clip, method, overlap, keep_apart, node_id(cls))
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method, overlap=overlap, options=Options(**options))
-        told = (*told, *unowned_note(cls, stack))
-        report = "\n".join([report_of(applied, time.perf_counter() - started), *told])
-        return io.NodeOutput(applied.model, applied.clip, report, ui=ui.PreviewText(report))
+        warned = unowned_note(cls, stack)
+        report = "\n".join([report_of(applied, time.perf_counter() - started), *told, *warned])
+        return io.NodeOutput(applied.model, applied.clip, report, ui=shown(report, stack, warned))
 
 
 NODES = [BlockLoRAMerge]

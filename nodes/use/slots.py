@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...blocklora_core.files.slots import describe_tables
 from ...blocklora_core.files.untrusted.text import legible
 from ...blocklora_core.host.ledger import given_slots, passed_over, slot_tables, slots_state
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.reports.slots import slot_picture
-from ..schema import schema
+from ..schema import holding, schema, shown
 
 
 def _session() -> str:
@@ -44,8 +44,8 @@ class BlockLoRASlots(io.ComfyNode):
     def execute(cls) -> io.NodeOutput:
         found = slot_tables()
         report, image = describe_tables(found) + _session() + _passed_over(), to_image(slot_picture(found))
-        shown = {**ui.PreviewText(report).as_dict(), **ui.PreviewImage(image).as_dict()}
-        return io.NodeOutput(report, image, ui=shown)
+        told = holding(report, "CLASH", "Passed over")
+        return io.NodeOutput(report, image, ui=shown(report, warnings=told, picture=image))
 
     @classmethod
     def fingerprint_inputs(cls) -> str:

@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from playwright.sync_api import Page
+
 from tests.browser.canvas import Canvas
 from tests.hosting import CHECKPOINT
 

@@ -31,7 +31,8 @@ class FakePort:
         self.text.weight = nn.Parameter(
             torch.randn(self.text.weight.shape, generator=generator) * 0.02, requires_grad=False
         )
-        self.predictions = self.encodings = 0
+        self.predictions = self.encodings = self.released = 0
+        self.passes: Sequence[Sequence[int]] = ()
 
     @property
     def layers(self) -> Mapping[str, AdaptedLayer]:
@@ -71,6 +72,9 @@ class FakePort:
         at = prompt.split().index(concept) if concept and embeddings and concept in prompt.split() else None
         return Conditioning((Prompt((mean + self.text(mean))[None, None], concept_at=at),))
 
+    def release_text(self) -> None:
+        self.released += 1
+
     def class_embeddings(self, class_word: str) -> Mapping[str, Tensor]:
         return {"fake": self._word(class_word or "object")[None].clone()}
 
@@ -79,6 +83,7 @@ class FakePort:
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         self.predictions += 1
+        self.passes = [list(range(len(noisy)))]
         pixels = noisy.flatten(2).transpose(1, 2)
         text = conditioning.cross.mean(1, keepdim=True).expand(-1, pixels.shape[1], -1)
         x = torch.cat([pixels / (1 + sigma.view(-1, 1, 1)), text], -1)

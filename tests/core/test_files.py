@@ -16,6 +16,8 @@ from blocklora_core.concept.concept import BlockLoRA
 from blocklora_core.concept.rows import Scheme, count, index
 from blocklora_core.files import record as metadata
 from blocklora_core.files.io import FileError, load, read_header, save
+from blocklora_core.files.shown import _TRAINING_FIELDS
+from blocklora_core.training import TrainConfig
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
@@ -91,7 +93,8 @@ def test_several_text_encoders_get_a_tensor_each(tmp_path: Path) -> None:
 
 
 def test_managers_find_their_fields(tmp_path: Path) -> None:
-    lora = replace(Recipe(scale=0.5).make("<hero>", 3), training={"steps": 250, "images": 13, "resolution": 64})
+    settings = {**TrainConfig.of(steps=250, text_learning_rate=0.0001).to_dict(), "images": 13, "resolution": 64}
+    lora = replace(Recipe(scale=0.5).make("<hero>", 3), training=settings)
     shown = read_header(save(tmp_path / "a.safetensors", lora))["__metadata__"]
     assert all(isinstance(value, str) for value in shown.values())
     assert shown["ss_output_name"] == "hero"
@@ -99,6 +102,7 @@ def test_managers_find_their_fields(tmp_path: Path) -> None:
     assert (shown["ss_network_dim"], shown["ss_network_alpha"]) == ("2", "1")
     assert shown["ss_base_model_version"] == "sd_v1"
     assert (shown["ss_max_train_steps"], shown["ss_num_train_images"]) == ("250", "13")
+    assert (shown["ss_learning_rate"], shown["ss_unet_lr"], shown["ss_text_encoder_lr"]) == ("0.001", "0.001", "0.0001")
     assert json.loads(shown["ss_tag_frequency"]) == {"hero": {"<hero> man": 13}}
     assert shown["modelspec.architecture"] == "stable-diffusion-v1/lora"
     assert shown["modelspec.trigger_phrase"] == "<hero> man"
@@ -126,7 +130,7 @@ def test_header_alone_tells_the_slot(tmp_path: Path) -> None:
     record = metadata.read_record(read_header(path)["__metadata__"])
     assert record is not None
     assert (record.slot, record.scheme, record.concept.name) == (5, Scheme(), "<hero>")
-    assert record.layers[QUERY] == (40, Scheme().rows(5, 40))
+    assert record.layers[QUERY] == (40, Scheme().rows(5, 40), ())
 
 
 def test_writing_is_atomic_and_never_overwrites_unasked(tmp_path: Path) -> None:
@@ -256,7 +260,7 @@ EMBEDDING = "bundle_emb.hero.string_to_param.*"
 
 DAMAGED: list[tuple[Edit, str]] = [
     (record_edit(format=2), "format 1, got 2. Update"),
-    (record_edit(scheme={"version": 9, "slots": 16, "layout": "contiguous"}), "version: expected 1, got 9"),
+    (record_edit(scheme={"version": 9, "slots": 16, "layout": "contiguous"}), "version: expected 1 or 2, got 9"),
     (
         record_edit(scheme={"version": 1, "slots": 16, "layout": "interleaved"}),
         "Row layout: expected contiguous, got 'interleaved'.* stock Load LoRA",
@@ -379,3 +383,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_text_layers_and_geglu_are_among_the_samples() -> None:
     assert {TEXT, GEGLU} <= set(SHAPES)
+
+
+def test_what_managers_show_of_a_training_is_what_trainings_record() -> None:
+    recorded = {*TrainConfig().to_dict(), "images", "steps_done", "resolution"}
+    assert set(_TRAINING_FIELDS.values()) <= recorded

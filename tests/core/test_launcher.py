@@ -282,7 +282,7 @@ def test_every_path_lies_in_the_ignored_folder(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     made = (layout.venv, layout.comfyui, layout.art, layout.tools, layout.test_tools, layout.logs)
     assert all(layout.home in path.parents for path in made)
-    assert "/.comfyui/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert "/.comfyui" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def _installed(folder: Path, name: str, files: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ from launcher.environment.prepare import guest_stages
 from launcher.environment.stages import write_atomically
 from launcher.errors import LauncherError
 from launcher.layout import COMFYUI_VERSION, Layout, venv_python
-from launcher.server import ask, free_port, running
+from launcher.server import ask, free_port, running, serve
 from launcher.terminal import activity, bar, seconds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,14 +116,17 @@ def test_environment_variables_choose_the_comfyui(tmp_path: Path, monkeypatch: p
 
 # A stand-in for ComfyUI's main.py: answers /system_stats, or dies with a message.
 FAKE_SERVER = """
-import http.server, sys
+import http.server, sys, threading
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write(b'{"system": 1}')
 if "--die" in sys.argv:
     sys.exit("a custom node broke")
 port = int(sys.argv[sys.argv.index("--port") + 1])
-http.server.HTTPServer(("127.0.0.1", port), Answer).serve_forever()
+server = http.server.HTTPServer(("127.0.0.1", port), Answer)
+if "--for" in sys.argv:
+    threading.Timer(float(sys.argv[sys.argv.index("--for") + 1]), server.shutdown).start()
+server.serve_forever()
 """
 
 
@@ -141,6 +144,24 @@ def test_a_server_is_stopped_when_its_user_fails(fake_host: Host, tmp_path: Path
         assert ask(server.url + "/system_stats") == {"system": 1}
         raise KeyboardInterrupt
     assert server.process.poll() is not None
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_serve_opens_the_browser_once_it_answers(
+    fake_host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], browser: bool
+) -> None:
+    opened: list[str] = []
+
+    def answers(url: str) -> None:
+        opened.append(url)
+        assert ask(url + "/system_stats") == {"system": 1}
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr("webbrowser.open", answers)
+    assert serve(fake_host, 0, tmp_path / "log", ["--cpu", "--for", "1"], browser) == 0
+    said = capsys.readouterr().out
+    assert len(opened) == browser and f"logs to {tmp_path / 'log'}" in said
+    assert all(url in said for url in opened) and len(said.splitlines()) <= 3
 
 
 def test_a_server_that_dies_shows_the_end_of_its_log(fake_host: Host, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocklora_core.concept import rows as ownership
-from blocklora_core.concept.rows import Rows, Scheme
+from blocklora_core.concept.rows import Parts, Rows, Scheme
 
 schemes = st.builds(Scheme, slots=st.integers(1, 40))
 weights = st.tuples(st.integers(0, 400), st.sampled_from([1, 2])).map(lambda p: (p[0] * p[1], p[1]))
+unequal = st.lists(st.integers(1, 200), min_size=1, max_size=5).map(tuple)
 
 
 @st.composite
@@ -38,6 +39,24 @@ def test_slots_are_balanced_within_one_row_per_half(scheme: Scheme, weight: tupl
         part = range(half * m // halves, (half + 1) * m // halves)
         sizes = [sum(row in part for row in numbers(scheme.rows(s, m, halves))) for s in range(scheme.slots)]
         assert max(sizes) - min(sizes) <= 1
+
+
+@given(schemes, unequal)
+def test_every_slot_gets_its_share_of_each_part_of_any_size(scheme: Scheme, parts: Parts) -> None:
+    held = [numbers(scheme.rows(slot, sum(parts), parts)) for slot in range(scheme.slots)]
+    assert sorted(row for rows in held for row in rows) == list(range(sum(parts)))
+    start = 0
+    for size in parts:
+        shares = [sum(start <= row < start + size for row in rows) for rows in held]
+        assert max(shares) - min(shares) <= 1 and sum(shares) == size
+        start += size
+
+
+@given(schemes, weights)
+def test_parts_of_one_size_are_dealt_out_as_version_1_does(scheme: Scheme, weight: tuple[int, int]) -> None:
+    m, halves = weight
+    if m:
+        assert scheme.rows(0, m, (m // halves,) * halves) == scheme.rows(0, m, halves)
 
 
 @given(any_rows())
@@ -78,11 +97,19 @@ GOLDEN = [
     (Scheme(slots=1), 0, 64, 2, (range(64),)),
     (Scheme(), 0, 4, 1, ()),
     (Scheme(), 3, 4, 1, (range(1),)),
+    (Scheme(2), 1, 3840, (2304, 768, 768), (range(144, 288), range(2352, 2400), range(3120, 3168))),
+    (
+        Scheme(2),
+        8,
+        21504,
+        (3072, 3072, 3072, 12288),
+        (range(1536, 1728), range(4608, 4800), range(7680, 7872), range(15360, 16128)),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("scheme", "slot", "m", "halves", "expected"), GOLDEN)
-def test_rule_never_changes(scheme: Scheme, slot: int, m: int, halves: int, expected: Rows) -> None:
+def test_rule_never_changes(scheme: Scheme, slot: int, m: int, halves: int | Parts, expected: Rows) -> None:
     assert scheme.rows(slot, m, halves) == expected
 
 
@@ -107,7 +134,8 @@ def test_dict_round_trip() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"version": 2, "slots": 16, "layout": "contiguous"}, "Row scheme version: expected 1, got 2"),
+        ({"version": 3, "slots": 16, "layout": "contiguous"}, "Row scheme version: expected 1 or 2, got 3"),
+        ({"version": True, "slots": 16, "layout": "contiguous"}, "Row scheme version: expected 1 or 2, got True"),
         ({"version": 1, "slots": 0, "layout": "contiguous"}, "Number of slots: expected"),
         ({"version": 1, "slots": True, "layout": "contiguous"}, "Number of slots: expected"),
         ({"version": 1, "slots": 16, "layout": "spiral"}, "Row layout: expected contiguous, got 'spiral'"),
@@ -129,6 +157,12 @@ def test_impossible_slots_are_refused(slot: int) -> None:
 def test_odd_halves_are_refused() -> None:
     with pytest.raises(ValueError, match="2 equal parts"):
         Scheme().rows(0, 321, 2)
+
+
+@pytest.mark.parametrize("parts", [(100, 200), (321,), (320, 0), (330, -10), ()])
+def test_parts_that_do_not_make_the_weight_are_refused(parts: Parts) -> None:
+    with pytest.raises(ValueError, match=f"parts that make 320 rows, got {len(parts)} that make {sum(parts)}"):
+        Scheme().rows(0, 320, parts)
 
 
 def test_overlapping_segments_are_refused() -> None:

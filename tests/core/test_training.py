@@ -161,7 +161,16 @@ def test_a_token_that_rests_is_encoded_once(share: float, moved: bool) -> None:
     captions = len(set(trainer.dataset.captions))
     assert torch.equal(tokens[-1], start) is not moved
     assert all(torch.equal(tokens[-1], token) for token in tokens[max(0, learning - 1) :])
-    assert encodings[-1] - (encodings[learning - 1] if learning else 0) <= captions
+    # And the prompt that only its Grams are collected with.
+    assert encodings[-1] - (encodings[learning - 1] if learning else 0) <= captions + 1
+    assert port.released == 1
+
+
+@pytest.mark.parametrize(("rate", "shuffle"), [(1e-3, False), (0.0, True)])
+def test_the_text_encoder_stays_while_it_is_asked(rate: float, shuffle: bool) -> None:
+    port, config = FakePort(), CONFIG.changed(embedding_share=0.0, text_learning_rate=rate, steps=3)
+    Trainer(port, Dataset(examples(), 4, CaptionRules(shuffle=shuffle)), HERO, config).run(lambda _progress: None)
+    assert port.released == 0
 
 
 def test_outside_the_masks_a_picture_teaches_nothing() -> None:

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from blocklora_core.cancel import check, listening, patiently
 from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.layer import Layer
-from blocklora_core.files import FileError, load, save, slots
+from blocklora_core.files import FileError, load, save
+from blocklora_core.files.catalogue import summary
 from blocklora_core.files.record import read_record, write_record
 from blocklora_core.files.shown import called_by
 from blocklora_core.files.slots import tables, unreadable_files
@@ -189,14 +190,14 @@ def test_pictures_are_ordinary_files(tmp_path: Path, kind: str) -> None:
 def test_a_file_that_nobody_thought_of_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "a.safetensors", Recipe().make("<ada>", 3))
     save(tmp_path / "b.safetensors", Recipe().make("<bob>", 4))
-    known = slots.read_header
+    known = summary.read_header
 
     def odd(path: Path) -> object:
         if path.name == "b.safetensors":
             raise UnboundLocalError("odd")
         return known(path)
 
-    monkeypatch.setattr(slots, "read_header", odd)
+    monkeypatch.setattr(summary, "read_header", odd)
     (table,) = tables(tmp_path)
     assert list(table.held) == [3]
     assert unreadable_files(tmp_path) == {tmp_path / "b.safetensors": "odd"}

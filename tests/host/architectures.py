@@ -98,7 +98,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], str]] = {
     "sd35": ("SD3", {**_SD3, "qk_norm": "rms", "x_block_self_attn_layers": [0]}, (16, 8, 8), "sd3"),
     "flux": ("Flux", _FLUX, (16, 8, 8), "flux"),
     "flux_schnell": ("FluxSchnell", {**_FLUX, "guidance_embed": False}, (16, 8, 8), "flux"),
-    "flux2": ("Flux2", _FLUX2, (128, 4, 4), "fake3"),
+    "flux2": ("Flux2", _FLUX2, (128, 4, 4), "flux2"),
     "chroma": ("Chroma", _CHROMA, (16, 8, 8), "t5"),
     "lumina2": ("Lumina2", _LUMINA, (16, 8, 8), "gemma2"),
     "zimage": ("ZImage", _ZIMAGE, (16, 8, 8), "qwen3_4b"),
@@ -112,13 +112,13 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], str]] = {
     "cosmos_predict2": ("CosmosT2IPredict2", _COSMOS2, (16, 1, 8, 8), "cosmos_t5"),
     "omnigen2": ("Omnigen2", _OMNIGEN, (16, 8, 8), "qwen25_3b"),
     "pixart_sigma": ("PixArtSigma", _PIXART, (4, 64, 64), "t5"),
-    "ltxv": ("LTXV", _LTXV, (128, 1, 4, 4), "fake_mask"),
-    "auraflow": ("AuraFlow", _AURA, (4, 8, 8), "fake"),
+    "ltxv": ("LTXV", _LTXV, (128, 1, 4, 4), "ltxv"),
+    "auraflow": ("AuraFlow", _AURA, (4, 8, 8), "aura_t5"),
     "klein": ("Flux2", {**_FLUX2, "guidance_embed": False}, (128, 4, 4), "klein"),
     "anima": ("Anima", _ANIMA, (16, 1, 8, 8), "anima"),
     "krea2": ("Krea2", _KREA2, (16, 1, 8, 8), "krea2"),
-    "kandinsky5": ("Kandinsky5Image", _KAND, (16, 8, 8), "fake"),
-    "longcat": ("LongCatImage", _LONGCAT, (16, 8, 8), "fake"),
+    "kandinsky5": ("Kandinsky5Image", _KAND, (16, 8, 8), "kandinsky5"),
+    "longcat": ("LongCatImage", _LONGCAT, (16, 8, 8), "longcat"),
 }
 # fmt: on
 

@@ -3,10 +3,12 @@
 # ruff: noqa: E501
 from __future__ import annotations
 
+import base64
 import importlib
 import io
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +16,14 @@ from unittest.mock import patch
 
 import comfy.model_patcher
 import comfy.sd
+import tokenizers
 import torch
 from comfy.sd1_clip import SDTokenizer
+from tokenizers import models, pre_tokenizers, processors
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
-from tests.host.architectures import ARCHITECTURES, CPU, W, fill
+from tests.host.architectures import ARCHITECTURES, W, fill
 
 # fmt: off
 _LLM = {"hidden_size": W, "intermediate_size": W, "num_hidden_layers": 4, "num_attention_heads": 1, "num_key_value_heads": 1}
@@ -42,6 +47,11 @@ REAL: dict[str, tuple[str, Callable[[Any], Any], str, dict[str, Any]]] = {
     "hyvideo": ("text_encoders.hunyuan_video", lambda m: m.hunyuan_video_clip(), "HunyuanVideoTokenizer", {**_L, "llama": _LLM}),
     "hyimage": ("text_encoders.hunyuan_image", lambda m: m.te(byt5=False), "HunyuanImageTokenizer", {"qwen25_7b": _LLM}),
     "hidream": ("text_encoders.hidream", lambda m: m.hidream_clip(), "HiDreamTokenizer", {**_L, **_G, **_XXL, "llama": {**_LLM, "num_hidden_layers": 2}}),
+    "flux2": ("text_encoders.flux", lambda m: m.flux2_te(), "Flux2Tokenizer", {"mistral3_24b": {**_LLM, "num_hidden_layers": 31}}),
+    "aura_t5": ("text_encoders.aura_t5", lambda m: m.AuraT5Model, "AuraT5Tokenizer", {"pile_t5xl": _T5}),
+    "ltxv": ("text_encoders.lt", lambda m: m.ltxv_te(), "LTXVT5Tokenizer", _XXL),
+    "kandinsky5": ("text_encoders.kandinsky5", lambda m: m.te(), "Kandinsky5TokenizerImage", {**_L, "qwen25_7b": _LLM}),
+    "longcat": ("text_encoders.longcat_image", lambda m: m.te(), "LongCatImageTokenizer", {"qwen25_7b": _LLM}),
     "klein": ("text_encoders.flux", lambda m: m.klein_te(), "KleinTokenizer", {"qwen3_4b": {**_LLM, "num_hidden_layers": 28}}),
     "anima": ("text_encoders.anima", lambda m: m.te(), "AnimaTokenizer", {"qwen3_06b": {**_LLM, "hidden_size": 1024, "num_hidden_layers": 2}}),
     "krea2": ("text_encoders.krea2", lambda m: m.te(), "Krea2Tokenizer", {"qwen3vl_4b": {**_LLM, "num_hidden_layers": 36}}),
@@ -55,19 +65,15 @@ WIDTHS = {"qwen3_06b": 1024}
 def encoder_of(name: str) -> Any:
     """The CLIP of an architecture in architectures.py."""
     side = ARCHITECTURES[name][3]
-    return _STANDINS[side]() if side in _STANDINS else _real(side)
-
-
-def _real(side: str) -> Any:
     path, make, tokenizer, settings = REAL[side]
     module = importlib.import_module(f"comfy.{path}")
     options = {f"{part}_model_config": config for part, config in settings.items()}
     target = SimpleNamespace(clip=make(module), tokenizer=getattr(module, tokenizer), params={})
-    with _without_vision():
+    with _without_vision(), _readable():
         clip = comfy.sd.CLIP(
             target,
             model_options={**options, "dtype": torch.float32},
-            tokenizer_data={"spiece_model": _sentencepiece()} if side in ("umt5", "gemma2") else {},
+            tokenizer_data=_TOKENIZERS[side]() if side in _TOKENIZERS else {},
         )
     fill(clip.cond_stage_model, scale=0.1)
     with torch.no_grad():  # Real T5 tables are long.
@@ -123,6 +129,56 @@ def _sentencepiece() -> torch.Tensor:
     return torch.ByteTensor(list(model.getvalue()))
 
 
+_MISTRAL_WORDS = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    *map("<{}>".format, range(5)),
+]
+
+
+def _tekken() -> torch.Tensor:
+    """Mistral's form of a tokenizer, of single bytes."""
+    made = {
+        "config": {"default_vocab_size": 300, "default_num_special_tokens": len(_MISTRAL_WORDS), "pattern": "."},
+        "vocab": [{"rank": at, "token_bytes": base64.b64encode(bytes([at])).decode()} for at in range(256)],
+        "special_tokens": [{"rank": at, "token_str": word} for at, word in enumerate(_MISTRAL_WORDS)],
+    }
+    return torch.ByteTensor(list(json.dumps(made).encode()))
+
+
+class _MistralTokenizer:
+    """The same for hosts that read it by a class which transformers 5 has in another form."""
+
+    @staticmethod
+    def from_pretrained(_path: str) -> Any:
+        words = {word: at for at, word in enumerate(_MISTRAL_WORDS)}
+        letters = {letter: len(words) + at for at, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+        made = tokenizers.Tokenizer(models.BPE({**words, **letters}, []))
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.add_special_tokens(_MISTRAL_WORDS)
+        made.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        return PreTrainedTokenizerFast(tokenizer_object=made)
+
+
+def _readable() -> AbstractContextManager[object]:
+    flux = importlib.import_module("comfy.text_encoders.flux")
+    if not hasattr(flux, "load_mistral_tokenizer") or hasattr(flux, "from_tekken_json"):
+        return nullcontext()
+    return patch.multiple(flux, MistralTokenizerClass=_MistralTokenizer, load_mistral_tokenizer=lambda _data: {})
+
+
+_TOKENIZERS: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+    "umt5": lambda: {"spiece_model": _sentencepiece()},
+    "gemma2": lambda: {"spiece_model": _sentencepiece()},
+    "flux2": lambda: {"tekken_model": _tekken()},
+}
+
+
 class _NoVision(nn.Module):
     def __init__(self, *_args: Any, **_named: Any):
         super().__init__()
@@ -140,57 +196,3 @@ def _without_vision() -> Iterator[None]:
         towers = {name: _NoVision for name, kind in vars(newer).items() if "Vision" in name and isinstance(kind, type)}
         with patch.multiple(newer, **towers):
             yield
-
-
-class _Words(nn.Module):
-    """A text encoder without a table of tokens: each word is a random vector."""
-
-    dtypes = frozenset({torch.float32})
-
-    def __init__(self, width: int, pooled: int | None, masked: bool):
-        super().__init__()
-        self.anchor, self.width = nn.Parameter(torch.zeros(1), requires_grad=False), width
-        self.pooled, self.masked = pooled, masked
-
-    def reset_clip_options(self) -> None: ...
-
-    def set_clip_options(self, _options: dict[str, Any]) -> None: ...
-
-    def encode_token_weights(self, tokens: dict[str, list[str]]) -> tuple[Any, ...]:
-        vectors = []
-        for word in tokens["words"]:
-            seed = sum((at + 1) * ord(letter) for at, letter in enumerate(word))
-            vectors.append(torch.randn(self.width, generator=torch.Generator().manual_seed(seed)))
-        cross = torch.stack(vectors)[None] + self.anchor
-        mask = {"attention_mask": torch.ones(1, cross.shape[1], dtype=torch.long)} if self.masked else {}
-        return cross, None if self.pooled is None else cross.mean(1)[:, : self.pooled], mask
-
-
-class _WordClip:
-    """What a CLIP socket carries, for `_Words`."""
-
-    layer_idx = None
-
-    def __init__(self, width: int, pooled: int | None, masked: bool = False):
-        self.cond_stage_model, self.tokenizer = _Words(width, pooled, masked), type("Tokenizer", (), {})()
-        self.patcher = comfy.model_patcher.ModelPatcher(self.cond_stage_model, CPU, CPU)
-
-    def tokenize(self, text: str) -> dict[str, list[str]]:
-        return {"words": ["<s>", *text.split(), "</s>"]}
-
-    def clone(self) -> _WordClip:
-        copy = object.__new__(_WordClip)
-        copy.__dict__.update(self.__dict__)
-        copy.patcher = self.patcher.clone()
-        return copy
-
-    def encode_from_tokens_scheduled(self, tokens: dict[str, list[str]]) -> list[Any]:
-        cross, pooled, extra = self.cond_stage_model.encode_token_weights(tokens)
-        return [[cross, {"pooled_output": pooled, **extra}]]
-
-
-_STANDINS: dict[str, Callable[[], Any]] = {
-    "fake": partial(_WordClip, W, W),
-    "fake_mask": partial(_WordClip, W, W, True),
-    "fake3": partial(_WordClip, 3 * W, None),
-}

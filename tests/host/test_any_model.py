@@ -22,7 +22,7 @@ from tests.host.tiny import patched
 
 CONFIG = TrainConfig.of(
     steps=4, batch_size=2, rank=2, niche_negatives=2, gram_pictures=1, gram_steps=2, preview_every=4, preview_steps=2,
-    learning_rate=0.01,
+    learning_rate=0.01, token="none",
 )  # fmt: skip
 FLOW = ("sd3", "flux", "lumina2")
 

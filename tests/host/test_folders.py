@@ -90,7 +90,7 @@ def test_a_prefix_outside_the_loras_folder_is_refused(
 @pytest.mark.usefixtures("folders")
 def test_load_gives_the_concept_at_its_strength(node: dict[str, Any], make: Make) -> None:
     node["BlockLoRASave"].execute((make(),), "blocklora/", "keep both")
-    (lora,), name, words = node["BlockLoRALoad"].execute("blocklora/ada.safetensors", 0.5).result
+    (lora,), name, words, _ = node["BlockLoRALoad"].execute("blocklora/ada.safetensors", 0.5).result
     assert (lora.strength, name, words, lora.slot) == (0.5, "<ada>", "<ada>", 0)
 
 
@@ -127,7 +127,7 @@ def test_reads_pictures_and_captions(node: dict[str, Any], folders: Path) -> Non
     picture(folders / "input" / "set" / "b.png")
     picture(folders / "input" / "set" / "a.png", (8, 8))
     (folders / "input" / "set" / "a.txt").write_text("a red square\n", "utf-8")
-    images, captions, _ = node["BlockLoRAImages"].execute("set", "a picture").result
+    images, captions, *_ = node["BlockLoRAImages"].execute("set", "a picture").result
     assert [tuple(image.shape) for image in images] == [(1, 8, 8, 3), (1, 8, 16, 3)]
     assert captions == ["a red square", "a picture"]
     assert bool((images[0] == 1).all()), "transparent pixels become white"
@@ -141,7 +141,7 @@ def test_masks_come_from_their_file_else_from_what_is_not_transparent(node: dict
     half = Image.new("L", (16, 8))
     half.paste(255, (0, 0, 8, 8))
     half.save(folder / "a-masklabel.png")
-    pictures, _, masks = node["BlockLoRAImages"].execute("masked", "").result
+    pictures, _, masks, _ = node["BlockLoRAImages"].execute("masked", "").result
     assert len(pictures) == 3
     assert [mask.shape for mask in masks] == [(1, 8, 16)] * 3
     assert [round(float(mask.mean()), 3) for mask in masks] == [0.5, 0.2, 1.0]
@@ -184,7 +184,7 @@ def test_kohya_s_parent_folder_is_listed_and_its_repeats_count(node: dict[str, A
     output = node["BlockLoRAImages"].execute("img", "")
     assert output.result[1] == ["a hat", "ohwx man", "ohwx man"]
     assert node["BlockLoRAImages"].execute("img", "a photo").result[1] == ["a hat", "a photo", "a photo"]
-    assert "2 pictures, 1 with a caption of their own, 3 with the repeats" in "".join(output.ui.as_dict()["text"])
+    assert "2 pictures, 1 with a caption of their own, 3 with the repeats" in "".join(output.ui["text"])
     before = node["BlockLoRAImages"].fingerprint_inputs("img", "")
     (folders / "input" / "img" / "1_hat" / "a.caption").write_text("a red hat", "utf-8")
     assert node["BlockLoRAImages"].fingerprint_inputs("img", "") != before
@@ -200,7 +200,7 @@ def test_skipped_files_are_counted_and_named(node: dict[str, Any], folders: Path
     picture(folders / "input" / "set" / "a.png")
     for name in ("b.heic", "Thumbs.db", "._a.png", "gone.txt"):
         (folders / "input" / "set" / name).write_bytes(b"x")
-    text = "".join(node["BlockLoRAImages"].execute("set", "").ui.as_dict()["text"])
+    text = "".join(node["BlockLoRAImages"].execute("set", "").ui["text"])
     assert "2 files skipped" in text and "b.heic, gone.txt" in text
 
 

@@ -232,7 +232,7 @@ def test_the_load_node_tells_what_it_leaves_out(pack: ModuleType, layers: list[K
     write(folders / "models" / "loras" / "other.safetensors", tensors | strange)
     output = loader.execute("other.safetensors", 1.0)
     assert set(output.result[0][0].layers) == {layers[0].stem}
-    assert "1 tensors are part of no whole layer" in "\n".join(output.ui.as_dict()["text"])
+    assert "1 tensors are part of no whole layer" in "\n".join(output.ui["text"])
 
 
 def test_prompts_understand_an_ed_lora_s_name(base: Base, layers: list[Known], tmp_path: Path) -> None:
@@ -268,7 +268,8 @@ def test_the_load_node_tells_the_trigger_words_and_the_note(
     shown = {}
     for file in ("face.safetensors", "mute.safetensors", "hero.pth"):
         output = loader.execute(file, 1.0)
-        shown[file] = (*output.result[1:], "\n".join(output.ui.as_dict()["text"]))
+        shown[file] = output.result[1:]
+        assert output.ui["text"] == (output.result[3],)
     assert shown["face.safetensors"][:2] == ("face", "ohwx man")
     assert "Write in the prompt: ohwx man" in shown["face.safetensors"][2]
     assert shown["mute.safetensors"][:2] == ("mute", "")

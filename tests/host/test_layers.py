@@ -38,7 +38,15 @@ from tests.host.tiny import Base, loaded, patched
 CONVOLUTIONS = "linear + convolution"
 KEYS = r"attn2\.to_k"
 SHORT = TrainConfig.of(
-    steps=3, batch_size=1, rank=2, niche_negatives=2, gram_pictures=1, gram_steps=2, preview_every=0, learning_rate=0.01
+    steps=3,
+    batch_size=1,
+    rank=2,
+    niche_negatives=2,
+    gram_pictures=1,
+    gram_steps=2,
+    preview_every=0,
+    learning_rate=0.01,
+    token="none",
 )
 
 

@@ -345,5 +345,7 @@ def test_a_region_of_a_concept_that_is_not_merged_is_told(node: dict[str, Any], 
     for name in ("<OWN>", "<eve>", ""):
         (regions,) = node["BlockLoRARegion"].execute(cond, 0.0, 0.0, 0.5, 1.0, name, 1.0, 0.0, 0).result
         output = node["BlockLoRARegionalSampling"].execute(model, regions, "mean", 0.0, 1.0)
-        shown.append("".join(output.ui.get("text", ())))
-    assert shown == ["", "Regions name <eve>, which is not merged into this model.", ""]
+        assert output.ui["text"] == (output.result[2],)
+        shown.append(output.ui["blocklora_warnings"])
+        assert all(text in output.result[2] for text in shown[-1])
+    assert shown == [(), ("Regions name <eve>, which is not merged into this model.",), ()]

@@ -378,6 +378,6 @@ def test_the_nodes_tell_the_kinds(base: Base, pack: Any, folders: Path) -> None:
     output = kinds["BlockLoRALoad"].execute("style.safetensors", 0.5, "", 0.5)
     (concept,) = output.result[0]
     assert (concept.strength, concept.strength_clip) == (0.5, 0.25)
-    assert "of LoHa" in "\n".join(output.ui.as_dict()["text"])
+    assert "of LoHa" in "\n".join(output.ui["text"])
     report = kinds["BlockLoRAMerge"].execute(base.model, base.clip, (concept,), "auto", "error").result[2]
     assert "weights by LoHa" in report

@@ -31,7 +31,7 @@ def trainer_in(precision: str) -> Iterator[Trainer]:
         batch_size=2,
         rank=RANK,
         niche_weight=0.0,
-        embedding_share=0.0,
+        token="none",
         slot=SLOT,
         scheme=Scheme(slots=4),
     )

@@ -40,7 +40,7 @@ def test_a_chain_of_regions_samples_with_the_stock_sampler(kinds: dict[str, Any]
     first = region(kinds, red)
     chain = region(kinds, blue, mask=mask, negative=bad, regions=first, feather=0.1, concept="<b>")
     assert [found.concept for found in chain] == ["<a>", "<b>"]
-    model, layout = kinds["BlockLoRARegionalSampling"].execute(base.model, chain, "priority", 0.0, 1.0).args
+    model, layout = kinds["BlockLoRARegionalSampling"].execute(base.model, chain, "priority", 0.0, 1.0).args[:2]
     assert layout.shape[0] == 1 and layout.shape[-1] == 3
 
     def sampled(model: Any) -> torch.Tensor:

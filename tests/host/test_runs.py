@@ -195,6 +195,21 @@ def test_another_model_is_another_run(base: Base, steps_made: list[int]) -> None
     assert not train(dataclasses.replace(base, model=patched)).kept and steps_made
 
 
+def test_what_checkpoints_leave_out_of_a_text_encoder_is_no_part_of_a_run(base: Base, steps_made: list[int]) -> None:
+    """Another server has other numbers in it, whatever the memory held."""
+    train(base)
+    steps_made.clear()
+    projection = base.clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    before = projection.detach().clone()
+    try:
+        with torch.inference_mode():
+            projection.add_(1.0)
+        assert train(base).kept and not steps_made
+    finally:
+        with torch.inference_mode():
+            projection.copy_(before)
+
+
 def test_a_kept_result_that_cannot_be_read_is_trained_anew(base: Base, folders: Path, steps_made: list[int]) -> None:
     train(base)
     for pattern in ("*.safetensors", "*.record"):
@@ -233,7 +248,7 @@ def test_every_n_steps_a_lora_and_the_state_are_saved(
 
     monkeypatch.setattr(runs.RunFiles, "keep_state", watch)
     result = train(base, steps=6, save_every=2)
-    assert saved == [2, 4] and not left(folders, "*.state")
+    assert saved == [2, 4, 6] and not left(folders, "*.state")  # the last before the Grams
     names = [path.name for path in result.snapshots]
     assert names == ["ada_step2.safetensors", "ada_step4.safetensors"]
     assert [load(path).training["steps_done"] for path in result.snapshots] == [2, 4]
@@ -309,7 +324,7 @@ def test_whatever_ends_a_run_what_was_learnt_is_saved_first(
     monkeypatch.setattr(NodeProgress, "__call__", fail)
     with pytest.raises(type(error)):
         train(base)
-    (kept,) = (folders / "models" / "loras" / "blocklora" / "interrupted").glob("*.safetensors")
+    (kept,) = (folders / "user" / "blocklora" / "interrupted").glob("*.safetensors")
     assert load(kept).training["steps_done"] == 2 and len(list(runs.runs_folder().glob("*.state"))) == 1
 
 

@@ -213,15 +213,15 @@ def test_kept_grams_are_read_as_a_strangers_file(base: Base, small: BlockLoRA, s
 
 
 def test_headers_are_read_once(small: BlockLoRA, monkeypatch: pytest.MonkeyPatch) -> None:
-    from blocklora.blocklora_core.files import slots
+    from blocklora.blocklora_core.files.catalogue import summary
 
     path = save(disk.loras_folder() / "a.safetensors", small)
     ledger.slot_tables()
-    monkeypatch.setattr(slots, "read_header", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr(summary, "read_header", lambda _: pytest.fail("read again"))
     ledger.slot_tables()
     monkeypatch.undo()
     save(path, small.renamed("<bobby>"), overwrite=True)
-    entry = slots.entry_of(path)
+    entry = summary.block_of(path)
     assert entry is not None and entry.concept == "<bobby>"
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from blocklora.blocklora_core.concept.rows import Scheme
+from blocklora.blocklora_core.host.train.live.board import Run
 from blocklora.blocklora_core.host.train.progress import NodeProgress
 from blocklora.blocklora_core.host.train.train import TrainResult
-from blocklora.blocklora_core.training import Progress, TrainConfig, TrainSettings
+from blocklora.blocklora_core.training import AS_SET, PRESETS, Progress, TrainConfig, TrainSettings
 from blocklora.blocklora_core.training.data.captions import CaptionRules
 from PIL import Image
 
@@ -55,7 +56,8 @@ def test_every_setting_reaches_the_training(pack: ModuleType) -> None:
     assert (config.erasure.per_sample, config.erasure.rescale) == (True, True)
 
 
-def test_train_takes_the_settings_and_its_own_switches(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def jobs_of(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, *changes: dict[str, Any]) -> list[Any]:
+    """What Train would be asked to do with each of the changes to its defaults."""
     module, jobs = pack.nodes.train.train, []
 
     def stop(*args: Any) -> TrainResult:
@@ -63,13 +65,37 @@ def test_train_takes_the_settings_and_its_own_switches(pack: ModuleType, monkeyp
         raise InterruptedError
 
     monkeypatch.setattr(module, "train_concept", stop)
-    monkeypatch.setattr(module.BlockLoRATrain, "hidden", SimpleNamespace(unique_id="7"), raising=False)
+    hidden = SimpleNamespace(unique_id="7", extra_pnginfo={"workflow": {"id": "w"}})
+    monkeypatch.setattr(module.BlockLoRATrain, "hidden", hidden, raising=False)
     plain = {name: [value] for name, value in defaults(module.BlockLoRATrain).items()}
     given = {**plain, "model": [0], "clip": [0], "vae": [0], "images": [], "captions": ["a"]}
-    for more in ({}, {"settings": [made(pack, save_every=7)], "resume": [False], "train_again": [True]}):
+    for more in changes:
         with pytest.raises(InterruptedError):
             module.BlockLoRATrain.execute(**{**given, **more})
+    return jobs
+
+
+def test_train_takes_the_settings_and_its_own_switches(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = {"settings": [made(pack, save_every=7)], "resume": [False], "train_again": [True]}
+    jobs = jobs_of(pack, monkeypatch, {}, more)
     assert [(job.config.save_every, job.resume, job.again) for job in jobs] == [(0, True, False), (7, False, True)]
+    assert (jobs[0].node_id, jobs[0].workflow) == ("7", "w")
+
+
+def test_a_preset_decides_how_much_work_and_train_settings_go_before_it(
+    pack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand = {"steps": [7], "rank": [2], "learning_rate": [0.5]}
+    settings = {"settings": [made(pack, gram_pictures=3)]}
+    changes = [{**by_hand, "preset": [name]} for name in PRESETS]
+    set_, quick, standard, careful, last = (
+        job.config for job in jobs_of(pack, monkeypatch, *changes, {**by_hand, **settings, "preset": ["quick"]})
+    )
+    assert (set_.steps, quick.steps, standard.steps, careful.steps) == (7, 120, TrainConfig().steps, 800)
+    assert {config.adapter.rank for config in (set_, quick, careful)} == {2} and quick.optimizer.learning_rate == 0.5
+    assert standard.changed(rank=4, learning_rate=1e-3, slot=0) == TrainConfig()
+    assert (quick.grams.pictures, last.grams.pictures, last.steps) == (2, 3, 120)
+    assert list(PRESETS) == [AS_SET, "quick", "standard", "careful"]
 
 
 def progress_of(step: int, sample: bool) -> Progress:
@@ -80,7 +106,9 @@ def progress_of(step: int, sample: bool) -> Progress:
 def test_the_live_picture_shows_the_curve_and_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     shades = iter([0.1, 0.5, 0.9])
     shown: list[Any] = []
-    progress = NodeProgress("7", 40, "<ada>", lambda _latents: torch.full((1, 32, 16, 3), next(shades)))
+    progress = NodeProgress(
+        "7", Run("id", "7", "", "<ada>", "person", 40), lambda _latents: torch.full((1, 32, 16, 3), next(shades))
+    )
     # The bar itself may be slow to tell: newer hosts throttle it.
     monkeypatch.setattr(progress.bar, "update_absolute", lambda *args: shown.append(args))
     for step, sample in ((10, True), (20, True), (30, True), (35, False), (40, False)):
@@ -100,7 +128,7 @@ def test_the_node_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = SimpleNamespace(send_progress_text=lambda text, node: said.append((node, text)))
     server.PromptServer = SimpleNamespace(instance=instance)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "server", server)
-    progress = NodeProgress("7", 40, "<ada>", lambda _latents: torch.zeros(1, 8, 8, 3))
+    progress = NodeProgress("7", Run("id", "7", "", "<ada>", "person", 40), lambda _latents: torch.zeros(1, 8, 8, 3))
     monkeypatch.setattr(progress.bar, "hook", None)
     for step in (1, 2):
         progress(progress_of(step, False))

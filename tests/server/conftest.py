@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +9,12 @@ from typing import Any
 
 import pytest
 
-from launcher.environment.host import Host
 from launcher.environment.link import link_pack
-from launcher.layout import Layout
 from launcher.server import Server, running
 from launcher.workflow import Picture, apply, execute, pictures, to_api
+from tests.hosting import host_of, put_demo
 
 HERE = Path(__file__).parent
-CHECKPOINT = "blocklora_demo.safetensors"
 STEPS = 8
 SAMPLER_STEPS = 4
 
@@ -71,20 +66,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("server"))
 
 
-def _host(comfyui_root: Path, repository: Path) -> Host:
-    tools = Path(os.environ.get("BLOCKLORA_TOOLS") or sys.executable)
-    ours = bool(os.environ.get("BLOCKLORA_OURS"))
-    return Host(comfyui_root, Path(sys.executable), tools, Layout(repository).cli_home, ours)
-
-
 @pytest.fixture(scope="session")
 def demo(comfyui_root: Path, repository: Path) -> Path:
     """The demo's base checkpoint; it and the training pictures are put there unless they are there already."""
-    art = os.environ.get("BLOCKLORA_ART") or str(Layout(repository).art)
-    line = [sys.executable, str(repository / "demo" / "prepare.py"), "--comfyui", str(comfyui_root), "--art", art]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return comfyui_root / "models" / "checkpoints" / CHECKPOINT
+    return put_demo(comfyui_root, repository)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +89,7 @@ def comfyui(
     arguments += ["--user-directory", str(scratch / "user"), "--database-url", f"sqlite:///{scratch / 'db'}"]
     arguments += ["--extra-model-paths-config", str(paths)]
     link_pack(repository, comfyui_root)
-    with running(_host(comfyui_root, repository), scratch / "comfyui.log", arguments) as server:
+    with running(host_of(comfyui_root, repository), scratch / "comfyui.log", arguments) as server:
         yield ComfyUI(server, *(scratch / name for name in ("output", "loras", "controlnet")))
 
 
@@ -118,6 +103,6 @@ def server(comfyui: ComfyUI) -> Server:
 def trained(comfyui: ComfyUI, repository: Path) -> Outcome:
     """The bundled workflow that trains two concepts and saves them, with few steps."""
     return comfyui.run_workflow(
-        repository / "workflows" / "train_merge_sample.json",
+        repository / "demo" / "workflows" / "train_merge_sample.json",
         {"BlockLoRATrain": {"steps": STEPS}, "KSampler": {"steps": SAMPLER_STEPS}},
     )

@@ -52,7 +52,7 @@ def check(outcome: Outcome, prefix: str, count: int, size: tuple[int, int]) -> l
 def test_a_workflow_of_regions(
     comfyui: ComfyUI, repository: Path, name: str, count: int, size: tuple[int, int]
 ) -> None:
-    check(run(comfyui, repository / "workflows", name), name, count, size)
+    check(run(comfyui, repository / "demo" / "workflows", name), name, count, size)
 
 
 @pytest.mark.usefixtures("concepts")

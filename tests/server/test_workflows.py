@@ -15,7 +15,8 @@ from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.files.io import load, save
 from blocklora_core.files.record import rows_of
 from launcher.errors import LauncherError
-from tests.server.conftest import CHECKPOINT, SAMPLER_STEPS, STEPS, ComfyUI, Outcome
+from tests.hosting import CHECKPOINT
+from tests.server.conftest import SAMPLER_STEPS, STEPS, ComfyUI, Outcome
 
 # Newer hosts check lists before they run anything.
 NOT_IN_LIST = "value_not_in_list"
@@ -58,7 +59,7 @@ def test_train_merge_sample(trained: Outcome) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_merge_and_sample(comfyui: ComfyUI, repository: Path) -> None:
-    workflow = repository / "workflows" / "merge_and_sample.json"
+    workflow = repository / "demo" / "workflows" / "merge_and_sample.json"
     comfyui.forget()
     outcome = comfyui.run_workflow(workflow, {"KSampler": {"steps": SAMPLER_STEPS}})
     check_pictures(outcome)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...concept.concept import BlockLoRA
+from ...concept.concept import BlockLoRA, Stack
 from ...merge.methods.sums import per_row
 from ..comfy import ComfyClip, ComfyConditioning
 from ..text.tokens import concept_vectors, encoder_tokenizers, layers_of, vector_of, with_concepts
@@ -27,6 +27,18 @@ def clip_of(clip: ComfyClip, lora: BlockLoRA) -> ComfyClip:
     fitting, adapters = on_weights(text, weights).lora, on_model(text, weights).lora.adapters
     add_to(alone.patcher, per_row((fitting.with_adapters(adapters),)))
     return alone
+
+
+def member(stack: Stack, name: str) -> BlockLoRA:
+    """The concept of that name. ValueError unless there is exactly one."""
+    found = [lora for lora in stack if lora.concept.name == name]
+    if len(found) != 1:
+        names = ", ".join(lora.concept.name for lora in stack) or "nothing"
+        raise ValueError(
+            f"Concept Prompt: expected one concept {name!r} in the stack, got {names}. "
+            "Write its name in `concept`, and say it in the text."
+        )
+    return found[0]
 
 
 def concept_prompt(clip: ComfyClip, text: str, concept: str, lora: BlockLoRA | None = None) -> ComfyConditioning:

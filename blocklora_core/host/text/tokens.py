@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from comfy.sd1_clip import SDTokenizer
 from torch import Tensor
 
@@ -122,9 +123,20 @@ def with_concepts(clip: ComfyClip, table: TokenTable) -> ComfyClip:
         vectors = {name: parts[encoder] for name, parts in table.items() if encoder in parts}
         for name, vector in vectors.items():
             _check_width(name, encoder, vector, tokenizer.embedding_size)
+            if not takes_vectors(tokenizer):
+                raise ValueError(
+                    f"Concept token {name} for {encoder}: expected a tokenizer that takes embeddings, got "
+                    f"{type(tokenizer).__name__}, which reads letters alone. Train the concept with the token none."
+                )
         if vectors:
             setattr(known.tokenizer, attribute, _knowing(tokenizer, vectors))
     return known
+
+
+def takes_vectors(tokenizer: SDTokenizer) -> bool:
+    """Whether the prompts that `tokenizer` reads can hold embeddings: some take every letter for a word's."""
+    reader = _ConceptReader(tokenizer, {"<x>": torch.zeros(1, tokenizer.embedding_size)}).tokenizer
+    return any(vector_of(token) is not None for section in reader.tokenize_with_weights("<x>") for token, *_ in section)
 
 
 def first_vector(tokens: Mapping[str, Sequence[Section]], layers: int) -> int | None:
@@ -159,11 +171,11 @@ def _check_width(name: str, encoder: str, vector: Tensor, width: int) -> None:
 
 
 def class_embeddings(clip: ComfyClip, class_word: str) -> dict[str, Tensor]:
-    """The class word's token embedding, the mean over its tokens, per text encoder: (1, width)."""
+    """The class word's token embedding, the mean over its tokens, per text encoder that can take one: (1, width)."""
     found = {}
     for encoder, (_, tokenizer) in encoder_tokenizers(clip).items():
         part = getattr(clip.cond_stage_model, encoder, None)
-        if part is None or not hasattr(part.transformer, "get_input_embeddings"):
+        if part is None or not hasattr(part.transformer, "get_input_embeddings") or not takes_vectors(tokenizer):
             continue
         table = part.transformer.get_input_embeddings().weight
         end = -1 if tokenizer.tokenizer_adds_end_token else None

@@ -106,9 +106,12 @@ def _notes(lora: BlockLoRA, grams: Grams, unused: dict[str, list[str]]) -> Itera
     strange = unused.get(lora.label, [])
     if strange:
         yield f"{lora.label}: {len(strange)} layers are not in this model and get no Gram, e.g. {strange[0]}."
-    idle = [name for name in needs_grams(lora) if name not in strange and not grams.covers([name])]
+    idle = [name for name in needs_grams(lora) if grams.covers([name]) and not grams.of(name).trace]
     if idle:
-        yield f"{lora.label}: {len(idle)} layers were never asked while sampling and get no Gram, e.g. {idle[0]}."
+        yield (
+            f"{lora.label}: {len(idle)} layers were never asked while sampling, and a fused merge takes them as they "
+            f"are, e.g. {idle[0]}."
+        )
 
 
 class _Progress:

@@ -50,7 +50,8 @@ def _enters(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _folder(name: str) -> Path:
+def picture_folder(name: str) -> Path:
+    """The folder `name` below the input folder. ValueError when there is none."""
     root = Path(os.path.normpath(folder_paths.get_input_directory()))
     path = Path(os.path.normpath(root / name))
     # Links that the user put into the input folder lead where they lead; names do not.
@@ -63,7 +64,7 @@ def _folder(name: str) -> Path:
 
 def folder_hash(name: str) -> str:
     """Changes when a picture or caption in the folder does, or in a folder of kohya's below it."""
-    folder = _folder(name)
+    folder = picture_folder(name)
     state = hashlib.sha256()
     below = [path for path in folder.iterdir() if path.is_dir() and is_repeated(path)]
     for path in sorted(path for one in (folder, *below) for path in one.iterdir()):
@@ -78,7 +79,7 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
     Folders named `10_name class` below it count as kohya's trainers count them: so often is each of their pictures
     there. ValueError when there is no picture.
     """
-    folder = _folder(name)
+    folder = picture_folder(name)
     found = listing(folder)
     if not found.pictures:
         raise _none(folder, name)
@@ -86,7 +87,7 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
     for picture in found.pictures:
         check_cancel()
         photo, mask = _read(picture)
-        caption = _caption(picture.caption) if picture.caption else default_caption or picture.words
+        caption = caption_text(picture.caption) if picture.caption else default_caption or picture.words
         pictures += [photo] * picture.repeats
         captions += [caption] * picture.repeats
         masks += [mask] * picture.repeats
@@ -117,7 +118,8 @@ def _read(picture: Picture) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(colours)[None], torch.from_numpy(mask)[None]
 
 
-def _caption(path: Path) -> str:
+def caption_text(path: Path) -> str:
+    """The caption in a file. ValueError when it is none."""
     try:
         return read_whole(path, MOST_CAPTION).decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:

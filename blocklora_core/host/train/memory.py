@@ -1,7 +1,9 @@
-"""How much memory a training run takes, and what to do when there is not enough."""
+"""How much memory a training run takes, told before and measured, and what to do when there is not enough."""
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -9,12 +11,88 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...training import Trainer
 from ...training.optimisation.learner import Learner
-from ...training.quantised import stored
+from ...training.quantised import is_quantised, stored
 from ..comfy import ComfyModel
-from ..compat import is_dynamic
+from ..compat import is_dynamic, total_memory
+from ..weights.weightless import Live, weightless
+from .port import ComfyPort
 
 _GIB = 1024**3
+
+
+_MOMENTS = 2
+"""Numbers that AdamW keeps of each weight; other optimisers keep fewer."""
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that a run will take on `device`, as MemoryUse has them.
+
+    activations: beside weights, gradients and optimiser at most; None for models whose forward asks for numbers.
+    """
+
+    device: str
+    model: int
+    learnt: int
+    activations: int | None
+
+    @property
+    def total(self) -> int:
+        return self.model + self.learnt + (self.activations or 0)
+
+    def __str__(self) -> str:
+        activations = "that this model does not tell" if self.activations is None else _gib(self.activations)
+        return (
+            f"memory expected on {self.device} before loading: about {_gib(self.total)} = frozen models "
+            f"{_gib(self.model)} + row block and its optimizer {_gib(self.learnt)} + activations {activations}"
+        )
+
+
+def load_told(port: ComfyPort, trainer: Trainer) -> MemoryEstimate:
+    """Load the model of `port`, told before what a run of `trainer` will take; it draws no random number."""
+    expected = estimate(port, trainer)
+    room = total_memory(port.device)
+    if expected.total > room:
+        logging.warning("BlockLoRA: %s; the device has %s", expected, _gib(room))
+    else:
+        logging.info("BlockLoRA: %s", expected)
+    port.load()
+    return expected
+
+
+def estimate(port: ComfyPort, trainer: Trainer) -> MemoryEstimate:
+    """What a run of `trainer` will take, whose model need not be loaded: its step, made without numbers."""
+    weights = {id(weight): weight for one in (port.model, port.clip.patcher) for weight in one.model.parameters()}
+    learnt = sum(map(_bytes, trainer.learner.parameters)) * (2 + _MOMENTS + (trainer.learner.ema is not None))
+    activations: int | None = None
+    try:
+        activations = _step_bytes(port, trainer)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001  any code of any model runs there, and an estimate is no reason to fail
+        logging.info("BlockLoRA: the activations of this model cannot be told before: %s", error)
+    return MemoryEstimate(str(port.device), sum(map(_bytes, weights.values())), learnt, activations)
+
+
+def _step_bytes(port: ComfyPort, trainer: Trainer) -> int:
+    """The most that a forward and a backward pass take at a time, beside weights and their gradients."""
+    config, captions, device = trainer.config, trainer.dataset.captions, port.device
+    rows = config.batch_size + config.niche_pictures + config.prior_batch
+    # The text encoder is there already: what it keeps for the token's gradient is measured.
+    with Live(device) as text:
+        encoded = trainer.prompts.encode(captions[: config.batch_size])
+        kept = text.now
+    # Before the numbers are gone, as some of what the host makes of a prompt is counted.
+    conds = port.model_conds(torch.zeros(1, *trainer.dataset.shape, device=device), encoded.detach().prompts[0])
+    adapters: list[nn.Module] = list(trainer.adapters.adapters.values())
+    live = Live(device)
+    with weightless([port.model.model, *adapters], device) as mode, trainer.adapters.attached(trainer.layers), mode:
+        noisy, sigma = torch.empty(rows, *trainer.dataset.shape, device=device), torch.ones(rows, device=device)
+        with live:
+            port.predict_alike(noisy, sigma, [conds] * rows).square().mean().backward()
+    return kept + live.most - sum(_bytes(weight) for adapter in adapters for weight in adapter.parameters())
 
 
 @dataclass(frozen=True)
@@ -22,7 +100,7 @@ class MemoryUse:
     """Bytes on `device`. model: frozen weights. learnt: adapters, token, gradients, optimiser, averages.
 
     activations: what the first step took on top: on CUDA its measured peak, elsewhere what autograd kept for the
-    backward pass, without what gradient checkpointing computes anew.
+    backward pass, without what gradient checkpointing computes anew. expected: what was told before.
     """
 
     device: str
@@ -30,6 +108,7 @@ class MemoryUse:
     learnt: int
     activations: int
     measured: bool
+    expected: MemoryEstimate | None = None
 
     @property
     def total(self) -> int:
@@ -37,7 +116,8 @@ class MemoryUse:
 
     def __str__(self) -> str:
         how = "peak of the first step" if self.measured else "kept for the backward pass of the first step"
-        return (
+        before = f"{self.expected}\n" if self.expected else ""
+        return before + (
             f"memory on {self.device}: about {_gib(self.total)} = frozen models {_gib(self.model)} + row block and its "
             f"optimizer {_gib(self.learnt)} + activations {_gib(self.activations)} ({how})"
         )
@@ -75,8 +155,8 @@ def learnt_bytes(learner: Learner) -> int:
 class MemoryMeter:
     """Measures one step: entered before it, `read` after it. Reads once; later calls give the same."""
 
-    def __init__(self, device: torch.device, patchers: Sequence[ComfyModel]):
-        self.device, self.patchers = device, patchers
+    def __init__(self, device: torch.device, patchers: Sequence[ComfyModel], expected: MemoryEstimate | None = None):
+        self.device, self.patchers, self.expected = device, patchers, expected
         self.use: MemoryUse | None = None
         self._stack = ExitStack()
         self._activations: Callable[[], int] = lambda: 0
@@ -99,6 +179,7 @@ class MemoryMeter:
                 learnt_bytes(learner),
                 self._activations(),
                 self.device.type == "cuda",
+                self.expected,
             )
         return self.use
 
@@ -156,11 +237,13 @@ class MemorySettings:
     resolution: int
     dtype: torch.dtype
     layers: str
+    model: ComfyModel | None = None
 
     def remedies(self) -> list[str]:
         """What would help, the cheapest first."""
         size = f"now {self.resolution}" if self.resolution else "now 0, which leaves every picture its size"
         table = (
+            (self._fills_the_device, f"load the base in fp8 (its weights are {self._format})"),
             (not self.checkpointing, "turn checkpointing on"),
             (self.batch_size > 1, f"lower batch_size (now {self.batch_size}; accumulation makes up for it)"),
             (True, f"lower resolution ({size})"),
@@ -168,6 +251,22 @@ class MemorySettings:
             (self.layers != "attention", f"set layers to attention (now {self.layers})"),
         )
         return [remedy for helps, remedy in table if helps]
+
+    @property
+    def _format(self) -> str:
+        kinds = Counter(str(weight.dtype) for weight in self._weights for _ in range(weight.ndim == 2))
+        return max(kinds, key=kinds.__getitem__, default="").removeprefix("torch.")
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [] if self.model is None else list(self.model.model.parameters())
+
+    @property
+    def _fills_the_device(self) -> bool:
+        """Weights of 16 bits or more that leave less than a third of the device: nothing else helps as much."""
+        if self.model is None or "float8" in self._format or any(map(is_quantised, self._weights)):
+            return False
+        return sum(map(_bytes, self._weights)) > total_memory(self.model.load_device) * 2 / 3
 
 
 @contextmanager
@@ -182,5 +281,5 @@ def memory_advice(settings: MemorySettings) -> Iterator[None]:
         said = str(error).partition("\n")[0]
         raise TrainingMemoryError(
             f"Training ran out of memory. Try in this order: {steps}. What was learnt, if anything, is in "
-            f"loras/blocklora/interrupted. The device said: {said}"
+            f"blocklora/interrupted of ComfyUI's user folder. The device said: {said}"
         ) from error

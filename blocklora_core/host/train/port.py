@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -20,10 +21,11 @@ from ...training.checkpointing import checkpointed, heavy_blocks
 from ...training.port import AdaptedLayer, Conditioning, CrossAttention, Embeddings, Prompt, is_linear
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
+from ..compat import unload
 from ..text.layerwise import LayerContext, cross_attention_layers, cross_attention_modules
 from ..text.tokens import class_embeddings, first_vector, layers_of, with_concepts
 from ..weights.autograd import gradients_through, leave_inference_mode, with_own_weights
-from ..weights.names import clip_stems, model_stems, preferred_stems
+from ..weights.names import Weights, clip_weights, model_weights, preferred_stems
 from .layers import LAYER_CHOICES, LayerChoice, layer_choice, nothing_chosen
 from .precision import AUTO, computing_in, dtype_for, held_in
 
@@ -86,26 +88,51 @@ def _alike(conds: Sequence[dict[str, Any]]) -> list[list[int]]:
 class ComfyPort:
     """Speaks for one loaded MODEL and CLIP. Call inside `training_mode`."""
 
-    def __init__(self, model: ComfyModel, clip: ComfyClip, choice: LayerChoice = LAYER_CHOICES["attention"]):
+    def __init__(
+        self,
+        model: ComfyModel,
+        clip: ComfyClip,
+        choice: LayerChoice = LAYER_CHOICES["attention"],
+        load: bool = True,
+    ):
+        """load: MODEL too, not only the text encoder; else `load` comes before the first prediction."""
         self.model = model = with_own_weights(model, whole=True)
         self.clip, self._text = clip, with_own_weights(clip.patcher, whole=True)
-        comfy.model_management.load_models_gpu([model, self._text], force_full_load=True)
-        leave_inference_mode(model.model)
-        leave_inference_mode(clip.cond_stage_model)
+        self._used = [self._text]
+        # Only then have the weights what is merged into them.
+        self.at_load: Callable[[], object] | None = None
+        self.load(with_model=load)
         model.model.requires_grad_(False)
         clip.cond_stage_model.requires_grad_(False)
         self.device = model.load_device
         self.base = base_name(model)
         self.choice = choice
-        self._layers = self._find_layers(model.model, model_stems(model), self.base)
+        self._layers = self._find_layers(model.model, model_weights(model), self.base)
         self._cross_attention = cross_attention_layers(model.model.diffusion_model)
         self.sampling = model.model.model_sampling
         self.objective = next((known for kind, known in _OBJECTIVES if isinstance(self.sampling, kind)), _CLEAN)
+        self._passes: list[list[int]] = []
         # UNets' blocks make new tensors; the clones that the others need would only cost there.
         self._adds_in_place = not isinstance(model.model.diffusion_model, UNetModel)
 
-    def _find_layers(self, network: nn.Module, accepted: Mapping[str, str], owner: str) -> dict[str, AdaptedLayer]:
-        choice, stems = self.choice, preferred_stems(accepted)
+    def load(self, with_model: bool = True) -> None:
+        """Bring what is used onto the device, whole, and fit for autograd; again where the host has taken it away."""
+        if with_model and self.model not in self._used:
+            self._used.append(self.model)
+        comfy.model_management.load_models_gpu(self._used, force_full_load=True)
+        for patcher in self._used:
+            leave_inference_mode(patcher.model)
+        if with_model and self.at_load is not None:
+            at_load, self.at_load = self.at_load, None
+            at_load()
+
+    def release_text(self) -> None:
+        if self._text in self._used:
+            self._used.remove(self._text)
+            unload(self._text)
+
+    def _find_layers(self, network: nn.Module, weights: Weights, owner: str) -> dict[str, AdaptedLayer]:
+        choice, stems = self.choice, preferred_stems(weights.stems)
         named = {f"{name}.weight": module for name, module in network.named_modules()}
         known = {
             name: module for name, module in named.items()
@@ -115,7 +142,9 @@ class ComfyPort:
             name: AdaptedLayer.of(module) for name, module in known.items()
             if choice.wanted(name) and (choice.convolutions or is_linear(module))
         }  # fmt: skip
-        found = {stems[name]: layer for name, layer in wanted.items() if layer}
+        found = {
+            stems[name]: replace(layer, parts=weights.parts.get(name, ())) for name, layer in wanted.items() if layer
+        }
         left = [name for name, layer in wanted.items() if layer is None]
         if left:
             logging.warning(
@@ -144,7 +173,7 @@ class ComfyPort:
 
     @cached_property
     def text_layers(self) -> Mapping[str, AdaptedLayer]:
-        return self._find_layers(self.clip.cond_stage_model, clip_stems(self.clip), "the text encoder")
+        return self._find_layers(self.clip.cond_stage_model, clip_weights(self.clip), "the text encoder")
 
     @property
     def cross_attentions(self) -> Sequence[CrossAttention]:
@@ -164,6 +193,9 @@ class ComfyPort:
         return self.sampling.sigmas
 
     def encode(self, prompt: str, concept: str, embeddings: Embeddings) -> Conditioning:
+        if self._text not in self._used:
+            self._used.append(self._text)
+            self.load(with_model=False)
         clip = with_concepts(self.clip, {concept: embeddings}) if embeddings else self.clip
         # The clip's own encode_from_tokens would load the model anew each time; it is loaded already.
         self.clip.cond_stage_model.reset_clip_options()
@@ -184,13 +216,17 @@ class ComfyPort:
         return self.sampling.noise_scaling(sigma, noise.clone(), latents)
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
-        conds = [self._model_conds(noisy[row : row + 1], prompt) for row, prompt in enumerate(conditioning.prompts)]
-        groups = _alike(conds)
-        parts = [self._predict(noisy[rows], sigma[rows], [conds[row] for row in rows]) for rows in groups]
+        conds = [self.model_conds(noisy[row : row + 1], prompt) for row, prompt in enumerate(conditioning.prompts)]
+        groups = self._passes = _alike(conds)
+        parts = [self.predict_alike(noisy[rows], sigma[rows], [conds[row] for row in rows]) for rows in groups]
         order = torch.tensor([row for rows in groups for row in rows], device=noisy.device)
         return parts[0] if len(parts) == 1 else torch.cat(parts)[order.argsort()]
 
-    def _model_conds(self, noisy: Tensor, prompt: Prompt) -> dict[str, Any]:
+    @property
+    def passes(self) -> Sequence[Sequence[int]]:
+        return self._passes
+
+    def model_conds(self, noisy: Tensor, prompt: Prompt) -> dict[str, Any]:
         """What the host's sampler would give the model for this prompt."""
         given = {**prompt.extras, "cross_attn": prompt.cross, "model_conds": {}}
         (ready,) = comfy.samplers.encode_model_conds(
@@ -199,7 +235,7 @@ class ComfyPort:
         conds: dict[str, Any] = ready["model_conds"]
         return conds
 
-    def _predict(self, noisy: Tensor, sigma: Tensor, conds: Sequence[dict[str, Any]]) -> Tensor:
+    def predict_alike(self, noisy: Tensor, sigma: Tensor, conds: Sequence[dict[str, Any]]) -> Tensor:
         """The same for prompts that the model takes at a time."""
         patches = {"patches": {"attn2_patch": [LayerContext(self._cross_attention)]}} if self._cross_attention else {}
         whole = [{name: cond.process_cond(batch_size=1, area=None) for name, cond in each.items()} for each in conds]
@@ -226,11 +262,15 @@ def training_port(
     precision: str = AUTO,
     checkpointing: bool = False,
     layer_pattern: str = "",
+    load: bool = True,
 ) -> Iterator[ComfyPort]:
-    """MODEL and CLIP made ready for a training run, and left as they were when the block ends."""
+    """MODEL and CLIP made ready for a training run, and left as they were when the block ends. load: see ComfyPort."""
     dtype = dtype_for(model, precision)
-    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern))
-    with held_in(port.model.model, dtype), port.recomputing() if checkpointing else nullcontext():
+    port = ComfyPort(computing_in(model, dtype), clip, layer_choice(layers, layer_pattern), load=False)
+    with ExitStack() as held, port.recomputing() if checkpointing else nullcontext():
+        port.at_load = lambda: held.enter_context(held_in(port.model.model, dtype))
+        if load:
+            port.load()
         yield port
 
 
@@ -246,3 +286,11 @@ def decode_latents(vae: ComfyVae, model: ComfyModel, latents: Tensor) -> Tensor:
     """Latents in the model's own units -> pictures (B, H, W, 3) in [0, 1]; of video latents every frame is one."""
     pictures: Tensor = vae.decode(model.model.process_latent_out(latents))
     return pictures.reshape(-1, *pictures.shape[-3:])
+
+
+def decode_between(vae: ComfyVae, port: ComfyPort, latents: Tensor) -> Tensor:
+    """The same in the middle of a run: to make room for the VAE the host may take the model away, merged patches with
+    it, so that it is brought back."""
+    pictures = decode_latents(vae, port.model, latents)
+    port.load()
+    return pictures

@@ -12,6 +12,7 @@ from PIL import Image
 from ...reports.curves import PREVIEW_WIDTH, loss_curve
 from ...training import Progress
 from ..page import tell
+from .live.board import Run
 
 
 class NodeProgress:
@@ -20,34 +21,42 @@ class NodeProgress:
     decode: latents (1, C, H, W) -> picture (1, H, W, 3) in [0, 1].
     """
 
-    def __init__(self, node_id: str | None, steps: int, title: str, decode: Callable[[torch.Tensor], torch.Tensor]):
-        self.bar = comfy.utils.ProgressBar(steps, node_id=node_id)
-        self.node_id, self.title, self.decode = node_id, title, decode
+    def __init__(self, node_id: str | None, live: Run, decode: Callable[[torch.Tensor], torch.Tensor]):
+        self.bar = comfy.utils.ProgressBar(live.steps, node_id=node_id)
+        self.node_id, self.live, self.decode = node_id, live, decode
         self.samples: list[Image.Image] = []
         self._first: tuple[int, float] | None = None
 
     def __call__(self, progress: Progress) -> None:
+        self.live.stepped(progress.losses, self._seconds(progress.step))
         if progress.sample is not None:
             self.samples.append(to_picture(self.decode(progress.sample)))
+            self.live.show(self.samples[-1])
         preview = None
-        if progress.sample is not None or progress.step % 10 == 0 or progress.step == progress.steps:
-            preview = ("JPEG", self.picture(progress), PREVIEW_WIDTH)
-        tell(self.node_id, self.line(progress))
+        # A page with our panel draws all of it, and better.
+        if not self.live.watched:
+            if progress.sample is not None or progress.step % 10 == 0 or progress.step == progress.steps:
+                preview = ("JPEG", self.picture(progress), PREVIEW_WIDTH)
+            tell(self.node_id, self.line(progress))
         self.bar.update_absolute(progress.step, progress.steps, preview)
+
+    def _seconds(self, step: int) -> float:
+        now = time.perf_counter()
+        self._first = self._first or (step, now)
+        return now - self._first[1]
 
     def line(self, progress: Progress) -> str:
         """Where the training is and how long it goes on."""
-        now = time.perf_counter()
-        first, started = self._first = self._first or (progress.step, now)
         text = f"step {progress.step} of {progress.steps}, loss {progress.loss:.4f}"
-        if progress.step == first:
+        made = progress.step - (self._first or (progress.step, 0.0))[0]
+        if not made:
             return text
-        pace = (now - started) / (progress.step - first)
+        pace = self.live.seconds / made
         return f"{text}, {pace:.2f} s a step, {_span(pace * (progress.steps - progress.step))} left"
 
     def picture(self, progress: Progress) -> Image.Image:
         """The loss curve with the latest sample beside it and those before it below."""
-        title = f"{self.title}  step {progress.step}/{progress.steps}  loss {progress.loss:.4f}"
+        title = f"{self.live.concept}  step {progress.step}/{progress.steps}  loss {progress.loss:.4f}"
         return loss_curve(progress.losses, progress.steps, title, self.samples)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...concept.concept import BlockLoRA, Concept
+from ...concept.concept import BlockLoRA
 from ...files.io import encode, load
 from ...files.untrusted.header import FileError, read_whole
 from ...files.writing import write_atomic
@@ -19,7 +19,7 @@ from ...training import Trainer
 from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
 from ..comfy import ComfyModel
 from ..compat import loaded_weights
-from ..disk import newest_first, runs_folder, safe_name, target_file, write_lora
+from ..disk import interrupted_folder, newest_first, runs_folder, safe_name, target_file, write_lora
 from .port import ComfyPort
 
 _LORA = "blocklora_lora"
@@ -48,10 +48,6 @@ class NotKeptError(ValueError):
     """A training ended early and the disk did not take what it learnt; says where it is."""
 
 
-def _loras(kind: str, concept: Concept, step: int) -> Path:
-    return target_file(f"blocklora/{kind}/", concept).with_stem(f"{safe_name(concept)}_step{step}")
-
-
 def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str, str]:
     """All that decides what a run learns besides its settings, the whole of both models included.
 
@@ -61,16 +57,19 @@ def inputs_of(trainer: Trainer, port: ComfyPort, dtype: torch.dtype) -> dict[str
     return {
         **run_inputs(trainer),
         "weights of the model": hash_weights(_of_loaded(port.model)),
-        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher)),
+        # Checkpoints of SD1.5 and SDXL leave this projection out, and the host leaves in it what the memory held: in
+        # another server it would be another run. Prompts are the same whatever it holds.
+        "weights of the text encoder": hash_weights(_of_loaded(port.clip.patcher, without="text_projection.weight")),
         "noise levels": f"{[kind.__name__ for kind in type(sampling).__mro__]} {hash_weights([sampling.sigmas])}",
         "precision": str(dtype),
         "device": port.device.type,
     }
 
 
-def _of_loaded(patcher: ComfyModel) -> Iterator[Tensor]:
+def _of_loaded(patcher: ComfyModel, without: str | None = None) -> Iterator[Tensor]:
     weights = dict(loaded_weights(patcher))
-    return (weights[name] for name in sorted(weights) if weights[name].numel())
+    names = [name for name in sorted(weights) if without is None or not name.endswith(without)]
+    return (weights[name] for name in names if weights[name].numel())
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,23 @@ class RunFiles:
             _unwritten[self.key] = data
             raise
         _unwritten.pop(self.key, None)
-        _forget("*.state", KEPT_STATES, self.state)
+        _forget(runs_folder(), "*.state", KEPT_STATES, self.state)
+
+    def keep_lora(self, trainer: Trainer) -> Path:
+        """Save what a run that ends early learnt as an ordinary LoRA, in place of an earlier one of this run."""
+        folder = interrupted_folder()
+        before = self._interrupted()
+        path = folder / f"{safe_name(trainer.concept)}_step{len(trainer.losses)}.{self.key}.safetensors"
+        # float32: a diverging run may leave numbers that float16 cannot hold.
+        write_atomic(path, encode(trainer.result(), torch.float32))
+        for older in before:
+            if older != path:
+                older.unlink(missing_ok=True)
+        _forget(folder, "*.safetensors", KEPT_STATES, path)
+        return path
+
+    def _interrupted(self) -> list[Path]:
+        return list(interrupted_folder().glob(f"*.{self.key}.safetensors"))
 
     def finish(self, run: Finished) -> None:
         """Keep the result in place of the state. ValueError or OSError when that cannot be done."""
@@ -132,10 +147,11 @@ class RunFiles:
         lora = encode(run.lora, torch.float32)
         write_atomic(self.record, with_checksum(_tensors(run), {_LORA: sha256(lora).hexdigest()}))
         write_atomic(self.lora, lora)
-        self.state.unlink(missing_ok=True)
+        for left in (self.state, *self._interrupted()):
+            left.unlink(missing_ok=True)
         _unwritten.pop(self.key, None)
-        _forget("*.safetensors", KEPT_RESULTS, self.lora)
-        _forget("*.record", KEPT_RESULTS, self.record)
+        _forget(runs_folder(), "*.safetensors", KEPT_RESULTS, self.lora)
+        _forget(runs_folder(), "*.record", KEPT_RESULTS, self.record)
 
     def finished(self) -> Finished | None:
         """The result of this very run, if there is one that can be read."""
@@ -173,22 +189,14 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
     return found if run.sample is None else {**found, "sample": run.sample}
 
 
-def _forget(pattern: str, kept: int, newest: Path) -> None:
-    for path in list(newest_first(runs_folder().glob(pattern), newest))[kept:]:
+def _forget(folder: Path, pattern: str, kept: int, newest: Path) -> None:
+    for path in list(newest_first(folder.glob(pattern), newest))[kept:]:
         path.unlink(missing_ok=True)
 
 
 def save_snapshot(trainer: Trainer) -> Path:
     """The concept as it is now, as an ordinary LoRA in the loras folder."""
-    return _save_now(trainer, "snapshots")
-
-
-def save_interrupted(trainer: Trainer) -> Path:
-    """What a training that ends early learnt, as an ordinary LoRA in the loras folder."""
-    return _save_now(trainer, "interrupted")
-
-
-def _save_now(trainer: Trainer, kind: str) -> Path:
-    path = _loras(kind, trainer.concept, len(trainer.losses))
+    name = f"{safe_name(trainer.concept)}_step{len(trainer.losses)}"
+    path = target_file("blocklora/snapshots/", trainer.concept).with_stem(name)
     # float32: a diverging run may leave numbers that float16 cannot hold.
     return write_lora(path, trainer.result(), dtype=torch.float32, once=True)

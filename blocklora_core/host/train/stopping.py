@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from ..page import server
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 
@@ -75,7 +76,6 @@ def _on_main_thread(action: Callable[[], None]) -> None:
         action()
         return
     # Nodes run beside the server, whose loop runs on the main thread.
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    loop = getattr(server, "loop", None)
+    loop = getattr(server(), "loop", None)
     if loop is not None and loop.is_running():
         loop.call_soon_threadsafe(action)

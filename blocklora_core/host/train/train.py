@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import comfy.model_management
 import torch
-from PIL import Image
 
-from ...concept.concept import BlockLoRA, Concept
-from ...training import Dataset, Progress, TrainConfig, Trainer
+from ...concept.concept import Concept
+from ...concept.rows import BY_NAME, BY_PARTS
+from ...training import Dataset, TrainConfig, Trainer
 from ...training.state import run_key
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..interrupt import cancellable
-from ..ledger import choose_slot, given_slots, hold_slot, release_slot, renew_slots
+from ..ledger import held_slot
 from ..weights.autograd import training_mode
-from .memory import MemoryMeter, MemorySettings, MemoryUse, is_out_of_memory, memory_advice
+from ..weights.names import model_weights
+from .live.board import BOARD, ENCODING, PREPARING, Run
+from .live.run import RunningTraining, TrainResult
+from .memory import MemoryMeter, MemorySettings, load_told, memory_advice
 from .pictures import make_dataset
-from .port import ComfyPort, decode_latents, training_port
+from .port import ComfyPort, decode_between, training_port
 from .precision import AUTO, dtype_for
-from .progress import NodeProgress, to_picture, to_pixels
-from .runs import Finished, NotKeptError, RunFiles, attempt, inputs_of, save_interrupted, save_snapshot
-from .stopping import stopping
+from .progress import NodeProgress, to_picture
+from .runs import Finished, NotKeptError, RunFiles, inputs_of
 
 AUTO_SLOT = -1
-
-KEPT_EVERY = 120.0
-"""Seconds between two states on the disk."""
-
-NO_GRAMS = (
-    "Without Grams: all steps were made, but memory ran out while the Grams were collected, so Merge cannot fuse this "
-    "concept yet. Run it again with more memory free, which only collects them; or use BlockLoRA Collect Grams with a "
-    "smaller size or fewer pictures; or choose fewer layers."
-)
-"""What a report says when the last part of a run found no memory."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +36,7 @@ class TrainJob:
 
     checkpointing: compute activations anew in the backward pass instead of keeping them.
     resume: go on where the very same run was broken off. again: train also what was trained to its end before.
-    layers, layer_pattern: see layers.layer_choice.
+    layers, layer_pattern: see layers.layer_choice. node_id, workflow: where the page looks for its state.
     """
 
     concept: Concept
@@ -61,130 +49,11 @@ class TrainJob:
     precision: str = AUTO
     checkpointing: bool = False
     node_id: str | None = None
+    workflow: str = ""
     masks: Sequence[torch.Tensor] = ()
     resume: bool = True
     again: bool = False
     layer_pattern: str = ""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """resumed: steps that were done before; kept: nothing was trained, an earlier run had the same inputs.
-
-    seconds, gram_seconds: of this run alone, training and collecting Grams. memory: None when no step was made.
-    note: what the user should know besides. share: of the numbers in the model's linear weights, the part that its
-    adapted layers have.
-    """
-
-    lora: BlockLoRA
-    losses: list[float]
-    niche_losses: list[float]
-    samples: list[Image.Image]
-    pictures: int
-    layers: int
-    seconds: float = 0.0
-    gram_seconds: float = 0.0
-    resumed: int = 0
-    kept: bool = False
-    memory: MemoryUse | None = None
-    share: float = 0.0
-    note: str = ""
-    snapshots: list[Path] = field(default_factory=list)
-
-
-class _Run:
-    """One trainer and what it leaves behind."""
-
-    def __init__(self, trainer: Trainer, files: RunFiles, progress: NodeProgress, meter: MemoryMeter, resumed: int):
-        self.trainer, self.files, self.progress, self.meter = trainer, files, progress, meter
-        self.resumed, self.snapshots = resumed, list[Path]()
-        self.reported, self.note, self.pause = resumed, "", KEPT_EVERY
-        self.last = self.kept = time.perf_counter()
-
-    def go(self) -> TrainResult:
-        """To the end. Whatever ends the run before it, what was learnt is saved first; NotKeptError when that fails.
-
-        Without memory for the Grams, after the last step, the result goes without them.
-        """
-        started = self.last
-        try:
-            with stopping() as self.stop, self.meter, cancellable():
-                self.trainer.run(self._after_step)
-        except comfy.model_management.InterruptProcessingException as error:
-            self._keep("was cancelled", error)
-            raise
-        except BaseException as error:
-            if self.reported < self.trainer.config.steps or not is_out_of_memory(error):
-                self._keep(f"stopped ({error})", error)
-                raise
-            self.note = NO_GRAMS
-            logging.warning("BlockLoRA: %s", self.note)
-        return self._result(self.last - started, time.perf_counter() - self.last)
-
-    def _after_step(self, state: Progress) -> None:
-        if self.meter.use is None:
-            logging.info("BlockLoRA: %s", self.meter.read(self.trainer.learner))
-        # Collecting the Grams, which comes then, may take minutes and keeps nothing itself.
-        every, last = self.trainer.config.save_every, state.step == state.steps
-        if every and state.step % every == 0 and state.step < state.steps:
-            attempt("a snapshot", lambda: self.snapshots.append(save_snapshot(self.trainer)))
-            self._keep_state()
-        elif last or self.last - self.kept > self.pause or self.stop.signal is not None:
-            self._keep_state()
-        if last or self.stop.signal is not None:
-            self.stop.kept.set()
-            self.stop.obey()
-        self.progress(state)
-        self.reported = state.step
-        self.last = time.perf_counter()
-
-    def _keep_state(self) -> str:
-        started = time.perf_counter()
-        said = attempt("the state of the training", lambda: self.files.keep_state(self.trainer))
-        renew_slots()
-        self.kept = time.perf_counter()
-        # A slow disk must not take more than a twentieth of the time.
-        self.pause = max(KEPT_EVERY, 20 * (self.kept - started))
-        return said
-
-    def _keep(self, why: str, error: BaseException) -> None:
-        name = self.trainer.concept.name
-        logging.warning("BlockLoRA: training of %s %s after %d steps", name, why, len(self.trainer.losses))
-        if not self.trainer.losses:
-            return
-        said = [attempt("what was learnt", self._keep_lora), self._keep_state()]
-        if any(said):
-            raise NotKeptError(
-                f"The training of {name} {why} after {len(self.trainer.losses)} steps. {' '.join(filter(None, said))} "
-                "Make room on the disk and run it again before you close ComfyUI: it goes on where it stopped."
-            ) from error
-
-    def _keep_lora(self) -> None:
-        logging.warning("BlockLoRA: what it learnt is in %s", save_interrupted(self.trainer))
-
-    def _result(self, seconds: float, gram_seconds: float) -> TrainResult:
-        trainer, samples = self.trainer, self.progress.samples
-        result = TrainResult(
-            lora=trainer.result(),
-            losses=trainer.losses,
-            niche_losses=trainer.niche_losses,
-            samples=samples,
-            pictures=len(trainer.dataset),
-            layers=len(trainer.adapters.adapters),
-            seconds=seconds,
-            gram_seconds=gram_seconds,
-            resumed=self.resumed,
-            memory=self.meter.use,
-            snapshots=self.snapshots,
-            note=self.note,
-        )
-        sample = to_pixels(samples[-1]) if samples else None
-        done = Finished(result.lora, result.losses, result.niche_losses, sample)
-        if self.note:
-            attempt("the state of the training", lambda: self.files.keep_state(trainer))
-        else:
-            attempt("the finished training", lambda: self.files.finish(done))
-        return result
 
 
 def _kept_result(run: Finished, pictures: int) -> TrainResult:
@@ -217,25 +86,16 @@ def _started(make: Callable[[], Trainer], files: RunFiles, resume: bool) -> tupl
 
 
 @contextmanager
-def _slot(base: str, job: TrainJob) -> Iterator[int | None]:
-    """The slot that the training gets. It is free again when the training fails, unless what it learnt waits in it."""
+def _in_slot(model: ComfyModel, job: TrainJob) -> Iterator[TrainJob]:
+    """`job` with the slot that it gets, see `ledger.held_slot`, and its scheme as the model needs it."""
     scheme, slot = job.config.adapter.scheme, None if job.slot == AUTO_SLOT else job.slot
     if scheme is None:
-        yield slot
+        yield replace(job, config=job.config.changed(slot=slot))
         return
-    before = any(given[:2] == (base, scheme) and given[3] == job.concept.name for given in given_slots())
-    if slot is None:
-        slot = choose_slot(base, scheme, job.concept)
-    else:
-        hold_slot(base, scheme, job.concept, slot)
-    try:
-        yield slot
-    except NotKeptError:
-        raise
-    except BaseException:
-        if not before:
-            release_slot(base, scheme, job.concept)
-        raise
+    parts = set(model_weights(model).parts.values())
+    scheme = replace(scheme, version=BY_PARTS if parts else BY_NAME)
+    with held_slot(base_name(model), scheme, job.concept, slot, parts=parts, waits=NotKeptError) as held:
+        yield replace(job, config=job.config.changed(scheme=scheme, slot=held))
 
 
 def _dataset(vae: ComfyVae, model: ComfyModel, job: TrainJob) -> Dataset:
@@ -263,18 +123,25 @@ def train_concept(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJ
     What was learnt is saved when the user cancels or an error ends the run, and the state to go on from.
     TrainingMemoryError when memory runs out.
     """
-    with _slot(base_name(model), job) as slot:
-        return _train_in_slot(model, clip, vae, replace(job, config=job.config.changed(slot=slot)))
+    run = BOARD.begin(
+        node=job.node_id,
+        workflow=job.workflow,
+        concept=job.concept.name,
+        class_word=job.concept.class_word,
+        steps=job.config.steps,
+    )
+    with BOARD.showing(run), _in_slot(model, job) as ready:
+        return _train_job(model, clip, vae, ready, run)
 
 
-def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob) -> TrainResult:
+def _train_job(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: TrainJob, run: Run) -> TrainResult:
     dtype = dtype_for(model, job.precision)
-    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers)
+    settings = MemorySettings(job.checkpointing, job.config.batch_size, job.resolution, dtype, job.layers, model)
     with memory_advice(settings), training_mode():
+        run.pictures = len(job.images)
+        run.to(ENCODING)
         dataset = _dataset(vae, model, job)
-        progress = NodeProgress(
-            job.node_id, job.config.steps, job.concept.name, lambda latents: decode_latents(vae, model, latents)
-        )
+        run.to(PREPARING)
         with training_port(
             model,
             clip,
@@ -282,7 +149,9 @@ def _train_in_slot(model: ComfyModel, clip: ComfyClip, vae: ComfyVae, job: Train
             precision=job.precision,
             checkpointing=job.checkpointing,
             layer_pattern=job.layer_pattern,
+            load=False,
         ) as port:
+            progress = NodeProgress(job.node_id, run, lambda latents: decode_between(vae, port, latents))
             return _train(port, dataset, job, dtype, progress)
 
 
@@ -290,11 +159,16 @@ def _train(port: ComfyPort, dataset: Dataset, job: TrainJob, dtype: torch.dtype,
     def make() -> Trainer:
         return Trainer(port, dataset, job.concept, job.config)
 
+    expected = load_told(port, make())
     inputs = inputs_of(make(), port, dtype)
     files = RunFiles(run_key(job.config, inputs), inputs)
+    run = progress.live
+    run.key = files.key
     done = None if job.again else files.finished()
     if done is not None:
+        run.stepped(done.losses, 0.0)
         return replace(_kept_result(done, len(dataset)), share=port.share)
     trainer, resumed = _started(make, files, job.resume)
-    meter = MemoryMeter(port.device, [port.model, port.clip.patcher])
-    return replace(_Run(trainer, files, progress, meter, resumed).go(), share=port.share)
+    trainer.enough = BOARD.is_enough(files.key, resumed)
+    meter = MemoryMeter(port.device, [port.model, port.clip.patcher], expected)
+    return replace(RunningTraining(trainer, files, progress, meter, resumed).go(), share=port.share)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import folder_paths
 
@@ -16,21 +18,31 @@ from ...files.shown import with_words
 from ..disk import lora_file
 from ..interrupt import check_cancel
 
+Value = TypeVar("Value")
+
 
 def load_list(text: str) -> Stack:
     """The concepts of the lines that are on, at their strengths. ListError names every bad line and missing file."""
-    stack, problems = [], dict[int, str]()
+    return tuple(_each_on(text, _loaded))
+
+
+def check_files(text: str) -> None:
+    """ListError for bad lines and missing files, as `load_list` raises it; no file is read."""
+    _each_on(text, lambda entry: find_lora(entry.file))
+
+
+def _each_on(text: str, do: Callable[[Entry], Value]) -> list[Value]:
+    done, problems = [], dict[int, str]()
     for entry in parse_list(text):
         if not entry.on:
             continue
-        check_cancel()
         try:
-            stack.append(_loaded(entry))
+            done.append(do(entry))
         except ValueError as error:
             problems[entry.number] = str(error)
     if problems:
         raise ListError(problems)
-    return tuple(stack)
+    return done
 
 
 def list_state(text: str) -> str:
@@ -43,7 +55,13 @@ def list_state(text: str) -> str:
 
 
 def find_lora(name: str) -> Path:
-    """The file of the loras folders that a person calls `name`: with or without its ending and its folder, in any case.
+    """The file that `find_name` finds."""
+    return lora_file(find_name(name))
+
+
+def find_name(name: str) -> str:
+    """What the loras folders call the file that a person calls `name`: with or without its ending and its folder, in
+    any case.
 
     ValueError when there is none, or when several could be meant.
     """
@@ -54,7 +72,7 @@ def find_lora(name: str) -> Path:
         if len(found) > 1:
             raise ValueError(f"expected one file called {name!r}, got {', '.join(sorted(found)[:5])}. Add its folder.")
         if found:
-            return lora_file(found[0])
+            return str(found[0])
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
     raise ValueError(f"expected a file of the loras folder, got {name!r}.{hint}")
@@ -77,7 +95,9 @@ def _stem(name: str) -> str:
 
 
 def _loaded(entry: Entry) -> BlockLoRA:
-    lora = load(find_lora(entry.file)).with_strength(entry.strength)
+    # Only here: before a run, the host may still hold a cancel of the last one.
+    check_cancel()
+    lora = load(find_lora(entry.file)).with_strength(entry.strength, entry.clip)
     if not entry.words:
         return lora
     with suppress(ValueError):  # Several words call it, none is its name.

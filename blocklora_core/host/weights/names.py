@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from ...concept import keys
 from ...concept.concept import BlockLoRA
 from ...concept.layer import Layer, ShapeError, concat_layers, placed
-from ...concept.rows import all_rows
+from ...concept.rows import Parts, all_rows
 from ...training.port import AdaptedLayer, is_linear
 from ..comfy import ComfyClip, ComfyModel
+from .fused import parts_of
 
 
 class Piece(NamedTuple):
@@ -37,12 +38,14 @@ class Weights:
 
     stems: every key stem that ComfyUI accepts for a whole weight -> weight name; pieces: for rows of one -> which.
     shapes: weight name -> shape. targets: stem -> what ComfyUI's own loader patches for it, in its own form.
+    parts: weight name -> rows of its parts, of those that are several layers in one and whose names do not tell.
     """
 
     stems: Mapping[str, str]
     pieces: Mapping[str, Piece]
     shapes: Mapping[str, tuple[int, ...]]
     targets: Mapping[str, Any]
+    parts: Mapping[str, Parts]
 
 
 _LISTED: WeakKeyDictionary[Any, Weights] = WeakKeyDictionary()
@@ -54,11 +57,13 @@ def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, A
         targets = list_stems(module, {})
         shapes = {name: tuple(weight.shape) for name, weight in module.state_dict().items()} | _of_linears(module)
         # The host lists names for all variants of an architecture, also of what this model has not.
+        pieces = {stem: piece for stem, target in targets.items() if (piece := _piece(target, shapes))}
         _LISTED[module] = Weights(
             {stem: target for stem, target in targets.items() if isinstance(target, str) and target in shapes},
-            {stem: piece for stem, target in targets.items() if (piece := _piece(target, shapes))},
+            pieces,
             shapes,
             {stem: target for stem, target in targets.items() if _name_of(target) in shapes},
+            parts_of(module, (piece[:2] for piece in pieces.values()), shapes),
         )
     return _LISTED[module]
 
@@ -125,6 +130,7 @@ def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
         {stem: piece for side in sides for stem, piece in side.pieces.items()},
         {name: shape for side in sides for name, shape in side.shapes.items()},
         {stem: target for side in sides for stem, target in side.targets.items()},
+        {name: parts for side in sides for name, parts in side.parts.items()},
     )
 
 

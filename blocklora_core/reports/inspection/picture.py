@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from PIL import Image
 
 from ...concept import keys
 from ...concept.concept import Stack
+from ...concept.layer import Layer
 from ...concept.rows import Rows, contains
 from ..palette import FREE, INK, WARNING, colour
 from ..panels import LINE, WIDTH, Cells, Draw, chart, new_panel, page, table
@@ -37,10 +38,15 @@ def _groups(stack: Stack) -> dict[_Group, int]:
     """Groups, with the number of weights in each, those of most weights first."""
     found: dict[_Group, int] = {}
     for name in sorted({name for lora in stack for name in lora.layers}):
-        held = tuple((at, lora.layers[name].rows) for at, lora in enumerate(stack) if name in lora.layers)
-        group = _Group(stack[held[0][0]].layers[name].out_features, keys.fused_parts(name), held)
+        layers = {at: lora.layers[name] for at, lora in enumerate(stack) if name in lora.layers}
+        held = tuple((at, layer.rows) for at, layer in layers.items())
+        group = _Group(next(iter(layers.values())).out_features, _parts(name, layers.values()), held)
         found[group] = found.get(group, 0) + 1
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _parts(name: str, layers: Iterable[Layer]) -> int:
+    return max(len(layer.parts) for layer in layers) or keys.fused_parts(name)
 
 
 def _map(stack: Stack) -> Image.Image:
@@ -64,7 +70,7 @@ def _map(stack: Stack) -> Image.Image:
 
 
 def _halves(group: _Group) -> str:
-    return {1: "", 2: " (GEGLU)", 3: " (Q, K, V)"}[group.parts]
+    return {1: "", 2: " (GEGLU)", 3: " (Q, K, V)"}.get(group.parts, f" ({group.parts} parts)")
 
 
 def _draw_group(draw: Draw, group: _Group, left: int, top: int) -> None:

@@ -72,7 +72,7 @@ class RowBlockAdapter(nn.Module):
             self.register_buffer("down", frozen.to(device), persistent=False)
         flat = [1] * (len(layer.down_shape) - 1)
         self.up = nn.Parameter(torch.zeros(count(rows), rank, *flat, device=device))
-        self.rows, self.out_features = rows, layer.out_features
+        self.rows, self.out_features, self.parts = rows, layer.out_features, layer.parts
         self.channel_dim = 1 if layer.convolution else -1
         self._look, self._mix = products(layer)
         self.register_buffer("row_index", index(rows, device), persistent=False)
@@ -89,7 +89,7 @@ class RowBlockAdapter(nn.Module):
     def to_layer(self) -> Layer:
         """The trained value, on the CPU."""
         down, up = self.down.detach().float().cpu().clone(), self.up.detach().float().cpu().clone()
-        return Layer(up, down, self.rows, self.out_features, 1.0)
+        return Layer(up, down, self.rows, self.out_features, 1.0, self.parts)
 
 
 class AdapterSet:

@@ -56,6 +56,13 @@ class CaptionRules:
         chosen = int(torch.randint(len(phrases), (), generator=generator)) if len(phrases) > 1 else 0
         return phrases[chosen].format(caption)
 
+    def all_of(self, caption: str) -> list[str] | None:
+        """Every text that `apply` may make of the caption; None where tags are shuffled, as those are too many."""
+        if self.shuffle:
+            return None
+        plain = caption if self.emphasis else _BRACKET.sub(r"\\\g<0>", caption)
+        return [phrase.format(plain) for phrase in TEMPLATES[self.template]] + [""] * (self.dropout > 0)
+
 
 def _shuffled(caption: str, generator: torch.Generator) -> str:
     first, *tags = [tag.strip() for tag in caption.split(",")]

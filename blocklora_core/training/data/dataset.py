@@ -82,6 +82,13 @@ class Dataset:
         return list(dict.fromkeys(example.caption for example in self.examples))
 
     @property
+    def texts(self) -> list[str] | None:
+        """Every text that a batch may come with; None where there is no end of them."""
+        made = [self.rules.all_of(caption) for caption in self.captions]
+        found = [text for texts in made if texts is not None for text in texts]
+        return None if None in made else list(dict.fromkeys(found))
+
+    @property
     def shape(self) -> torch.Size:
         """(C, H, W) of the first picture's latents: the size of what is sampled."""
         return self.examples[0].latents.shape

@@ -51,6 +51,12 @@ def read_mask(path: Path, of: Path) -> Pixels:
     return _guarded(path, _grey)
 
 
+def photo_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture in its file. ValueError as in `read_photo`."""
+    width, height = _guarded(path, _upright_size)
+    return width, height
+
+
 def _guarded(path: Path, read: Any) -> Any:
     data = read_whole(path, MOST_BYTES)
     try:

@@ -1,0 +1,1 @@
+"""What files say about themselves, by their headers alone, each read once."""

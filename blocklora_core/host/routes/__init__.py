@@ -1,0 +1,1 @@
+"""What the page asks the server: read-only, text and numbers, nothing outside the host's own folders."""

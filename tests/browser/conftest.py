@@ -1,0 +1,125 @@
+"""A real browser on a real ComfyUI server: one of each for all of these tests, a fresh page for each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from launcher.environment.link import link_pack
+from launcher.layout import Layout
+from launcher.server import Server, running
+from tests.browser.canvas import Canvas
+from tests.hosting import host_of, put_demo
+
+HERE = Path(__file__).parent
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NO_CHROMIUM = (
+    "no Chromium was found: install it (Debian: apt-get install chromium), or name one in BLOCKLORA_CHROMIUM. "
+    "The browser tests are skipped."
+)
+PICTURES = ("amelia", "zed")
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
+SIZE = {"width": 1500, "height": 950}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With xdist's --dist loadgroup all of these run in one worker: they share a server and a browser."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("browser"))
+
+
+def _newest_frontend(repository: Path, wanted: str) -> list[str]:
+    """ComfyUI's arguments for a frontend from the package index; BLOCKLORA_FRONTEND is `newest` or a version."""
+    package = "comfyui-frontend-package" + ("" if wanted == "newest" else f"=={wanted}")
+    folder = Layout(repository).home / "frontends" / wanted
+    line = [sys.executable, "-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(folder), package]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ["--front-end-root", str(folder / "comfyui_frontend_package" / "static")]
+
+
+def _base(scratch: Path, comfyui_root: Path, repository: Path) -> None:
+    """A ComfyUI folder of our own: this pack alone, the demo's pictures, no LoRA; it reads the host's checkpoints."""
+    for name in ("custom_nodes", "models/loras", "input", "output", "user", "temp"):
+        (scratch / name).mkdir(parents=True)
+    link_pack(repository, scratch)
+    for name in PICTURES:
+        kept = comfyui_root / "input" / "blocklora_demo" / name
+        shutil.copytree(kept, scratch / "input" / "blocklora_demo" / name)
+    checkpoints = comfyui_root / "models" / "checkpoints"
+    (scratch / "model_paths.yaml").write_text(f"tests:\n  checkpoints: {checkpoints}\n", "utf-8")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, comfyui_root: Path, repository: Path) -> Path:
+    """The server's folders: input, output, models/loras, user."""
+    put_demo(comfyui_root, repository)
+    scratch = tmp_path_factory.mktemp("browser")
+    _base(scratch, comfyui_root, repository)
+    return scratch
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's program; the tests are skipped where there is none."""
+    named = os.environ.get("BLOCKLORA_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.skip(NO_CHROMIUM)
+    return found
+
+
+@pytest.fixture(scope="session")
+def server(chromium: str, base: Path, comfyui_root: Path, repository: Path) -> Iterator[Server]:
+    """ComfyUI with this pack and nothing else."""
+    assert chromium
+    wanted = os.environ.get("BLOCKLORA_FRONTEND")
+    arguments = ["--base-directory", str(base), "--extra-model-paths-config", str(base / "model_paths.yaml")]
+    arguments += ["--database-url", f"sqlite:///{base / 'db'}"]
+    arguments += _newest_frontend(repository, wanted) if wanted else []
+    with running(host_of(comfyui_root, repository), base / "comfyui.log", arguments) as started:
+        yield started
+
+
+@pytest.fixture(scope="package")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Debian's Chromium. It ends with these tests: while it runs, the thread has an event loop."""
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        launched = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(params=["classic", "nodes2"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """How nodes are drawn: on the canvas, or as DOM (Nodes 2.0)."""
+    return str(request.param)
+
+
+@pytest.fixture
+def canvas(browser: Browser, server: Server, mode: str, request: pytest.FixtureRequest) -> Iterator[Canvas]:
+    """An empty canvas. The test fails when the page logs an error."""
+    settings: dict[str, Any] = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
+    server.post("/settings", settings)
+    context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
+    opened = Canvas(context.new_page(), server, mode)
+    try:
+        opened.open()
+        yield opened
+        shots = os.environ.get("BLOCKLORA_SHOTS")
+        if shots:
+            opened.page.screenshot(path=str(Path(shots) / f"{request.node.name}.png"))
+        assert opened.errors == []
+    finally:
+        server.post("/interrupt", {})
+        context.close()

@@ -1,0 +1,1 @@
+export const api: import("@comfyorg/comfyui-frontend-types").ComfyApi;

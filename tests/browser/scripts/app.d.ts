@@ -1,0 +1,1 @@
+export const app: import("@comfyorg/comfyui-frontend-types").ComfyApp;

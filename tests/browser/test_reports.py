@@ -1,0 +1,71 @@
+"""Reports on the nodes that make them: shown, kept with the workflow, text and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.browser.canvas import Canvas
+
+REPORT = "blocklora_report"
+HOSTILE = "<img src=x onerror=globalThis.hacked=1>"
+
+
+def _reported(canvas: Canvas, folder: str = "blocklora_demo/amelia") -> int:
+    canvas.clear()
+    images = canvas.add("BlockLoRAImages", (0, 0), {"folder": folder})
+    shown = canvas.add("PreviewImage", (500, 0))
+    canvas.link(images, "images", shown, "images")
+    canvas.queue()
+    assert canvas.idle()["status"]["status_str"] == "success"
+    return images
+
+
+def test_a_report_is_shown_and_survives_a_reload(canvas: Canvas) -> None:
+    node = _reported(canvas)
+    text = canvas.panel(node, REPORT).locator(".bl-text")
+    assert "20 pictures, 20 with a caption of their own" in text.inner_text()
+    workflow = canvas.saved()
+    canvas.page.reload()
+    canvas.ready()
+    canvas.load(workflow)
+    assert "20 pictures" in canvas.panel(node, REPORT).locator(".bl-text").inner_text()
+    saved = next(one for one in canvas.saved()["nodes"] if one["id"] == node)
+    assert len(saved["widgets_values"]) == 2
+
+
+def test_warnings_are_marked(canvas: Canvas, base: Path) -> None:
+    folder = base / "input" / "blocklora_demo" / "amelia"
+    (folder / "notes.xyz").write_text("no picture", "utf-8")
+    try:
+        node = _reported(canvas)
+    finally:
+        (folder / "notes.xyz").unlink()
+    warning = canvas.panel(node, REPORT).locator(".bl-warning")
+    assert "1 files skipped" in warning.inner_text() and "notes.xyz" in warning.inner_text()
+
+
+@pytest.mark.parametrize("name", ["<hero>", HOSTILE])
+def test_names_are_copied_by_a_click(canvas: Canvas, name: str) -> None:
+    canvas.clear()
+    node = canvas.add("BlockLoRALoad")
+    output = {"text": [f"{name}: slot 1"], "blocklora_names": [name], "blocklora_warnings": []}
+    canvas.evaluate("([id, output]) => app.graph.getNodeById(id).onExecuted(output)", [node, output])
+    chip = canvas.panel(node, REPORT).locator(".bl-chip")
+    assert chip.inner_text() == name
+    chip.click()
+    canvas.wait(lambda: canvas.evaluate("navigator.clipboard.readText()") == name, what="the clipboard")
+    assert name in canvas.panel(node, REPORT).locator(".bl-text").inner_text()
+    assert canvas.evaluate("globalThis.hacked") is None
+
+
+def test_what_a_workflow_claims_is_checked(canvas: Canvas) -> None:
+    canvas.clear()
+    node = canvas.add("BlockLoRALoad")
+    workflow = canvas.saved()
+    for property_ in ("text", {"text": 1}, {"text": "x", "names": 1, "warnings": []}, None):
+        workflow["nodes"][0]["properties"][REPORT] = property_
+        canvas.load(workflow)
+        names = canvas.evaluate("(id) => app.graph.getNodeById(id).widgets.map((one) => one.name)", node)
+        assert REPORT not in names

@@ -1,0 +1,112 @@
+"""Panels of shared/dom.js: their height, their keys, their text; stock widgets they stand in for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.browser.canvas import Canvas
+
+MODULE = "/extensions/blocklora/js/shared/dom.js"
+PANEL = """async ([id, options, module]) => {
+    const { addPanel, el } = await import(module);
+    const parts = [el("button", { class: "press" }, "Press"), el("p", {}, "<b>x</b>")];
+    globalThis.panelContent = el("div", { class: "bl-column" }, parts);
+    addPanel(app.graph.getNodeById(id), "panel", globalThis.panelContent, options);
+}"""
+STAND_IN = """async ([id, module]) => {
+    const { standIn } = await import(module);
+    globalThis.heard = [];
+    globalThis.value = standIn(app.graph.getNodeById(id), "default_caption", (value) => globalThis.heard.push(value));
+}"""
+GROW = """(id) => {
+    const node = app.graph.getNodeById(id);
+    node.setSize([node.size[0] + 100, node.size[1] + 200]);
+    app.canvas.setDirty(true, true);
+}"""
+HIGHER = "globalThis.panelContent.append(Object.assign(document.createElement('div'), { style: 'height: 150px' }))"
+NODE = "BlockLoRAImages"
+
+
+def _with_panel(canvas: Canvas, options: dict[str, Any] | None = None) -> int:
+    canvas.clear()
+    node = canvas.add(NODE)
+    canvas.evaluate(PANEL, [node, options or {}, MODULE])
+    return node
+
+
+def _height(canvas: Canvas, node: int) -> float:
+    return float(canvas.evaluate("(id) => app.graph.getNodeById(id).size[1]", node))
+
+
+def test_height_follows_the_content(canvas: Canvas) -> None:
+    node = _with_panel(canvas)
+    panel = canvas.panel(node, "panel")
+    panel.locator("button.press").wait_for()
+    canvas.page.wait_for_timeout(300)
+    before, shown = _height(canvas, node), panel.bounding_box()
+    assert shown is not None
+    content = canvas.evaluate("globalThis.panelContent.offsetHeight")
+    assert abs(shown["height"] - content) <= 6
+    canvas.evaluate(HIGHER)
+    canvas.wait(lambda: 140 <= _height(canvas, node) - before <= 170, what="the node to be higher")
+    canvas.evaluate("globalThis.panelContent.lastChild.remove()")
+    canvas.wait(lambda: abs(_height(canvas, node) - before) <= 4, what="the node to be lower again")
+
+
+def test_text_is_text(canvas: Canvas) -> None:
+    node = _with_panel(canvas)
+    assert canvas.panel(node, "panel").locator("p").text_content() == "<b>x</b>"
+    for attribute in ("onclick", "srcdoc", "style"):
+        script = f"import('{MODULE}').then((dom) => dom.el('div', {{ {attribute}: 'x' }})).catch((e) => e.name)"
+        assert canvas.evaluate(script) == "TypeError"
+    script = f"import('{MODULE}').then((dom) => dom.el('a', {{ href: ' javascript:x' }})).catch((e) => e.name)"
+    assert canvas.evaluate(script) == "TypeError"
+
+
+def test_keys_and_clicks_stay_within(canvas: Canvas) -> None:
+    node = _with_panel(canvas)
+    button = canvas.panel(node, "panel").locator("button.press")
+    button.click()
+    canvas.page.keyboard.press("Delete")
+    canvas.page.keyboard.press("Backspace")
+    assert canvas.evaluate("(id) => app.graph.getNodeById(id) !== null", node)
+    assert canvas.evaluate("document.activeElement.className") == "press"
+
+
+def test_grows_with_the_node(canvas: Canvas) -> None:
+    node = _with_panel(canvas, {"minHeight": 120})
+    panel = canvas.panel(node, "panel")
+    panel.locator("button.press").wait_for()
+    canvas.page.wait_for_timeout(300)
+    before = panel.bounding_box()
+    assert before is not None and before["height"] >= 110
+    canvas.evaluate(GROW, node)
+
+    def grown() -> bool:
+        now = panel.bounding_box()
+        return now is not None and now["height"] - before["height"] > 150 and now["width"] - before["width"] > 80
+
+    canvas.wait(grown, what="the panel to grow")
+
+
+def test_panels_are_not_saved_by_position(canvas: Canvas) -> None:
+    node = _with_panel(canvas)
+    saved = next(one for one in canvas.saved()["nodes"] if one["id"] == node)
+    assert len(saved["widgets_values"]) == 2
+    assert "panel" not in canvas.prompt()[str(node)]["inputs"]
+
+
+def test_stands_in_for_a_stock_widget(canvas: Canvas) -> None:
+    canvas.clear()
+    node = canvas.add(NODE, values={"default_caption": "one"})
+    canvas.evaluate(STAND_IN, [node, MODULE])
+    assert canvas.evaluate("globalThis.value.get()") == "one"
+    canvas.evaluate("globalThis.value.set('two')")
+    assert canvas.prompt()[str(node)]["inputs"]["default_caption"] == "two"
+    assert canvas.evaluate("globalThis.heard") == []
+    canvas.set_value(node, "default_caption", "three")
+    assert canvas.evaluate("globalThis.heard") == ["three"]
+    saved = next(one for one in canvas.saved()["nodes"] if one["id"] == node)
+    assert "three" in saved["widgets_values"]
+    text = canvas.page.locator(".lg-node").first.inner_text() if canvas.mode == "nodes2" else ""
+    assert "default_caption" not in text

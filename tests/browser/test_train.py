@@ -1,0 +1,160 @@
+"""The panel on Train: a person's way from an empty canvas to a concept, by mouse and keyboard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from tests.browser.canvas import Canvas
+from tests.hosting import CHECKPOINT
+
+PANEL = "blocklora_train"
+STEPS = 30
+SMALL = {"batch_size": 1, "niche": 0.0, "resolution": 64, "preview_every": 4, "rank": 1, "precision": "fp32"}
+PATIENCE = 90_000.0
+
+
+def _graph(canvas: Canvas, values: dict[str, Any] | None = None) -> int:
+    """A checkpoint on a Train node that has no pictures yet."""
+    canvas.clear()
+    loader = canvas.add("CheckpointLoaderSimple", (0, 320), {"ckpt_name": CHECKPOINT})
+    train = canvas.add("BlockLoRATrain", (440, 0), {**SMALL, **(values or {})})
+    for output, name in (("MODEL", "model"), ("CLIP", "clip"), ("VAE", "vae")):
+        canvas.link(loader, output, train, name)
+    return train
+
+
+def _field(panel: Locator, name: str) -> Locator:
+    return panel.locator("label.bl-field", has=panel.page.get_by_text(name, exact=True)).locator("input, select")
+
+
+def _open(panel: Locator, title: str) -> None:
+    panel.locator("summary", has_text=title).click()
+
+
+def _phase(panel: Locator, *phases: str) -> None:
+    wanted = ", ".join(f'[data-phase="{phase}"]' for phase in phases)
+    panel.locator(wanted).wait_for(timeout=PATIENCE)
+
+
+def _steps_kept(panel: Locator) -> int:
+    return int(panel.locator(".bl-status").inner_text().split()[1])
+
+
+def _with_pictures(canvas: Canvas, train: int) -> Locator:
+    panel = canvas.panel(train, PANEL)
+    panel.get_by_role("button", name="Add a node for pictures").click()
+    images = canvas.evaluate("app.graph.nodes.find((node) => node.type === 'BlockLoRAImages').id")
+    canvas.set_value(images, "folder", "blocklora_demo/amelia")
+    expect(panel.get_by_role("button", name="Start")).to_be_enabled()
+    return panel
+
+
+def test_train_watch_stop_reload_resume_cancel_use(canvas: Canvas) -> None:
+    # Another seed in each mode: a run that was finished before would give its result at once.
+    train = _graph(canvas, {"seed": 1 if canvas.mode == "classic" else 2})
+    assert canvas.panel(train, PANEL).get_by_role("button", name="Start").is_disabled()
+    panel = _with_pictures(canvas, train)
+    _field(panel, "concept").fill("<amelia>")
+    _open(panel, "How long, how fast")
+    _field(panel, "steps").fill(str(STEPS))
+    _field(panel, "steps").press("Tab")
+    panel.get_by_role("button", name="Start").click()
+    panel.locator("[data-phase]").wait_for(timeout=20_000)
+    _phase(panel, "training")
+    expect(panel.locator(".bl-strip img").first).to_be_visible(timeout=PATIENCE)
+    expect(panel.locator(".bl-curve")).to_be_visible()
+    assert panel.locator(".bl-strip img").first.evaluate("(one) => one.decode().then(() => one.naturalWidth)") > 0
+    panel.get_by_role("button", name="Stop and keep").click()
+    _phase(panel, "stopped")
+    kept = _steps_kept(panel)
+    assert 0 < kept < STEPS
+    assert canvas.idle()["status"]["status_str"] == "success"
+
+    canvas.page.wait_for_timeout(1500)
+    canvas.page.reload()
+    canvas.ready()
+    panel = canvas.panel(train, PANEL)
+    _phase(panel, "stopped")
+    assert _steps_kept(panel) == kept and panel.locator(".bl-curve").is_visible()
+    panel.get_by_role("button", name="Resume").click()
+    expect(panel.get_by_text(f"resumed after step {kept}")).to_be_visible(timeout=PATIENCE)
+    panel.get_by_role("button", name="Cancel").click()
+    _phase(panel, "cancelled")
+    assert "resume or use as it is" in panel.locator(".bl-status").inner_text()
+    again = _steps_kept(panel)
+    assert kept < again <= STEPS
+    panel.get_by_role("button", name="Use as it is").click()
+    _phase(panel, "stopped", "done")
+    assert panel.locator(".bl-status").inner_text().split()[1] == str(again)
+
+
+def test_a_second_tab_and_a_reload_show_a_run_as_it_goes(canvas: Canvas) -> None:
+    train = _graph(canvas, {"steps": 400, "seed": 3 if canvas.mode == "classic" else 4})
+    panel = _with_pictures(canvas, train)
+    panel.get_by_role("button", name="Start").click()
+    _phase(panel, "training")
+    workflow = canvas.saved()
+    canvas.page.reload()
+    canvas.ready()
+    canvas.load(workflow)
+    _phase(canvas.panel(train, PANEL), "training")
+    tab = Canvas(canvas.page.context.new_page(), canvas.server, canvas.mode)
+    tab.open()
+    tab.load(workflow)
+    there = tab.panel(train, PANEL)
+    _phase(there, "training")
+    there.get_by_role("button", name="Cancel").click()
+    _phase(canvas.panel(train, PANEL), "cancelled")
+    assert tab.errors == []
+    tab.page.close()
+
+
+def test_values_are_those_of_the_stock_widgets(canvas: Canvas) -> None:
+    train = _graph(canvas)
+    panel = canvas.panel(train, PANEL)
+    for title in ("What learns", "How long, how fast", "Pictures, memory, keeping"):
+        _open(panel, title)
+    _field(panel, "class word").fill("girl")
+    _field(panel, "rank").fill("999")
+    _field(panel, "rank").press("Tab")
+    _field(panel, "layers").select_option("all linear")
+    _field(panel, "checkpointing").check()
+    inputs = canvas.prompt()[str(train)]["inputs"]
+    assert (inputs["class_word"], inputs["rank"], inputs["layers"]) == ("girl", 256, "all linear")
+    assert inputs["checkpointing"] is True and inputs["preset"] == "as set"
+    panel.get_by_role("radio", name="careful").click()
+    assert canvas.prompt()[str(train)]["inputs"]["preset"] == "careful"
+    assert _field(panel, "steps").input_value() == "800" and _field(panel, "steps").is_disabled()
+    saved = next(one for one in canvas.saved()["nodes"] if one["id"] == train)
+    stock = canvas.evaluate("LiteGraph.registered_node_types.BlockLoRATrain.nodeData.input_order")
+    assert saved["widgets_values"][0:2] == ["<hero>", "girl"] and saved["widgets_values"][-1] == "careful"
+    assert len(saved["widgets_values"]) < sum(map(len, stock.values()))
+    canvas.set_value(train, "class_word", "woman")
+    assert _field(panel, "class word").input_value() == "woman"
+
+
+def test_stock_widgets_are_folded_but_for_those_a_link_feeds(canvas: Canvas) -> None:
+    train = _graph(canvas)
+    canvas.panel(train, PANEL)
+    height = canvas.evaluate("(id) => app.graph.getNodeById(id).size[1]", train)
+    assert height < 560
+    hidden = "(id) => app.graph.getNodeById(id).widgets.filter((one) => !one.hidden).map((one) => one.name)"
+    assert canvas.evaluate(hidden, train) == [PANEL]
+    source = canvas.add("PrimitiveInt", (0, 0))
+    canvas.link(source, "INT", train, "steps")
+    canvas.wait(lambda: canvas.evaluate(hidden, train) == ["steps", PANEL])
+
+
+@pytest.mark.parametrize("field", ["concept"])
+def test_keys_in_a_field_are_the_field_s(canvas: Canvas, field: str) -> None:
+    train = _graph(canvas)
+    panel = canvas.panel(train, PANEL)
+    _field(panel, field).click()
+    canvas.page.keyboard.press("Control+a")
+    canvas.page.keyboard.type("<me> rq")
+    canvas.page.keyboard.press("Backspace")
+    assert canvas.value(train, field) == "<me> r"
+    assert canvas.evaluate("app.graph.nodes.length") == 2

@@ -1,0 +1,111 @@
+"""What the page asks: the files of the loras folders, a list looked at before it runs, a folder of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from blocklora.blocklora_core.files.io import save
+from blocklora.blocklora_core.host.routes.catalogue import catalogue
+from blocklora.blocklora_core.host.routes.list_check import check_list
+from blocklora.blocklora_core.host.routes.picture_grid import picture_grid
+from PIL import Image
+
+from tests.host.tiny import Base, make_lora
+
+STEM = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+@pytest.fixture
+def loras(folders: Path) -> Path:
+    return folders / "models" / "loras"
+
+
+def plain(path: Path, metadata: dict[str, str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {f"{STEM}.lora_up.weight": torch.zeros(8, 2), f"{STEM}.lora_down.weight": torch.zeros(2, 4)}
+    safetensors.torch.save_file(tensors, path, metadata)
+    return path
+
+
+def by_name() -> dict[str, dict[str, object]]:
+    return {entry["name"]: entry for entry in catalogue(seconds=60)["files"]}
+
+
+def test_every_file_tells_what_it_is_and_bad_ones_why(base: Base, loras: Path) -> None:
+    save(loras / "own.safetensors", make_lora(base, "<own>", 2))
+    plain(loras / "web" / "ada.safetensors", {"modelspec.trigger_phrase": "ohwx <img src=x onerror=alert(1)>"})
+    (loras / "web" / "ada.preview.png").touch()
+    (loras / "bad.safetensors").write_bytes(b"<!DOCTYPE html>")
+    files = by_name()
+    own, ada, bad = files["own.safetensors"], files["web/ada.safetensors"], files["bad.safetensors"]
+    assert (own["concept"], own["slot"], own["slots"], own["apart"]) == ("<own>", 2, 16, "rows")
+    assert (ada["picture"], own["picture"], ada["slot"], ada["folder"]) == (True, False, None, 0)
+    assert ada["words"] == "ohwx <img src=x onerror=alert(1)>" and ada["apart"] == "collect"
+    assert "expected a safetensors file" in str(bad["problem"]) and "concept" not in bad
+    assert str(loras) not in json.dumps(list(files.values()))
+
+
+def test_an_answer_never_waits_for_all_files(loras: Path) -> None:
+    for number in range(5):
+        plain(loras / f"{number}.safetensors")
+    first = catalogue(seconds=-1)
+    assert first["unread"] == 5 and first["files"][0] == {"name": "0.safetensors"}
+    assert catalogue(seconds=60)["unread"] == 0
+
+
+def test_a_new_picture_is_noticed(loras: Path) -> None:
+    plain(loras / "a.safetensors")
+    assert by_name()["a.safetensors"]["picture"] is False
+    (loras / "a.jpg").touch()
+    assert by_name()["a.safetensors"]["picture"] is True
+
+
+def test_a_list_is_checked_line_by_line(base: Base, loras: Path) -> None:
+    save(loras / "own.safetensors", make_lora(base, "<own>", 2))
+    save(loras / "twin.safetensors", make_lora(base, "<twin>", 2))
+    plain(loras / "web" / "ada.safetensors")
+    (loras / "bad.safetensors").write_bytes(b"<!DOCTYPE html>")
+    told = check_list("own\n# no\ntwin.safetensors\nada | 1 | on | <OWN>\nada | 99\ngone\nbad\nweb/ada\nown | 1 | off")
+    assert 2 not in told
+    assert told[1] == {"file": "own.safetensors", "concept": "<own>", "problem": "", "notes": []}
+    assert "Slot 2 of 16: <own> of line 1" in told[3]["notes"][0]
+    assert told[4]["file"] == "web/ada.safetensors" and "called <own> too" in told[4]["notes"][0]
+    assert "expected a strength" in told[5]["problem"] and "loras folder, got 'gone'" in told[6]["problem"]
+    assert "expected a safetensors file" in told[7]["problem"] and str(loras) not in told[7]["problem"]
+    assert told[8]["notes"] == ["Line 4 is the same file."] and told[9]["notes"] == []
+
+
+def picture(path: Path, size: tuple[int, int] = (32, 16)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size).save(path)
+
+
+def test_a_folder_of_pictures_is_told_with_captions_masks_and_advice(folders: Path) -> None:
+    dog = folders / "input" / "dog"
+    picture(dog / "a.png")
+    (dog / "a.caption").write_text("a <b>dog</b>\n", "utf-8")
+    picture(dog / "a-masklabel.png")
+    picture(dog / "10_ohwx man" / "b.png", (64, 64))
+    (dog / "c.png").write_bytes(b"no picture")
+    (dog / "notes.md").touch()
+    told = picture_grid("dog")
+    a, c, b = told["pictures"]
+    assert (a["name"], a["width"], a["height"], a["mask"]) == ("a.png", 32, 16, "a-masklabel.png")
+    assert (a["caption"], a["caption_file"]) == ("a <b>dog</b>", "a.caption")
+    assert (b["name"], b["repeats"], b["words"], b["caption_file"]) == ("10_ohwx man/b.png", 10, "ohwx man", "b.txt")
+    assert "expected a readable picture" in c["problem"]
+    assert told["skipped"] == ["notes.md"] and told["count"] == 3
+    assert any(line.startswith("Few") for line in told["advice"])
+    assert any("Mixed sizes" in line for line in told["advice"])
+    assert picture_grid("")["folders"] == ["dog", "dog/10_ohwx man"]
+
+
+@pytest.mark.parametrize("name", ["..", "../user", "/etc", "dog/../..", "gone", "a\0b"])
+def test_no_other_folder_is_told(folders: Path, name: str) -> None:
+    (folders / "input" / "dog").mkdir()
+    with pytest.raises(ValueError, match="expected a folder below"):
+        picture_grid(name)

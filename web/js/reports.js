@@ -1,0 +1,108 @@
+/**
+ * What a node says of its last run, on the node: the report, names to copy, warnings. Driven by the `ui` output of nodes
+ * of this pack; kept in the node's properties, and so with the workflow.
+ */
+
+import { addPanel, after, el, fill } from "./shared/dom.js";
+import { app } from "./shared/host.js";
+
+/**
+ * @typedef {{ text: string, names: string[], warnings: string[] }} Report
+ * @typedef {import("./shared/host.js").LGraphNode} LGraphNode
+ */
+
+const OURS = "BlockLoRA";
+const PROPERTY = "blocklora_report";
+const PANEL = "blocklora_report";
+const MOST_LETTERS = 20000;
+const COPIED_FOR = 1200;
+
+app.registerExtension({
+  name: "blocklora.reports",
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!nodeData.name.startsWith(OURS)) return;
+    after(nodeType.prototype, "onExecuted", function (/** @type {any} */ output) {
+      const report = fromOutput(output);
+      if (!report) return;
+      this.properties[PROPERTY] = report;
+      show(this, report);
+    });
+    after(nodeType.prototype, "onConfigure", function () {
+      if (isReport(this.properties?.[PROPERTY])) show(this, this.properties[PROPERTY]);
+    });
+  },
+});
+
+/**
+ * The report in what the server says of a run; null where there is none.
+ *
+ * @param {any} output
+ * @returns {Report | null}
+ */
+function fromOutput(output) {
+  const text = lines(output?.text).join("\n").trim().slice(0, MOST_LETTERS);
+  const names = [...new Set(lines(output?.blocklora_names))];
+  return text ? { text, names, warnings: lines(output?.blocklora_warnings) } : null;
+}
+
+/**
+ * @param {any} value
+ * @returns {string[]}
+ */
+function lines(value) {
+  return [value ?? []].flat().filter((one) => typeof one === "string" && one);
+}
+
+/**
+ * A workflow may hold anything.
+ *
+ * @param {any} value
+ */
+function isReport(value) {
+  return typeof value?.text === "string" && Array.isArray(value.names) && Array.isArray(value.warnings);
+}
+
+/**
+ * @param {LGraphNode & { blockloraReport?: HTMLElement }} node
+ * @param {Report} report
+ */
+function show(node, report) {
+  if (!node.widgets?.some((widget) => widget.name === PANEL)) {
+    node.blockloraReport = el("div", { class: "bl-column bl-report" });
+    addPanel(node, PANEL, node.blockloraReport);
+  }
+  const names = lines(report.names).map(chip);
+  fill(
+    /** @type {HTMLElement} */ (node.blockloraReport),
+    names.length > 0 && el("div", { class: "bl-row bl-names" }, names),
+    body(report),
+  );
+}
+
+/** @param {Report} report */
+function body(report) {
+  const warned = new Set(lines(report.warnings).flatMap((text) => text.split("\n")));
+  const rows = report.text.split("\n").map((line) => row(line, warned.has(line)));
+  return el("div", { class: "bl-text", role: "log", tabindex: 0, "aria-label": "Report" }, rows);
+}
+
+/**
+ * @param {string} text
+ * @param {boolean} warning
+ */
+function row(text, warning) {
+  return el("div", { class: warning ? "bl-warning" : "bl-line" }, warning && el("b", {}, "\u26a0 "), text || "\u00a0");
+}
+
+/** @param {string} name */
+function chip(name) {
+  const button = el("button", { class: "bl-chip", type: "button", title: `Copy ${name}`, on: { click: copy } }, name);
+  async function copy() {
+    await navigator.clipboard.writeText(name);
+    button.textContent = "copied";
+    setTimeout(() => {
+      button.textContent = name;
+    }, COPIED_FOR);
+  }
+  return button;
+}

@@ -1,0 +1,230 @@
+/** The scene that is edited: its boxes, which is selected, undo and redo, and the JSON that Python reads. */
+
+import { around, moved, within } from "./geometry.js";
+
+/**
+ * @typedef {import("./geometry.js").Box} Box
+ * @typedef {import("./geometry.js").Rect} Rect
+ */
+
+/** In a box's prompt: where its concept and the prompt of the whole picture go. */
+export const PLAIN = "a {concept}, {scene}";
+
+const USUAL = { concept: "", prompt: "", negative: "", weight: 1, feather: 0 };
+const DIGITS = 1e4;
+
+/**
+ * The boxes of a scene's text, and the picture beneath them. SyntaxError where the text is no scene.
+ *
+ * @param {string} text
+ * @returns {{ boxes: Box[], picture: string }}
+ */
+export function parse(text) {
+  const scene = text.trim() ? JSON.parse(text) : {};
+  const boxes = Array.isArray(scene) ? scene : (scene?.boxes ?? []);
+  if (!Array.isArray(boxes)) throw new SyntaxError("expected a list of boxes");
+  return { boxes: boxes.map(box), picture: String(scene?.picture ?? "") };
+}
+
+/**
+ * @param {any} entry
+ * @returns {Box}
+ */
+function box(entry) {
+  if (typeof entry !== "object" || entry === null) throw new SyntaxError("expected boxes to be objects");
+  const { width, height, ...told } = entry;
+  const place = { x: told.x ?? 0, y: told.y ?? 0, w: told.w ?? width ?? 1, h: told.h ?? height ?? 1 };
+  const numbers = Object.entries({ ...place, weight: told.weight ?? 1, feather: told.feather ?? 0 });
+  const whole = {
+    ...USUAL,
+    ...told,
+    ...Object.fromEntries(numbers.map(([name, value]) => [name, number(name, value)])),
+  };
+  if (!told.lasso?.length) return { ...whole, lasso: undefined };
+  const lasso = told.lasso.map((/** @type {any[]} */ point) => point.map((value) => number("lasso", value)));
+  return { ...whole, ...around(lasso), lasso };
+}
+
+/**
+ * @param {string} name
+ * @param {any} value
+ */
+function number(name, value) {
+  const found = Number(value);
+  if (!Number.isFinite(found)) throw new SyntaxError(`expected a number in ${name}`);
+  return found;
+}
+
+/**
+ * The text of a scene: what says nothing is left out.
+ *
+ * @param {Box[]} boxes
+ * @param {string} picture
+ */
+export function write(boxes, picture) {
+  const entries = boxes.map((one) => {
+    const { x, y, w, h, lasso, ...rest } = one;
+    const told = Object.entries(rest).filter(([name, value]) => value !== /** @type {any} */ (USUAL)[name]);
+    return { ...(lasso ? { lasso } : { x, y, w, h }), ...Object.fromEntries(told) };
+  });
+  const short = (/** @type {string} */ _name, /** @type {any} */ value) =>
+    typeof value === "number" ? Math.round(value * DIGITS) / DIGITS : value;
+  return JSON.stringify({ boxes: entries, ...(picture ? { picture } : {}) }, short);
+}
+
+export class Scene {
+  /** @type {Box[]} */
+  boxes = [];
+  picture = "";
+  text = "";
+  /** Number of the selected box, from 0; -1 for none. */
+  selected = -1;
+  /** Why the text is no scene; empty where it is one. */
+  problem = "";
+  /** @type {string[]} */
+  #past = [];
+  /** @type {string[]} */
+  #future = [];
+  #group = "";
+  /** @type {Set<() => void>} */
+  #watchers = new Set();
+  #tell;
+
+  /** @param {(text: string) => void} tell is given the text whenever it was edited here */
+  constructor(tell) {
+    this.#tell = tell;
+  }
+
+  /** @param {() => void} watcher is called after every change */
+  watch(watcher) {
+    this.#watchers.add(watcher);
+  }
+
+  changed() {
+    for (const watcher of this.#watchers) watcher();
+  }
+
+  /** The selected box. */
+  get current() {
+    return this.boxes[this.selected];
+  }
+
+  /** @param {string} text from elsewhere: a workflow, or the host's own undo */
+  read(text) {
+    if (text === this.text) return;
+    this.#load(text);
+    this.changed();
+  }
+
+  /** @param {string} text */
+  #load(text) {
+    this.text = text;
+    try {
+      Object.assign(this, { ...parse(text), problem: "" });
+    } catch (error) {
+      Object.assign(this, { boxes: [], picture: "", problem: String(error) });
+    }
+    if (this.selected >= this.boxes.length) this.selected = -1;
+  }
+
+  /** @param {number} index */
+  select(index) {
+    if (index === this.selected) return;
+    this.selected = index;
+    this.#group = "";
+    this.changed();
+  }
+
+  /**
+   * Sets boxes or the picture. Edits of one group, such as those of one drag, are undone together.
+   *
+   * @param {{ boxes?: Box[], picture?: string }} what
+   * @param {string} [group]
+   */
+  edit(what, group = "") {
+    const text = write(what.boxes ?? this.boxes, what.picture ?? this.picture);
+    if (text === this.text) return;
+    if (!group || group !== this.#group) this.#past.push(this.text);
+    this.#group = group;
+    this.#future = [];
+    this.#put(text);
+  }
+
+  /** @param {string} text */
+  #put(text) {
+    this.#load(text);
+    this.#tell(text);
+    this.changed();
+  }
+
+  /**
+   * @param {Partial<Box>} patch of the selected box
+   * @param {string} [group]
+   */
+  update(patch, group) {
+    this.edit({ boxes: this.boxes.map((one, at) => (at === this.selected ? { ...one, ...patch } : one)) }, group);
+  }
+
+  /**
+   * @param {Rect} rect of the selected box
+   * @param {string} [group]
+   */
+  place(rect, group) {
+    if (this.current) this.update(within(this.current, rect), group);
+  }
+
+  /** @param {Rect & Partial<Box>} one */
+  add(one) {
+    this.selected = this.boxes.length;
+    this.edit({ boxes: [...this.boxes, { ...USUAL, ...one }] });
+  }
+
+  duplicate() {
+    if (this.current) this.add(within(this.current, moved(this.current, 0.04, 0.04)));
+  }
+
+  remove() {
+    if (!this.current) return;
+    const left = this.boxes.filter((_, at) => at !== this.selected);
+    this.selected = Math.min(this.selected, left.length - 1);
+    this.edit({ boxes: left });
+  }
+
+  /** @param {number} by 1 for one forward, -1 for one back */
+  shift(by) {
+    const to = this.selected + by;
+    if (!this.current || to < 0 || to >= this.boxes.length) return;
+    const boxes = [...this.boxes];
+    boxes.splice(to, 0, ...boxes.splice(this.selected, 1));
+    this.selected = to;
+    this.edit({ boxes });
+  }
+
+  get canUndo() {
+    return this.#past.length > 0;
+  }
+
+  get canRedo() {
+    return this.#future.length > 0;
+  }
+
+  undo() {
+    this.#step(this.#past, this.#future);
+  }
+
+  redo() {
+    this.#step(this.#future, this.#past);
+  }
+
+  /**
+   * @param {string[]} from
+   * @param {string[]} to
+   */
+  #step(from, to) {
+    const text = from.pop();
+    if (text === undefined) return;
+    to.push(this.text);
+    this.#group = "";
+    this.#put(text);
+  }
+}

@@ -1,0 +1,192 @@
+/**
+ * The panel of BlockLoRA Train: the fields that matter first, Start, and the training as it goes. What it shows of a run it
+ * asks the server for, so that a reload, a second tab or a lost connection lose nothing.
+ */
+
+import { addPanel, after, el, fill } from "./shared/dom.js";
+import { ask, listen, send } from "./shared/events.js";
+import { api, app } from "./shared/host.js";
+import { trainForm } from "./train/form.js";
+import { liveView } from "./train/live.js";
+
+/**
+ * @typedef {import("./shared/host.js").LGraphNode} LGraphNode
+ * @typedef {import("./train/live.js").RunState} RunState
+ */
+
+const TRAIN = "BlockLoRATrain";
+const IMAGES = "BlockLoRAImages";
+const PANEL = "blocklora_train";
+const NEEDED = ["model", "clip", "vae", "images", "captions"];
+const FROM_IMAGES = ["images", "captions", "masks"];
+const ASKED_EVERY = 1000;
+const WIDTH = 340;
+
+app.registerExtension({
+  name: "blocklora.train",
+  nodeCreated(node) {
+    if (/** @type {any} */ (node.constructor).comfyClass === TRAIN) new TrainPanel(/** @type {any} */ (node));
+  },
+});
+
+class TrainPanel {
+  /** @param {LGraphNode} node */
+  constructor(node) {
+    this.node = node;
+    this.pictures = el("div", { class: "bl-field bl-pictures" });
+    this.startButton = el("button", { type: "button", class: "bl-main", on: { click: () => this.start() } }, "Start");
+    this.live = liveView({
+      stop: () => this.act("stop"),
+      cancel: () => api.interrupt(null),
+      resume: () => this.act("resume").then(() => this.start()),
+      use: () => this.act("use").then(() => app.queuePrompt(0, 1)),
+    });
+    this.form = trainForm(node, this.pictures, this.startButton);
+    addPanel(node, PANEL, el("div", { class: "bl-column bl-train" }, this.form.element, this.live.element), {
+      minWidth: WIDTH,
+    });
+    /** @type {RunState | null} */
+    this.run = null;
+    this.asking = false;
+    this.listen();
+    this.refresh();
+  }
+
+  listen() {
+    const ends = [
+      listen("blocklora.run", (run) => this.isMine(run) && this.update()),
+      listen("reconnected", () => this.update()),
+    ];
+    after(this.node, "onRemoved", () => {
+      for (const end of ends) end();
+      clearTimeout(this.timer);
+    });
+    after(this.node, "onConfigure", () => this.refresh());
+    after(this.node, "onConnectionsChange", () => this.refresh());
+  }
+
+  /** The form, and the run, which is another one when the node has come from another workflow. */
+  refresh() {
+    // A link is there, and the node has its id, once the host has done with what it is doing.
+    setTimeout(() => {
+      this.form.refresh();
+      this.showPictures();
+      this.update();
+    });
+  }
+
+  /** Where the server knows this node: its id, and that of the workflow. Within a subgraph, a colon comes first. */
+  get place() {
+    const graph = /** @type {any} */ (this.node.graph);
+    const root = graph?.rootGraph ?? graph ?? app.graph;
+    return {
+      node: graph && graph !== root ? `:${this.node.id}` : String(this.node.id),
+      workflow: String(root.id ?? ""),
+    };
+  }
+
+  /** @param {{ node: string, workflow: string }} run */
+  isMine(run) {
+    const { node, workflow } = this.place;
+    return run.workflow === workflow && (node.startsWith(":") ? run.node.endsWith(node) : run.node === node);
+  }
+
+  /** Asks for the run's state, once at a time, and again while it runs. */
+  async update() {
+    if (this.asking) return;
+    this.asking = true;
+    clearTimeout(this.timer);
+    try {
+      this.run = await ask(`/blocklora/run?${new URLSearchParams(this.place)}`);
+      this.live.show(this.run);
+      this.startButton.disabled = Boolean(this.run?.running) || this.missing().length > 0;
+    } catch {
+      // The server is away; the host says so, and tells us when it is back.
+    } finally {
+      this.asking = false;
+    }
+    if (this.run?.running && this.node.graph) this.timer = setTimeout(() => this.update(), ASKED_EVERY);
+  }
+
+  /** @param {string} action */
+  async act(action) {
+    if (this.run) await send(`/blocklora/run/${this.run.id}/${action}`);
+    await this.update();
+  }
+
+  /** Queues this node, and what saves its result: the outputs that hang right on it. */
+  async start() {
+    const outputs = [this.node, ...this.outputsBehind()].map((node) => executionId(node));
+    await app.queuePrompt(0, 1, outputs);
+  }
+
+  /** @returns {LGraphNode[]} */
+  outputsBehind() {
+    const links = this.node.outputs.flatMap((output) => output.links ?? []);
+    const graph = /** @type {any} */ (this.node.graph);
+    const nodes = links.map((id) => graph.getNodeById(graph.getLink?.(id)?.target_id ?? graph.links[id]?.target_id));
+    return [...new Set(nodes)].filter((node) => node?.constructor.nodeData?.output_node);
+  }
+
+  /** @returns {string[]} */
+  missing() {
+    return NEEDED.filter((name) => this.node.inputs.find((input) => input.name === name)?.link == null);
+  }
+
+  showPictures() {
+    const missing = this.missing();
+    this.startButton.title = missing.length ? `Connect first: ${missing.join(", ")}` : "Queue this node";
+    this.startButton.disabled = missing.length > 0 || Boolean(this.run?.running);
+    fill(this.pictures, el("span", {}, "pictures"), missing.includes("images") ? this.offer() : this.source());
+  }
+
+  offer() {
+    return el("button", { type: "button", on: { click: () => this.addImages() } }, "Add a node for pictures");
+  }
+
+  source() {
+    const input = this.node.inputs.find((one) => one.name === "images");
+    const graph = /** @type {any} */ (this.node.graph);
+    const link = graph?.getLink?.(input?.link) ?? graph?.links[input?.link ?? -1];
+    const from = link && graph.getNodeById(link.origin_id);
+    return el("span", { class: "bl-dim" }, from ? `from \u201c${from.title}\u201d` : "connected");
+  }
+
+  addImages() {
+    const graph = /** @type {any} */ (this.node.graph);
+    const images = /** @type {any} */ (globalThis).LiteGraph.createNode(IMAGES);
+    images.pos = [this.node.pos[0] - 380, this.node.pos[1]];
+    graph.add(images);
+    for (const name of FROM_IMAGES)
+      images.connect(images.findOutputSlot(name), this.node, this.node.findInputSlot(name));
+    app.canvas.selectNode(images);
+  }
+}
+
+/**
+ * The id by which the server knows a node: with those of the subgraphs around it.
+ *
+ * @param {any} node
+ * @returns {string}
+ */
+function executionId(node) {
+  const outer = outerNode(app.graph, node.graph);
+  return outer ? `${executionId(outer)}:${node.id}` : String(node.id);
+}
+
+/**
+ * The node that stands for the subgraph `inner` somewhere in `graph`; null for the graph itself.
+ *
+ * @param {any} graph
+ * @param {any} inner
+ * @returns {any}
+ */
+function outerNode(graph, inner) {
+  if (!inner || graph === inner) return null;
+  for (const node of graph.nodes) {
+    if (node.subgraph === inner) return node;
+    const within = node.subgraph && outerNode(node.subgraph, inner);
+    if (within) return within;
+  }
+  return null;
+}
