@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from playwright.sync_api import Locator
+from playwright.sync_api import TimeoutError as SlowError
 
 from tests.browser.canvas import Canvas
 
@@ -80,7 +83,9 @@ class Hand:
         before = set(self.canvas.evaluate(IDS, node_type))
         self.page.wait_for_timeout(400)
         self.page.keyboard.type(title)
-        self.page.wait_for_timeout(600)
+        with suppress(SlowError):
+            self.page.get_by_role("option").filter(has_text=title).first.wait_for(timeout=8000)
+        self.page.wait_for_timeout(300)
         self.page.keyboard.press("Enter")
         self.canvas.wait(lambda: set(self.canvas.evaluate(IDS, node_type)) - before, what=f"a node {title}")
         self._done()

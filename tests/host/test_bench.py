@@ -27,7 +27,7 @@ KEYS = (
     "copy_weights_seconds",
     "speedup",
     "speedup_cold",
-    "speedup_files",
+    "speedup_from_files",
     "over_copy",
     "growth_60_over_15",
 )

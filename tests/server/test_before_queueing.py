@@ -121,6 +121,13 @@ def test_what_can_run_is_queued(comfyui: ComfyUI, graph: Any) -> None:
     assert comfyui.run_graph(graph()).history["status"]["status_str"] == "success"
 
 
+@pytest.mark.usefixtures("people")
+@pytest.mark.parametrize("graph", [lambda: listed("queue/ann"), lambda: scene({"concept": "<ann>"})])
+def test_a_cancel_of_nothing_stops_no_check(comfyui: ComfyUI, graph: Any) -> None:
+    comfyui.server.post("/interrupt", {})
+    assert comfyui.run_graph(graph()).history["status"]["status_str"] == "success"
+
+
 TEXTS = [("BlockLoRAScene", "scene", '{"boxes": [{"concept": "<eve>"}]}'), ("BlockLoRAScene", "prompt", "with <eve>")]
 
 

@@ -36,7 +36,6 @@ def _each_on(text: str, do: Callable[[Entry], Value]) -> list[Value]:
     for entry in parse_list(text):
         if not entry.on:
             continue
-        check_cancel()
         try:
             done.append(do(entry))
         except ValueError as error:
@@ -96,6 +95,8 @@ def _stem(name: str) -> str:
 
 
 def _loaded(entry: Entry) -> BlockLoRA:
+    # Only here: before a run, the host may still hold a cancel of the last one.
+    check_cancel()
     lora = load(find_lora(entry.file)).with_strength(entry.strength, entry.clip)
     if not entry.words:
         return lora
