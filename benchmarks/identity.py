@@ -9,6 +9,7 @@ figures into evidence.md there (and, when that is docs, into the README), and en
 
 --quick             six people, three methods, one seed; writes to --work
 --methods A,B       these only   --seeds N   --pictures N   of each concept and setting
+--plain             in their place LoRAs as people have them, whose figures join those in --out
 --many              also 15, 30 and 60 concepts merged in 64 slots
 --workers N         processes; by default one for each core, or one where there is a GPU
 """
@@ -16,6 +17,7 @@ figures into evidence.md there (and, when that is docs, into the README), and en
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -31,9 +33,9 @@ import_comfyui(gpu=True)
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
 from benchmarks.identity_study.docs import fill  # noqa: E402
-from benchmarks.identity_study.figures import draw  # noqa: E402
+from benchmarks.identity_study.figures import draw, grid  # noqa: E402
 from benchmarks.identity_study.loudness import loudness  # noqa: E402
-from benchmarks.identity_study.methods import MANY, METHODS, QUICK  # noqa: E402
+from benchmarks.identity_study.methods import MANY, METHODS, PLAIN, QUICK  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.results import Scorer, short  # noqa: E402
 from benchmarks.identity_study.work import Folders, WorkerPool  # noqa: E402
@@ -49,6 +51,8 @@ def plans(chosen: argparse.Namespace) -> dict[str, Plan]:
     if chosen.quick:
         methods = {name: METHODS[name] for name in QUICK}
         return {"methods": Plan(cast(PEOPLE), chosen.pictures or 4, (PEOPLE,), (0,), methods)}
+    if chosen.plain:
+        return {"plain": Plan(cast(), chosen.pictures or 4, COUNTS, (0,), PLAIN)}
     names = chosen.methods.split(",") if chosen.methods else list(METHODS)
     unknown = set(names) - set(METHODS)
     if unknown:
@@ -75,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Do merged concepts keep their identity?")
     checkpoints = Path(os.environ["BLOCKLORA_COMFYUI"], "models", "checkpoints")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--methods", default="")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=0)
@@ -94,20 +99,33 @@ def main() -> None:
         cells = list(plan.cells())
         pool.work([training for cell in cells for training in cell.trained], cells)
         results[name] = measured(plan, folders)
-    results["run"] = {
+    run = {
         "seconds": round(time.perf_counter() - started), "work_seconds": round(pool.seconds),
         "workers": chosen.workers, **machine(),
     }  # fmt: skip
     out = chosen.out or (chosen.work / "quick" if chosen.quick else ROOT / "docs")
     out.mkdir(parents=True, exist_ok=True)
+    first, plan = next(iter(chosen_plans.items()))
+    if chosen.plain:
+        grid(plan, folders, list(plan.methods)).save(out / "evidence_plain.jpg", quality=88)
+        results["plain"]["run"] = run
+    else:
+        results["run"] = run
+        draw(results, plan, folders, out)
+    results = {**_known(out), **results}
     write_json(out / "evidence.json", results)
-    first = chosen_plans["methods"]
-    draw(results, first, folders, out)
     fill(out / "evidence.md", results)
     if out.resolve() == ROOT / "docs":
         fill(ROOT / "README.md", results)
     say(f"figures are in {out}")
-    finish({"methods": short(results["methods"]["methods"], len(first.members)), **results["run"]})
+    finish({"methods": short(results[first]["methods"], len(plan.members)), **run})
+
+
+def _known(out: Path) -> dict[str, Any]:
+    """What was measured before, by other plans."""
+    path = out / "evidence.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 if __name__ == "__main__":

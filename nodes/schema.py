@@ -63,9 +63,12 @@ def texts_of(node: Any, ours: bool) -> list[str]:
 
 
 def newer(kind: str, name: str, **fields: Any) -> list[Any]:
-    """An input of a kind that only newer hosts have; none on others."""
+    """A socket of a kind that only newer hosts have; none on others.
+
+    Never the host's own input of that kind: it brings a default, which programs that make prompts of workflows fill in.
+    """
     found = getattr(io, kind, None)
-    return [found.Input(name, **known(found.Input.__init__, **fields))] if found else []
+    return [io.Custom(found.io_type).Input(name, **fields)] if found else []
 
 
 def advanced(kind: Any, name: str, **fields: Any) -> Any:

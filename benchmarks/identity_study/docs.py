@@ -76,6 +76,13 @@ def methods(results: Results) -> str:
     return table_of(header, map(_method, ordered))
 
 
+def plain(results: Results) -> str:
+    """LoRAs as people have them, all merged, the best first."""
+    found = sorted(results["plain"]["methods"].values(), key=lambda one: -_last(one)[1]["image"][0])
+    header = "Merged by | image alone | image merged | kept | recognised alone | recognised merged"
+    return table_of(header, (_method(one)[:6] for one in found))
+
+
 def tried(results: Results) -> str:
     """The default beside what was tried in its place."""
     found = results["methods"]["methods"]
@@ -152,5 +159,5 @@ def loudness(results: Results) -> str:
 
 TABLES: Tables = {
     "methods": methods, "paper": partial(_beside, PAPER), "ablation": partial(_beside, ABLATION), "counts": counts,
-    "many": many, "loudness": loudness, "tried": tried,
+    "many": many, "plain": plain, "loudness": loudness, "tried": tried,
 }  # fmt: skip

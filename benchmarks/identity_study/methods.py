@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.identity_study.sample import Merge
+from benchmarks.identity_study.sample import LOADER, Merge
 from benchmarks.identity_study.train import Recipe
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.merge import Options
-from blocklora_core.training import TrainConfig
+from blocklora_core.training.config.sections import NicheConfig
 
-NICHE = {"niche_weight": TrainConfig.niche_weight}
+NICHE = {"niche_weight": NicheConfig().weight}
 NICHE_1 = {"niche_weight": 1.0}
 TRIGGER = {"token": "none"}
 NO_GRAMS = {"gram_pictures": 1, "gram_steps": 1}
@@ -27,6 +27,7 @@ RECIPES: Mapping[str, Recipe] = {
     "block": Recipe(erasure=LAMBDA),
     "ed": Recipe("plain LoRA"),
     "plain": Recipe("plain LoRA", fields={**TRIGGER, **NO_GRAMS}),
+    "web": Recipe("plain LoRA", fields={**TRIGGER, **NO_GRAMS, "text_learning_rate": 0.003, "steps": 60}),
     "orthogonal": Recipe("orthogonal adaptation", fields=NO_GRAMS),
     "ed niche": Recipe("plain LoRA", fields=NICHE),
     "dense erasure": Recipe("plain LoRA", erasure=LAMBDA, fields=NO_GRAMS),
@@ -89,5 +90,13 @@ METHODS: Mapping[str, Method] = {
 }
 MANY = {"many": Method("The default in 64 slots", "many", Merge("fused"), True)}
 """Measured with up to sixty concepts."""
+PLAIN: Mapping[str, Method] = {
+    "loader": Method("BlockLoRA Loader, kept apart", "web", Merge(LOADER)),
+    "sum": Method("Chained stock loaders", "web", Merge("task_sum")),
+    "average": Method("Average", "web", Merge("weighted_average")),
+    "ties": Method("TIES", "web", Merge("ties")),
+}
+"""LoRAs as people have them: all rows, a trigger word, the text encoder trained too at half the rate, as is usual; no
+token, no niche, no Grams."""
 
 QUICK = ("default", "blocklora", "average")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
 from benchmarks.identity_study.train import Base
 from blocklora_core.concept.concept import Stack
+from blocklora_core.files.shown import with_words
 from blocklora_core.host.evaluate.generate import Sampler, Sampling
+from blocklora_core.host.train.collect import CollectJob
+from blocklora_core.host.use.apart import ON, apart_or_summed
 from blocklora_core.host.weights.patching import apply_merge
 from blocklora_core.merge import DEFAULTS, Options
 from demo.art import SIZE
 
 SAMPLING = Sampling(steps=8, cfg=1.5, sampler="dpmpp_2m", scheduler="karras", size=SIZE, batch=15)
+
+LOADER = "loader"
+"""As a merge's method: what BlockLoRA Loader does with files that carry no Grams."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Merge:
-    """How a method merges its concepts: a name in the registry, and the method's options."""
+    """How a method merges its concepts: a name in the registry, or LOADER, and the method's options."""
 
     method: str
     options: Options = DEFAULTS
@@ -35,9 +42,16 @@ class Merge:
 
 def shoot(base: Base, stack: Stack, merge: Merge, shots: Sequence[Shot]) -> Tensor:
     """Pictures (N, SIZE, SIZE, 3) uint8 from one merge of `stack`; from the base where it is empty."""
-    model, clip = base.model, base.clip
-    if stack:
-        merged = apply_merge(stack, model, clip, method=merge.method, overlap="error", options=merge.options)
-        model, clip = merged.model, merged.clip
+    model, clip = _merged(base, stack, merge) if stack else (base.model, base.clip)
     sampler = Sampler(model, clip, base.vae, SAMPLING)
     return sampler.pictures([shot.prompt for shot in shots], [shot.seed for shot in shots])
+
+
+def _merged(base: Base, stack: Stack, merge: Merge) -> tuple[Any, Any]:
+    """MODEL and CLIP with the merge."""
+    method = merge.method
+    if method == LOADER:
+        without = tuple(with_words(replace(lora, grams=None), lora.concept.name) for lora in stack)
+        stack, method, _ = apart_or_summed(without, base.model, base.clip, ON, CollectJob(size=SIZE))
+    merged = apply_merge(stack, base.model, base.clip, method=method, overlap="error", options=merge.options)
+    return merged.model, merged.clip

@@ -19,6 +19,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
 
+import folder_paths
 import numpy as np
 import torch
 from torch import Tensor
@@ -145,6 +146,7 @@ _FOLDERS: list[Folders] = []
 
 def _begin(folders: Folders, threads: int) -> None:
     torch.set_num_threads(threads)
+    folder_paths.set_user_directory(str(folders.work / "user"))  # Grams that are kept.
     _FOLDERS.append(folders)
     with torch.inference_mode():
         _BASE.append(Base.load(folders.checkpoint))

@@ -172,7 +172,7 @@ class World:
             time.sleep(0.02)
         return True
 
-    def outcome(self, prompt: str, patience: float = 300.0) -> str:
+    def outcome(self, prompt: str, patience: float = 1200.0) -> str:
         """What the nodes of a finished prompt told. NodeError when one failed or was interrupted."""
         limit = time.monotonic() + patience
         while not (found := self.server.get(f"/history/{prompt}")):

@@ -6,9 +6,10 @@ hold of each kind, and whether a change is the same whatever the weight is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 Alternatives = tuple[frozenset[str], ...]
@@ -56,6 +57,20 @@ class Adapter:
         """Whether the change is the same whatever the weight is, so that it can be computed without it."""
         base = self.kind.rpartition(" of ")[2]
         return base not in _KINDS_OF_THE_WEIGHT and not _WORDS_OF_THE_WEIGHT & set(self.tensors)
+
+    @property
+    def rank(self) -> int:
+        """What alpha is divided by; 0 where no part tells."""
+        parts = ("lora_down.weight", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
+        return next((len(self.tensors[word]) for word in parts if word in self.tensors), 0)
+
+    def with_alpha(self, factor: Callable[[int], float]) -> Adapter:
+        """The same adapter, its change factor(rank) times as large before any DoRA's scale. It has no alpha yet."""
+        if self.rank:
+            return replace(self, tensors={**self.tensors, "alpha": torch.tensor(factor(self.rank) * self.rank)})
+        if "lokr_w1" in self.tensors:  # A whole LoKr, to which no loader applies an alpha.
+            return replace(self, tensors={**self.tensors, "lokr_w1": self.tensors["lokr_w1"] * factor(0)})
+        return self
 
     def scaled(self, factor: float) -> Adapter:
         """The same change, `factor` times as strong."""

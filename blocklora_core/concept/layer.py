@@ -86,6 +86,11 @@ class Layer:
         """Shape of the weight that this layer changes: (m, n[, kh, kw])."""
         return (self.out_features, *self.down.shape[1:])
 
+    @cached_property
+    def reach(self) -> float:
+        """No number of up @ down is larger than this; not finite where one of up or down is not."""
+        return self.rank * _largest(self.up) * _largest(self.down)
+
     def delta(self) -> Tensor:
         """Change of the held rows: (|rows|, n[, kh, kw]), in at least float32."""
         dtype = torch.promote_types(torch.promote_types(self.up.dtype, self.down.dtype), torch.float32)
@@ -118,7 +123,12 @@ class Layer:
 
     def scaled(self, factor: float) -> Layer:
         """The same layer, `factor` times as strong."""
-        return self if factor == 1 else replace(self, scale=self.scale * factor)
+        if factor == 1:
+            return self
+        scaled = replace(self, scale=self.scale * factor)
+        if "reach" in vars(self):  # It costs as much as all else that a merge does with a layer.
+            vars(scaled)["reach"] = self.reach
+        return scaled
 
     def with_down(self, down: Tensor) -> Layer:
         """The same layer with another down."""
@@ -127,6 +137,10 @@ class Layer:
     def with_up(self, up: Tensor) -> Layer:
         """The same layer with another up for the same rows."""
         return replace(self, up=up)
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().amax()) if values.numel() else 0.0
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,6 +15,11 @@ STOCK = "ComfyUI's own Load LoRA node may take it: put that before BlockLoRA Mer
 TensorNames = dict[str, dict[dialects.Role, str]]
 """Layer stem -> role -> tensor name."""
 
+# Words that ComfyUI's own loader has for parts that every dialect calls otherwise.
+_WORDS: Mapping[dialects.Role, str] = {
+    "down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid.weight", "dora_scale": "dora_scale",
+}  # fmt: skip
+
 Others = dict[str, dict[str, str]]
 """Layer stem -> last words -> tensor name, of layers that are no LoRA (see adapters.py)."""
 
@@ -38,9 +43,9 @@ def sort_tensors(names: Iterable[str]) -> TensorNames:
 def sort_foreign(names: Iterable[str]) -> Sorted:
     """Tensor names of another tool's file: those of LoRA layers, those of layers of other kinds, and the rest.
 
-    Other kinds are known by the names that ComfyUI's own loader takes; under other tools' names they are refused. What
-    ComfyUI's loader leaves out beside layers that it applies is left out: tensors of no kind, and layers without their
-    up. ValueError when the file is none of LoRA layers, or one of a kind that cannot be read.
+    What ComfyUI's loader leaves out beside layers that it applies is left out: tensors of no kind, such as the biases
+    of a LoRA, and layers without their up. ValueError when the file is none of LoRA layers, or one of a kind that
+    cannot be read.
     """
     given = converted(names)
     if strange := strangers.name_of(given):
@@ -100,9 +105,7 @@ def _others(given: Mapping[str, str]) -> Others:
     for name, tensor in given.items():
         stem, role = dialects.parse(name) or ("", None)
         if role is not None:
-            words.setdefault(stem, {})[name[len(stem) + 1 :]] = tensor
-    if any(dialects.to_host(stem) != stem for stem in words):
-        return {}
+            words.setdefault(stem, {})[_WORDS.get(role, name[len(stem) + 1 :])] = tensor
     return {stem: found for stem, found in words.items() if _is_other(found)}
 
 

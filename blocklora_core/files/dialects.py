@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Role = Literal["down", "up", "alpha", "mid", "dora_scale", "foreign"]
@@ -40,7 +41,6 @@ _FOREIGN: tuple[tuple[str, str], ...] = (
     (r"lokr_\w+", "LoKr"),
     (r"oft_\w+|boft_\w+|rescale", "OFT"),
     (r"(a|b)[12]\.weight|glora_\w+", "GLoRA"),
-    (r"lora_B\.bias|lora_up\.bias", "LoRA with biases"),
     (r"reshape_weight", "reshaping LoRA"),
     (r"diff|diff_b|set_weight|w_norm|b_norm", "full weight difference"),
 )
@@ -76,6 +76,8 @@ _GENERIC_PREFIXES = tuple(
 )
 
 
+# Files of one trainer share their names, and each is asked for several times.
+@lru_cache(maxsize=2**14)
 def parse(name: str) -> tuple[str, Role] | None:
     """(stem, role) of a tensor name, or None when it belongs to no adapter that we know."""
     name = _ADAPTER.sub(r"\1\2", name)
@@ -87,6 +89,7 @@ def parse(name: str) -> tuple[str, Role] | None:
     return None
 
 
+@lru_cache(maxsize=2**14)
 def foreign_kind(name: str) -> str | None:
     """What kind of adapter other than LoRA the tensor `name` belongs to, for messages; None when to none."""
     if _ANY_FOREIGN.fullmatch(name) is None:  # As most are, in one look instead of seven.

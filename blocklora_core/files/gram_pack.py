@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..concept.gram import SCALES, Gram, Grams
+from .untrusted.header import FileError, Stored
 
 PACK_VERSION = 1
 
@@ -37,15 +39,88 @@ def pack(grams: Grams) -> tuple[Tensor, dict[str, Any]]:
 
 def unpack(packed: Tensor, index: Mapping[str, Any]) -> Grams:
     """Inverse of `pack`. ValueError when tensor and index do not belong together."""
-    if index.get("version") != PACK_VERSION:
-        raise ValueError(f"Grams: expected version {PACK_VERSION}, got {index.get('version')!r}. Update the pack.")
-    if packed.dtype != torch.uint8 or packed.ndim != 1:
-        raise ValueError(f"Grams: expected one row of uint8, got {packed.dtype} {tuple(packed.shape)}.")
-    entries, layers = _read_index(index)
-    reader = _Reader(packed)
-    inputs = {key: entry.read(reader) for key, entry in sorted(entries.items())}
-    reader.finish()
-    return Grams(inputs, layers)
+    found = Index.of(index)
+    return Grams(found.unpack(packed), found.layers)
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is packed. entries: by input id; layers: layer -> input id."""
+
+    entries: Mapping[str, _Entry]
+    layers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, index: Mapping[str, Any]) -> Index:
+        """ValueError for an index of another version, or a damaged one."""
+        if index.get("version") != PACK_VERSION:
+            raise ValueError(f"Grams: expected version {PACK_VERSION}, got {index.get('version')!r}. Update the pack.")
+        try:
+            entries = {key: _Entry(**entry) for key, entry in index["inputs"].items()}
+            layers = dict(index["layers"].items())
+            sound = all(key in entries for key in layers.values())
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"Grams: expected an index of inputs and layers, got a damaged one: {error}.") from error
+        if not sound:
+            raise ValueError("Grams: expected known inputs in the index, got a damaged one.")
+        return cls(entries, layers)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is packed."""
+        return sum(entry.size for entry in self.entries.values())
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Layer -> n of its Gram."""
+        return {name: self.entries[key].n for name, key in self.layers.items()}
+
+    def check(self, size: int) -> None:
+        """ValueError unless what is packed takes `size` bytes."""
+        if self.size != size:
+            wanted = f"more than {size}" if self.size > size else f"{self.size}"
+            raise ValueError(f"Grams: expected {wanted} bytes, got {size}. The file is damaged.")
+
+    def unpack(self, packed: Tensor) -> dict[str, Gram]:
+        """The Grams in `packed`, by input id. ValueError where it is not what the index says."""
+        if packed.dtype != torch.uint8 or packed.ndim != 1:
+            raise ValueError(f"Grams: expected one row of uint8, got {packed.dtype} {tuple(packed.shape)}.")
+        self.check(packed.numel())
+        reader = _Reader(packed)
+        return {key: entry.read(reader) for key, entry in sorted(self.entries.items())}
+
+    def later(self, packed: Stored) -> Grams:
+        """The Grams in a file, read and unpacked when the first of them is asked for, which is then a FileError where
+        they are not what the index says."""
+        return Grams(_Later(self, packed), self.layers)
+
+
+class _Later(Mapping[str, Gram]):
+    """Grams by input id, unpacked once somebody asks for one."""
+
+    def __init__(self, index: Index, packed: Stored) -> None:
+        self._index, self._packed = index, packed
+
+    @cached_property
+    def _unpacked(self) -> dict[str, Gram]:
+        try:
+            return self._index.unpack(self._packed.read())
+        except FileError:
+            raise
+        except ValueError as error:
+            raise FileError(f"{self._packed.path}: {error}") from error
+
+    def __getitem__(self, key: str) -> Gram:
+        return self._unpacked[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._index.entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index.entries)
+
+    def __len__(self) -> int:
+        return len(self._index.entries)
 
 
 class _Reader:
@@ -57,15 +132,9 @@ class _Reader:
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
-        if self.at + size > self.packed.numel():
-            raise ValueError(f"Grams: expected more than {self.packed.numel()} bytes. The file is damaged.")
         chunk = self.packed[self.at : self.at + size].clone()
         self.at += size
         return chunk.view(dtype).reshape(shape)
-
-    def finish(self) -> None:
-        if self.at != self.packed.numel():
-            raise ValueError(f"Grams: expected {self.at} bytes, got {self.packed.numel()}. The file is damaged.")
 
 
 @dataclass(frozen=True)
@@ -80,21 +149,14 @@ class _Entry:
         if not (_is_size(self.n) and _is_size(self.k) and self.vectors in _VECTORS):
             raise ValueError(f"expected sizes and a known dtype, got {self}")
 
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return (self.k + self.n) * SCALES.itemsize + self.n * self.k * _VECTORS[self.vectors].itemsize
+
     def read(self, reader: _Reader) -> Gram:
         values, diagonal = reader.take((self.k,), SCALES), reader.take((self.n,), SCALES)
         return Gram(reader.take((self.n, self.k), _VECTORS[self.vectors]), values, diagonal)
-
-
-def _read_index(index: Mapping[str, Any]) -> tuple[dict[str, _Entry], dict[str, str]]:
-    try:
-        entries = {key: _Entry(**entry) for key, entry in index["inputs"].items()}
-        layers = dict(index["layers"].items())
-        sound = all(key in entries for key in layers.values())
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"Grams: expected an index of inputs and layers, got a damaged one: {error}.") from error
-    if not sound:
-        raise ValueError("Grams: expected known inputs in the index, got a damaged one.")
-    return entries, layers
 
 
 def _is_size(value: object) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from ..concept.concept import BlockLoRA
+from ..concept.gram import Grams
 from ..concept.layer import Layer
 from ..concept.rows import describe
 from . import formats, gram_pack, shown
@@ -24,7 +26,7 @@ from .contents import TensorNames, sort_foreign, sort_tensors
 from .formats import Source, pickles
 from .record import GRAMS_TENSOR, KEY, Record, bundled, embedding_names, read_record, rows_of, write_record
 from .tensors import DTYPES, embedding_of, layer_of
-from .untrusted.header import DAMAGED, PREFIX, FileError, opened, read_header, unreadable
+from .untrusted.header import DAMAGED, PREFIX, FileError, Stored, opened, read_header, serialised, unreadable
 from .writing import write_atomic, write_new
 
 
@@ -85,7 +87,8 @@ def _load_safetensors(path: Path) -> BlockLoRA:
             sort_foreign(file.names)  # The wrong file is refused before its tensors are read.
             return formats.read(Source(path, file.tensors(), file.entries))
         parts = sort_tensors(file.names)
-        return _block(path, file.entries, record, parts, file.tensors())
+        packed = file.stored(GRAMS_TENSOR)
+        return _block(path, file.entries, record, parts, file.tensors(packed), packed)
 
 
 def encode(lora: BlockLoRA, dtype: torch.dtype = torch.float16) -> bytes:
@@ -120,10 +123,7 @@ def serialise(tensors: Mapping[str, Tensor], entries: Mapping[str, str]) -> byte
     data = safetensors.torch.save(dict(sorted(tensors.items())), dict(entries))
     (length,) = PREFIX.unpack_from(data)
     body = PREFIX.size + length
-    header = json.loads(data[PREFIX.size : body])
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return PREFIX.pack(len(text)) + text + data[body:]
+    return serialised(json.loads(data[PREFIX.size : body]), data[body:])
 
 
 def _fit(what: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -143,9 +143,14 @@ def _check_rows(lora: BlockLoRA, stem: str, layer: Layer) -> None:
 
 
 def _block(
-    path: Path, entries: Mapping[str, str], record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]
+    path: Path,
+    entries: Mapping[str, str],
+    record: Record,
+    parts: TensorNames,
+    tensors: Mapping[str, Tensor],
+    packed: Stored | None,
 ) -> BlockLoRA:
-    _check_complete(record, parts, tensors)
+    _check_complete(record, parts, [*tensors, *([packed.name] if packed else [])])
     layers = {stem: layer_of(stem, roles, tensors, record.layers[stem]) for stem, roles in sorted(parts.items())}
     lora = BlockLoRA(
         concept=record.concept,
@@ -154,31 +159,40 @@ def _block(
         slot=record.slot,
         base=record.base,
         embeddings={encoder: embedding_of(name, tensors) for encoder, name in record.embeddings.items()},
-        grams=None if record.grams is None else gram_pack.unpack(tensors[GRAMS_TENSOR], record.grams),
+        grams=None if record.grams is None else _grams(record.grams, layers, packed, tensors),
         training=record.training,
         source=str(path),
     )
-    check_grams(lora)
     # What we would write ourselves is not foreign: dropping it keeps load and save inverse to each other.
     own = {KEY: entries[KEY], **shown.shown_fields(lora)}
     return lora.with_metadata({key: value for key, value in entries.items() if own.get(key) != value})
 
 
-def check_grams(lora: BlockLoRA) -> None:
-    """ValueError unless the Grams of `lora`, if it has any, are those of its layers."""
-    if lora.grams is None:
-        return
-    for name in lora.grams.input_of:
-        if name not in lora.layers:
+def _grams(
+    index: Mapping[str, Any], layers: Mapping[str, Layer], packed: Stored | None, tensors: Mapping[str, Tensor]
+) -> Grams:
+    """Those of the file's layers; where they are stored behind all else, they are read when a merge asks for them."""
+    found = gram_pack.Index.of(index)
+    if packed:
+        found.check(packed.size)
+    grams = found.later(packed) if packed else Grams(found.unpack(tensors[GRAMS_TENSOR]), found.layers)
+    check_grams(layers, found.sizes)
+    return grams
+
+
+def check_grams(layers: Mapping[str, Layer], sizes: Mapping[str, int]) -> None:
+    """ValueError unless Grams of these sizes, by layer, are those of `layers`."""
+    for name, size in sizes.items():
+        if name not in layers:
             raise ValueError(f"Grams: expected those of the file's layers, got one of {name}. Save the file again.")
-        size, expected = lora.grams.of(name).size, lora.layers[name].in_features
-        if size != expected:
+        if size != layers[name].in_features:
+            expected = layers[name].in_features
             raise ValueError(f"Grams: expected {expected} inputs for {name}, got {size}. Save the file again.")
 
 
-def _check_complete(record: Record, parts: TensorNames, tensors: Mapping[str, Tensor]) -> None:
+def _check_complete(record: Record, parts: TensorNames, names: Collection[str]) -> None:
     listed = {*record.embeddings.values(), *([GRAMS_TENSOR] if record.grams is not None else [])}
-    stored = {name for name in tensors if name == GRAMS_TENSOR or bundled(name)}
+    stored = {name for name in names if name == GRAMS_TENSOR or bundled(name)}
     odd = sorted(set(record.layers) ^ set(parts)) or sorted(listed ^ stored)
     if odd:
         where = "metadata only" if odd[0] in record.layers or odd[0] in listed else "tensors only"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from ..concept import keys
@@ -16,6 +17,7 @@ from ..concept.concept import BlockLoRA, Concept
 from ..concept.layer import Layer
 from ..concept.rows import BY_NAME, Parts, Rows, Scheme, all_rows, to_list
 from .shown import shown_fields
+from .untrusted.header import KEPT_HEADERS
 from .untrusted.json_text import parse_object
 from .untrusted.text import has_unseen
 
@@ -91,7 +93,13 @@ def read_record(metadata: Mapping[str, str]) -> Record | None:
     """Our record in a file's metadata, None when it has none; ValueError when it is damaged or too new."""
     if KEY not in metadata:
         return None
-    data = _parse_object(metadata[KEY])
+    return _read(metadata[KEY])
+
+
+# A record takes longer to check than its tensors to read, and is read by whoever looks at the file.
+@lru_cache(maxsize=KEPT_HEADERS)
+def _read(text: str) -> Record:
+    data = _parse_object(text)
     if data.get("format") != FORMAT:
         raise ValueError(
             f"Expected BlockLoRA format {FORMAT}, got {data.get('format')!r}. "

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..concept import adapters
 from ..concept.adapters import Adapter
 from ..concept.layer import Layer
-from ..concept.rows import Rows, describe, index
+from ..concept.rows import Rows, describe
 from . import dialects
 from .contents import STOCK, changes_of, kind_of
 from .record import Held, rows_of
@@ -39,7 +39,7 @@ def layer_of(
     missing = next((role for role in ("up", "down") if role not in roles), None)
     if missing:
         raise ValueError(f"{stem}: expected up and down, got no {missing}. The file is damaged or not a LoRA.")
-    up, down = floats(roles["up"], tensors), floats(roles["down"], tensors)
+    up, down = _numbers(roles["up"], tensors), _numbers(roles["down"], tensors)
     if "mid" in roles:
         down = _with_kernel(stem, down, floats(roles["mid"], tensors))
     shapes = f"got up {tuple(up.shape)} and down {tuple(down.shape)}"
@@ -52,13 +52,17 @@ def layer_of(
         raise ValueError(f"{stem}: expected {out} rows in up, as the metadata says, got {up.shape[0]}.")
     try:
         alpha = _alpha(tensors[roles["alpha"]]) if "alpha" in roles else down.shape[0]
-        held = _cut(up, rows)
+        held = _cut(roles["up"], up, rows)
     except ValueError as error:
         raise ValueError(f"{stem}: {error}") from error
     try:
-        return Layer(held, down, rows, out, alpha / max(down.shape[0], 1), parts)
+        layer = Layer(held, down, rows, out, alpha / max(down.shape[0], 1), parts)
     except ValueError as error:
         raise OddLayerError(f"{stem}: {error}") from error
+    if not math.isfinite(layer.reach):
+        _check_finite(roles["up"], held)
+        _check_finite(roles["down"], down)
+    return layer
 
 
 def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Adapter:
@@ -69,13 +73,16 @@ def adapter_of(stem: str, words: Mapping[str, str], tensors: Mapping[str, Tensor
         raise ValueError(f"{stem}: expected one change of a weight, got {', '.join(changes)}. Export the file again.")
     lacking = adapters.missing(kind, words)
     if lacking:
-        raise ValueError(
+        raise OddLayerError(
             f"{stem}: expected all parts of a {kind}, got no {', '.join(lacking)}. The file is damaged or of a variant "
             "that ComfyUI does not know."
         )
     values = {word: floats(name, tensors) for word, name in words.items()}
     if "alpha" in values:
         _alpha(values["alpha"])
+    if "lora_magnitude_vector" in words.get("dora_scale", ""):
+        # PEFT's lies flat, one number a row.
+        values["dora_scale"] = values["dora_scale"].reshape(-1, *[1] * (values["lora_up.weight"].ndim - 1))
     if "lokr_t2" in values and "lokr_w2" not in values:
         values = _without_core(stem, values)
     return Adapter(adapters.title(kind, words), values)
@@ -133,14 +140,20 @@ def _check_numbers(stem: str, count: int) -> None:
         )
 
 
-def _cut(up: Tensor, rows: Rows) -> Tensor:
-    held = index(rows)
-    outside = torch.ones(up.shape[0], dtype=torch.bool)
-    outside[held] = False
-    if bool(up[outside].any()):
-        row = int((up.flatten(1).ne(0).any(1) & outside).nonzero()[0])
-        raise ValueError(f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again.")
-    return up[held]
+def _check_finite(name: str, value: Tensor) -> None:
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name}: expected finite values, got NaN or infinity. The training diverged.")
+
+
+def _cut(name: str, up: Tensor, rows: Rows) -> Tensor:
+    ends = [0, *(end for part in rows for end in (part.start, part.stop)), up.shape[0]]
+    for start, stop in zip(ends[::2], ends[1::2], strict=True):
+        if start < stop and bool(up[start:stop].any()):
+            _check_finite(name, up)
+            row = start + int(up[start:stop].flatten(1).ne(0).any(1).nonzero()[0])
+            raise ValueError(f"expected zeros outside {describe(rows)}, got others in row {row}. Save the file again.")
+    held = [up[part.start : part.stop] for part in rows]
+    return held[0] if len(held) == 1 else torch.cat([up[:0], *held])
 
 
 def _alpha(alpha: Tensor) -> float:
@@ -162,11 +175,15 @@ def embedding_of(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
 
 def floats(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     """The tensor called `name`, float16 for one of 8 bits; ValueError unless it holds finite floating point numbers."""
+    value = _numbers(name, tensors)
+    _check_finite(name, value)
+    return value
+
+
+def _numbers(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     value = tensors[name]
     if value.dtype in _BYTES:
         value = value.to(torch.float16)
     if value.dtype not in (*DTYPES, torch.float64):
         raise ValueError(f"{name}: expected floating point numbers of 16 bits or more, got {value.dtype}. {STOCK}")
-    if not bool(value.isfinite().all()):
-        raise ValueError(f"{name}: expected finite values, got NaN or infinity. The training diverged.")
     return value

@@ -19,7 +19,8 @@ FLOAT32 = torch.finfo(torch.float32).max
 def check_inputs(stack: Stack) -> None:
     """ValueError, which names the concept, where a strength makes a change larger than float32 holds."""
     for lora in stack:
-        for name, layer in lora.layers.items():
+        most = max(abs(lora.strength), abs(lora.effective_strength_clip))
+        for name, layer in () if _surely(lora, FLOAT32, most) else lora.layers.items():
             _check(lora.label, name, layer, strength_of(lora, keys.is_text(name)))
         for name, adapter in lora.adapters.items():
             if not math.isfinite(adapter.strength * strength_of(lora, keys.is_text(name))):
@@ -31,8 +32,13 @@ def check_result(members: Stack, given: Stack) -> None:
     labels = {lora.concept.name: lora.label for lora in given}
     everybody = ", ".join(labels.values())
     for lora in members:
-        for name, layer in lora.layers.items():
+        for name, layer in () if _surely(lora, FLOAT32) else lora.layers.items():
             _check(labels.get(lora.concept.name, everybody), name, layer, 1.0)
+
+
+def _surely(lora: BlockLoRA, limit: float, factor: float = 1.0) -> bool:
+    """Whether bounds that the layers know of themselves already tell that no number is larger than `limit`."""
+    return all(abs(layer.scale * factor) * layer.reach <= limit for layer in lora.layers.values())
 
 
 def stays_within(limit: float, layer: Layer, factor: float = 1.0) -> bool:
@@ -40,7 +46,7 @@ def stays_within(limit: float, layer: Layer, factor: float = 1.0) -> bool:
     if not layer.rows:
         return True
     # No product is needed where even the largest factors together stay within.
-    if abs(layer.scale * factor) * layer.rank * _largest(layer.up) * _largest(layer.down) <= limit:
+    if abs(layer.scale * factor) * layer.reach <= limit:
         return True
     up, down = layer.up.flatten(1).double(), layer.down.flatten(1).double()
     # A few rows at a time: the whole change is as large as the weight.
@@ -71,8 +77,9 @@ def _error(label: str, name: str) -> ValueError:
 
 def check_weights(stack: Iterable[BlockLoRA], limits: dict[str, float]) -> None:
     """ValueError, which names the concept, where a change is larger than the model's numbers (weight -> largest)."""
+    least = min(limits.values(), default=math.inf)
     for lora in stack:
-        for name, layer in lora.layers.items():
+        for name, layer in () if _surely(lora, least) else lora.layers.items():
             if name in limits and not stays_within(limits[name], layer):
                 raise ValueError(
                     f"{lora.label}: expected a change of {name} of at most {limits[name]:g}, as its dtype holds, got "

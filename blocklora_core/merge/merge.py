@@ -11,7 +11,7 @@ from ..concept.bases import family
 from ..concept.concept import BlockLoRA, Stack
 from .densify import Convert, densified
 from .finite import check_inputs, check_result
-from .methods.fused import lacks_grams
+from .methods.fused import lacks_grams, needs_grams
 from .methods.sums import strength_of
 from .naming import distinct
 from .options import Options
@@ -93,7 +93,7 @@ def check_rows(stack: Iterable[BlockLoRA], method: str, overlap: Overlap) -> Non
 
 def _lacking(stack: Stack) -> list[str]:
     """Members without Grams for all that needs them, by label."""
-    return [lora.label for lora in stack if lora.adapters or lacks_grams(lora)]
+    return [lora.label for lora in stack if _unheard(lora)]
 
 
 def _adds_plain(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[str]) -> bool:
@@ -103,13 +103,18 @@ def _adds_plain(stack: Stack, method: str, overlap: Overlap, lacking: Sequence[s
 
 def _fused_and_added(stack: Stack, options: Options) -> tuple[Stack, str]:
     """Members with Grams fused, where there are two, and the others added at their strengths; what that is called."""
-    ready = tuple(lora for lora in stack if not (lora.adapters or lacks_grams(lora)))
+    ready = tuple(lora for lora in stack if not _unheard(lora))
     if len(ready) < 2:
         return METHODS[PLAIN_SUM].apply(stack, options), PLAIN_SUM
     others = tuple(lora for lora in stack if lora not in ready)
     chosen = _resolve(ready, AUTO, "error", ())
     members = (*METHODS[chosen].apply(ready, options), *METHODS[PLAIN_SUM].apply(others, options))
     return members, f"{chosen} and {PLAIN_SUM}"
+
+
+def _unheard(lora: BlockLoRA) -> bool:
+    """Whether `lora` cannot be fused: its layers have no Grams, or it is made of adapters that cannot have any."""
+    return lacks_grams(lora) or (bool(lora.adapters) and not needs_grams(lora))
 
 
 def _must_share(stack: Stack) -> bool:

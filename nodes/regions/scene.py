@@ -56,7 +56,7 @@ class BlockLoRAScene(io.ComfyNode):
                 advanced(io.Combo, "preset", options=list(PRESETS), default=DEFAULT_PRESET, optional=True, tooltip="composer: how hard it pulls. Start with gentle."),
                 advanced(io.Int, "batch_size", default=1, min=1, max=4096, optional=True, tooltip="How many pictures at once."),
                 StackType.Input("stack", optional=True, tooltip="The concepts that boxes may name. Those that are not merged into MODEL act in their boxes alone, with mode composer."),
-                *newer("BoundingBox", "bounding_boxes", optional=True, force_input=True, tooltip="Where the boxes are, in pixels, in place of where they were drawn: from a detector, or from the canvas of Create Bounding Boxes. As many as the scene has, in its order."),
+                *newer("BoundingBox", "bounding_boxes", optional=True, tooltip="Where the boxes are, in pixels, in place of where they were drawn: from a detector, or from the canvas of Create Bounding Boxes. As many as the scene has, in its order."),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="For a stock sampler."),

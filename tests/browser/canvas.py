@@ -64,7 +64,7 @@ class Canvas:
             "Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.BlockLoRATrain)"
         )
         # The host loads its last workflow, or the default one, a moment after it has registered the nodes.
-        self.page.wait_for_function("Boolean(window.app.extensionManager?.workflow?.activeWorkflow)", timeout=30000)
+        self.page.wait_for_function("Boolean(window.app.extensionManager?.workflow?.activeWorkflow)")
         self.page.wait_for_timeout(500)
 
     def clear(self) -> None:
@@ -95,7 +95,7 @@ class Canvas:
     def panel(self, node: int, name: str) -> Locator:
         """The element of one of our panels, once the node has it."""
         find = f"(at) => ({WIDGET})(at)?.element?.dataset.panel"
-        number = self.page.wait_for_function(find, arg=[node, name], timeout=15000).json_value()
+        number = self.page.wait_for_function(find, arg=[node, name]).json_value()
         return self.page.locator(f'[data-panel="{number}"]')
 
     def saved(self) -> Any:

@@ -112,6 +112,8 @@ def canvas(browser: Browser, server: Server, mode: str, request: pytest.FixtureR
     settings: dict[str, Any] = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
     server.post("/settings", settings)
     context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
+    # Of a machine that has other things to do, too.
+    context.set_default_timeout(90_000)
     opened = Canvas(context.new_page(), server, mode)
     try:
         opened.open()

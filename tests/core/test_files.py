@@ -320,7 +320,6 @@ ALIEN: list[tuple[Tensors, str]] = [
     ({f"{QUERY}.oft_blocks": torch.full((2, 2, 2), torch.nan)}, "expected finite values"),
     ({f"{QUERY}.diff": torch.ones(2, 2), f"{QUERY}.alpha": torch.ones(2)}, "one real number for alpha"),
     ({**plain_tensors(), f"{QUERY}.lora_mid.weight": torch.ones(2, 2)}, r"expected down \(r, n, 1, 1\) and mid"),
-    ({**plain_tensors(), f"{KEY}.lora_B.bias": torch.ones(2)}, "another kind: LoRA with biases.*Load LoRA"),
     ({**plain_tensors(), f"{KEY}.reshape_weight": torch.ones(2)}, "another kind: reshaping LoRA.*Load LoRA"),
     ({**plain_tensors(), f"{QUERY}.lora_A.weight": torch.ones(2, 6)}, "expected one down"),
     ({"surprise": torch.ones(2)}, "unknown tensor surprise"),

@@ -37,6 +37,9 @@ ODD: list[tuple[str, Tensors]] = [
     ("two ranks", {f"{VALUE}.lora_down.weight": torch.ones(3, 6), f"{VALUE}.lora_up.weight": torch.ones(8, 2)}),
     ("rank 0", pair(VALUE, 0)),
     ("vectors", {f"{VALUE}.lora_down.weight": torch.ones(6), f"{VALUE}.lora_up.weight": torch.ones(8)}),
+    ("a LoRA's bias", {f"{KEY}.lora_B.bias": torch.ones(8)}),
+    ("half a LoHa", {f"{VALUE}.hada_w1_a": ONES}),
+    ("an OFT that ComfyUI does not know", {f"{VALUE}.oft_diag": torch.ones(2, 2, 2)}),
     ("a bias's own", {"unet.conv_in.bias": ONES}),
 ]
 

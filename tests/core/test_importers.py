@@ -217,8 +217,7 @@ def config_edit(**changes: object) -> str:
 CONFIGS = [
     ("{", "Expected JSON in the PEFT configuration"),
     ("[]", "Expected a JSON object in the PEFT configuration, got list"),
-    (config_edit(peft_type="LOHA"), "got peft_type 'LOHA'.*export it with kohya's"),
-    (config_edit(use_dora=True), "another kind: DoRA.*export it with kohya's"),
+    (config_edit(peft_type="VERA"), "got peft_type 'VERA'.*export it with kohya's"),
     (config_edit(fan_in_fan_out=True), "another kind: transposed LoRA"),
     (config_edit(init_lora_weights="pissa_niter_4"), "unchanged base model, got one that pissa_niter_4"),
     (config_edit(lora_alpha=None), "Expected a number for lora_alpha .* got None"),
@@ -253,11 +252,7 @@ DIFFUSERS = f"unet.{ATTENTION}.to_q"
 ONES = torch.ones(2, 2)
 
 UNSUPPORTED = [
-    (with_tensor(f"{DIFFUSERS}.lora_magnitude_vector", ONES), "another kind: DoRA.*Load LoRA"),
-    (with_tensor(f"{DIFFUSERS}.dora_scale", ONES), "another kind: DoRA.*Load LoRA"),
-    (with_tensor(f"{DIFFUSERS}.hada_w1_a", ONES), "another kind: LoHa.*Load LoRA"),
-    (with_tensor(f"{DIFFUSERS}.lokr_w1", ONES), "another kind: LoKr.*Load LoRA"),
-    (with_tensor(f"{DIFFUSERS}.lora_B.bias", ONES), "another kind: LoRA with biases.*Load LoRA"),
+    (with_tensor(f"{DIFFUSERS}.reshape_weight", ONES), "another kind: reshaping LoRA.*Load LoRA"),
     (with_tensor(f"unet.{processor(LAYERS[0])}_lora.up.weight", ONES), "got no down"),
     (with_tensor(f"{DIFFUSERS}.lora.up.weight", ONES), "expected one up"),
 ]

@@ -34,7 +34,9 @@ def test_a_malformed_file_is_refused_with_the_reason(
     monkeypatch.chdir(tmp_path)
     path = case.write(sound, tmp_path)
     with pytest.raises(FileError, match=case.message) as caught:
-        load(path)
+        lora = load(path)
+        assert case.late and lora.grams
+        list(lora.grams.inputs.values())
     text = str(caught.value)
     assert text.startswith(f"{path}: ") and "expected" in text.lower() and len(text) < 1200
     assert not (tmp_path / HARM).exists()

@@ -19,22 +19,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blocklora_core.cancel import check, listening, patiently
-from blocklora_core.concept.concept import Concept
+from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.layer import Layer
 from blocklora_core.files import FileError, load, save
 from blocklora_core.files.catalogue import summary
 from blocklora_core.files.record import read_record, write_record
 from blocklora_core.files.shown import called_by
 from blocklora_core.files.slots import tables, unreadable_files
+from blocklora_core.files.untrusted import header
 from blocklora_core.files.untrusted.folders import files_below
-from blocklora_core.files.untrusted.header import MOST_TENSORS, opened
+from blocklora_core.files.untrusted.header import MOST_TENSORS, Stored, opened, read_header
 from blocklora_core.files.untrusted.json_text import MOST_DEPTH, finite, parse_json
 from blocklora_core.files.untrusted.patterns import Budget, Pattern
 from blocklora_core.files.untrusted.text import MOST_LETTERS, legible
 from blocklora_core.files.writing import TEMPORARY, sweep, write_atomic, write_new
 from blocklora_core.merge import merge
 from blocklora_core.training.data.photos import read_photo
-from tests.core.samples import Recipe
+from tests.core.samples import Recipe, inputs, with_grams
 
 PARTS = ("a", "b", ".", "[ab]", "[^a]", r"\w", r"\d", "(a|b)", "(ab)?", "a*", "b+?", "a{2}", "^", "$", r"\b", "(?=a)",
          "(?!b)", "(?<=a)", "(?<!ab)", "(?:a?){3}", "(b*)*", "(a|)")  # fmt: skip
@@ -216,6 +217,57 @@ def test_what_was_read_stays_whatever_becomes_of_the_file(tmp_path: Path) -> Non
         file.seek(-4, os.SEEK_END)
         file.write(b"\xff\xff\xff\x7f")
     assert bool((lora.layers["x"].down == 1).all())
+
+
+def hero(path: Path, seed: int = 1) -> BlockLoRA:
+    """A concept with Grams, saved at `path`."""
+    lora = Recipe().make("<hero>", 1, seed=seed)
+    lora = with_grams(lora, inputs(lora, seed), k=4)
+    save(path, lora, overwrite=True)
+    return lora
+
+
+def test_grams_stay_in_the_file_until_somebody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    lora = hero(path)
+    read: list[Stored] = []
+    real = Stored.read
+    monkeypatch.setattr(Stored, "read", lambda stored: read.append(stored) or real(stored))
+    loaded = load(path)
+    assert loaded.grams and loaded.grams.covers(["nobody"]) is False and not merge((loaded,), "per_row").notes
+    assert loaded.grams.covers(lora.grams.input_of if lora.grams else ["?"]) and not read
+    for _ in range(2):
+        for name in loaded.grams.input_of:
+            assert lora.grams and torch.equal(loaded.grams.of(name).dense(), lora.grams.of(name).dense())
+    assert len(read) == 1
+
+
+def test_grams_of_a_file_that_was_changed_since_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    hero(path)
+    loaded = load(path)
+    hero(path, seed=2)
+    assert loaded.grams
+    with pytest.raises(FileError, match=r"a\.safetensors: expected the file as it was.*Load it again"):
+        loaded.grams.of(next(iter(loaded.grams.input_of)))
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["at rest", "written a moment ago"])
+def test_the_header_of_a_file_at_rest_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
+    monkeypatch.setattr(header, "_YOUNG", 0 if kept else 60 * 10**9)
+    path, parsed = tmp_path / "a.safetensors", []
+    hero(path)
+    real = header._parse
+    monkeypatch.setattr(header, "_parse", lambda where, text: parsed.append(where) or real(where, text))
+    for _ in range(3):
+        found = read_header(path)
+        found.clear()  # the caller's own
+        assert load(path).concept.name == "<hero>"
+    assert len(parsed) == (1 if kept else 6)
+    data = path.read_bytes().replace(b"hero", b"zero")
+    with path.open("r+b") as file:
+        file.write(data)
+    assert load(path).concept.name == "<zero>"
 
 
 def test_loops_of_links_are_walked_once(tmp_path: Path) -> None:

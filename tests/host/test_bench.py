@@ -27,7 +27,7 @@ KEYS = (
     "copy_weights_seconds",
     "speedup",
     "speedup_cold",
-    "speedup_files",
+    "speedup_from_files",
     "over_copy",
     "growth_60_over_15",
 )
@@ -136,3 +136,18 @@ def test_bench_regions(repository: Path, comfyui_root: Path) -> None:
     assert result["speedup_vs_stock_5"] == pytest.approx(ratio, rel=0.01)
     assert all(result[f"{side}_peak_gb"] > 0 for side in ("plain", "ours_5", "composer_5", "stock_hooks_5"))
     assert result["composer_step_over_plain"] > result["composer_guidance_over_plain"] > 0
+
+
+def test_sizes_are_told_and_one_is_run(repository: Path, comfyui_root: Path) -> None:
+    line = [sys.executable, str(repository / "benchmarks" / "sizes"), "--quick"]
+    environment = os.environ | {"BLOCKLORA_COMFYUI": str(comfyui_root)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    tiny, (real,) = found["tiny"], found["real"].values()
+    for layers in ("attention", "all_linear"):
+        assert 0 < tiny[f"grams_{layers}_gb"] <= tiny[f"grams_{layers}_peak_gb"] < 0.2
+        assert 0 < tiny[f"lora_{layers}_mb"] < tiny[f"file_{layers}_mb"]
+        assert tiny[f"training_{layers}_fp8_gb"] < tiny[f"training_{layers}_bf16_gb"]
+    # Tiny is mostly what Python and torch take for themselves.
+    assert real["told_gb"] > 0 and real["with_collection_gb"] >= real["step_gb"] > 0

@@ -19,9 +19,10 @@ from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.files.shown import called_by
 from blocklora.blocklora_core.host.train.collect import CollectJob
 from blocklora.blocklora_core.host.use import kept_grams
-from blocklora.blocklora_core.host.use.apart import keep_apart
+from blocklora.blocklora_core.host.use.apart import keep_apart, solvable
 from blocklora.blocklora_core.host.use.kept_grams import GramStore
 from blocklora.blocklora_core.host.use.lora_list import find_lora, load_list
+from blocklora.blocklora_core.host.weights.names import weights_of
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.tiny import Base, adaptable, make_lora, patched, same
@@ -195,6 +196,74 @@ def test_a_file_that_cannot_have_grams_is_added_and_the_others_are_kept_apart(ba
     assert without.stack == stack and "No CLIP" in without.report[-1]
     summed = apply_merge(stack, base.model, None)
     assert summed.merged.method == "task_sum"
+
+
+def of_kind(base: Base, kind: str, seed: int, alpha: float | None = 3.0) -> dict[str, torch.Tensor]:
+    """A file's tensors of another kind than LoRA: two attention layers and a bias."""
+    random, tensors = torch.Generator().manual_seed(seed), dict[str, torch.Tensor]()
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=random) * 0.2
+
+    for stem in [stem for stem in adaptable(base) if stem.endswith(("attn1_to_q", "attn2_to_k"))][:2]:
+        m, n = adaptable(base)[stem]
+        parts = {
+            "loha": {"hada_w1_a": (m, 2), "hada_w1_b": (2, n), "hada_w2_a": (m, 3), "hada_w2_b": (3, n)},
+            "lokr": {"lokr_w1": (4, 4), "lokr_w2_a": (m // 4, 3), "lokr_w2_b": (3, n // 4)},
+            "lokr of four": {
+                "lokr_w1_a": (4, 1), "lokr_w1_b": (1, 4), "lokr_w2_a": (m // 4, 3), "lokr_w2_b": (3, n // 4),
+            },
+            "whole lokr": {"lokr_w1": (4, 4), "lokr_w2": (m // 4, n // 4)},
+            "dora": {"lora_up.weight": (m, 2), "lora_down.weight": (2, n), "dora_scale": (m, 1)},
+        }[kind]  # fmt: skip
+        tensors |= {f"{stem}.{word}": noise(*shape) for word, shape in parts.items()}
+        tensors |= {} if alpha is None else {f"{stem}.alpha": torch.tensor(alpha)}
+    return tensors
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("alpha", [None, 3.0])
+@pytest.mark.parametrize("kind", ["loha", "lokr", "lokr of four"])
+def test_loha_and_lokr_are_kept_apart_as_the_products_they_are(
+    base: Base, loras: Path, kind: str, alpha: float | None
+) -> None:
+    tensors = of_kind(base, kind, 5, alpha)
+    safetensors.torch.save_file(tensors, loras / "other.safetensors")
+    (other,) = load_list("other")
+    weights = weights_of(base.model, base.clip)
+    solved = solvable(other, weights)
+    assert other.kinds and not solved.kinds and len(solved.layers) == 2
+    stock, _ = comfy.sd.load_lora_for_models(base.model, base.clip, tensors, 0.7, 0.7)
+    ours = apply_merge((solved.with_strength(0.7),), base.model, base.clip).model
+    for name, weight in patched(stock).items():
+        torch.testing.assert_close(patched(ours)[name], weight, rtol=1e-4, atol=1e-5)
+    apart = keep_apart(load_list("ada\nother"), base.model, base.clip, JOB)
+    assert [line.count("collected now") for line in apart.report] == [1, 1]
+    assert apply_merge(apart.stack, base.model, base.clip).merged.method == "gradient_fusion"
+    assert keep_apart(load_list("other"), base.model, base.clip, JOB).stack[0].kinds, "alone it stays as it is"
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("kind", ["whole lokr", "dora"])
+def test_what_is_no_product_is_added_as_chained_loaders_do_and_told(base: Base, loras: Path, kind: str) -> None:
+    safetensors.torch.save_file(of_kind(base, kind, 5), loras / "other.safetensors")
+    stack = load_list("ada\nbob\nother")
+    apart = keep_apart(stack, base.model, base.clip, JOB)
+    assert apart.stack[2].kinds == stack[2].kinds and "as chained loaders do: 2 " in apart.report[2]
+    applied = apply_merge(apart.stack, base.model, base.clip)
+    assert applied.merged.method == "gradient_fusion and task_sum"
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_lora_with_a_few_differences_is_kept_apart_and_those_are_told(base: Base, loras: Path) -> None:
+    tensors = safetensors.torch.load_file(loras / "web" / "ada.safetensors")
+    stem = next(stem for stem in adaptable(base) if "ff_net" in stem)
+    tensors[f"{stem}.diff"] = torch.full(adaptable(base)[stem], 0.01)
+    safetensors.torch.save_file(tensors, loras / "mixed.safetensors")
+    apart = keep_apart(load_list("bob\nmixed"), base.model, base.clip, JOB)
+    assert "collected now; as chained loaders do: 1 full weight difference" in apart.report[1]
+    applied = apply_merge(apart.stack, base.model, base.clip)
+    assert applied.merged.method == "gradient_fusion" and applied.merged.members[1].adapters
 
 
 def test_row_blocks_and_single_files_are_left_alone(base: Base, plain: list[Path]) -> None:

@@ -63,7 +63,10 @@ def test_load_refuses_and_a_sound_stack_merges_as_before(
     node = {kind.__name__: kind for kind in pack.NODES}
     untouched = Untouched(base, (sound,))
     with pytest.raises(ValueError, match=case.message):
-        node["BlockLoRALoad"].execute(f"bad{case.suffix}", 1.0)
+        stack = node["BlockLoRALoad"].execute(f"bad{case.suffix}", 1.0).result[0]
+        assert case.late
+        other = make_lora(base, "<other>", 2, stems=list(sound.layers))
+        apply_merge((*stack, replace(other, grams=grams(other))), base.model, base.clip, "fused")
     untouched.check()
     assert not (folders / HARM).exists()
     assert apply_merge((sound,), base.model, base.clip).model_layers == 2

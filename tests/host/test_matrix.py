@@ -107,6 +107,7 @@ def test_what_the_oldest_host_does_not_know() -> None:
         assert {*ARCHITECTURES} - {*KNOWN} == NEWER
 
 
+@pytest.mark.skipif(FORM == "write", reason="the table is written when all rows are there")
 def test_the_text_has_every_architecture_in_its_own_form() -> None:
     text = _TABLE.search(DOCUMENT.read_text(encoding="utf-8"))
     assert text is not None and written(read(text[2])) == text[2]

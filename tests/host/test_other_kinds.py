@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,75 @@ def stock(base: Base, *files: tuple[Tensors, float, float]) -> tuple[Any, Any]:
 
 def both(patchers: tuple[Any, Any]) -> list[Tensors]:
     return [patched(patcher, set(patcher.patches)) for patcher in patchers]
+
+
+MODULE = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+STEM = f"lora_unet_{MODULE.replace('.', '_')}"
+SPELLINGS = {"lora_up": "lora_B", "lora_down": "lora_A", "dora_scale": "lora_magnitude_vector"}
+
+
+def spelt(tensors: Tensors, start: str) -> Tensors:
+    """As PEFT and diffusers call them."""
+    found = {}
+    for name, value in tensors.items():
+        word = name.partition(".")[2]
+        new = next((word.replace(ours, theirs) for ours, theirs in SPELLINGS.items() if word.startswith(ours)), word)
+        found[f"{start}{MODULE}.{new.removesuffix('.weight') if 'magnitude' in new else new}"] = value
+    return found
+
+
+def check_as_kohya(base: Base, path: Path, tensors: Tensors, kind: str) -> None:
+    """Our merge of the file at `path` is the stock loader's of `tensors`, which have kohya's names."""
+    concept = load(path)
+    assert [adapter.kind for adapter in concept.adapters.values()] == [kind] and not concept.layers
+    applied = apply_merge((concept.with_strength(0.7),), base.model, base.clip, "auto")
+    ours = patched(applied.model, set(applied.model.patches))
+    theirs = patched(model := stock(base, (tensors, 0.7, 0.7))[0], set(model.patches))
+    assert applied.unused == {} and ours.keys() == theirs.keys() and len(ours) == 1
+    for name, weight in theirs.items():
+        assert not torch.equal(weight, patched(base.model)[name])
+        torch.testing.assert_close(ours[name], weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("words", "kind"), [one for one in KINDS if one[0] in (loha, lokr, lokr_low_rank)], **NAMED)
+@pytest.mark.parametrize("start", ["unet.", "unet.base_model.model.", "base_model.model.", ""])
+def test_other_kinds_under_diffusers_and_peft_s_names(
+    base: Base, tmp_path: Path, words: Words, kind: str, start: str
+) -> None:
+    tensors = file_tensors(base, words, stems=[STEM])
+    check_as_kohya(base, write(tmp_path / "a.safetensors", spelt(tensors, start)), tensors, kind)
+
+
+@pytest.mark.parametrize("start", ["unet.", "base_model.model."])
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_dora_under_diffusers_and_peft_s_names(base: Base, tmp_path: Path, start: str, flat: bool) -> None:
+    tensors = file_tensors(base, dora_of_rows, stems=[STEM])
+    renamed = spelt(tensors, start)
+    scale = f"{start}{MODULE}.lora_magnitude_vector"
+    renamed[scale] = renamed[scale].flatten() if flat else renamed[scale]
+    check_as_kohya(base, write(tmp_path / "a.safetensors", renamed), tensors, "DoRA")
+
+
+CONFIGURED: list[tuple[Words, str, dict[str, Any], int]] = [
+    (dora_of_rows, "DoRA", {"use_dora": True, "lora_alpha": 6, "r": 3}, 3),
+    (loha, "LoHa", {"peft_type": "LOHA", "alpha": 6, "r": 3}, 3),
+    (lokr_low_rank, "LoKr", {"peft_type": "LOKR", "alpha": 6, "r": 2}, 2),
+    (lokr, "LoKr", {"peft_type": "LOKR", "alpha": 6, "r": 4}, 4),
+]
+
+
+@pytest.mark.parametrize(("words", "kind", "config", "rank"), CONFIGURED)
+def test_peft_s_configuration_scales_other_kinds(
+    base: Base, tmp_path: Path, words: Words, kind: str, config: dict[str, Any], rank: int
+) -> None:
+    tensors = file_tensors(base, words, stems=[STEM])
+    alone = {name: value for name, value in spelt(tensors, "base_model.model.").items() if not name.endswith(".alpha")}
+    path = write(tmp_path / "adapter_model.safetensors", alone)
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    tensors[f"{STEM}.alpha"] = torch.tensor(6.0)
+    if words is lokr:  # Its alpha counts for nothing here, as no part has a rank.
+        tensors[f"{STEM}.lokr_w1"] *= 6.0 / rank
+    check_as_kohya(base, path, tensors, kind)
 
 
 @pytest.mark.parametrize(("words", "kind"), KINDS, **NAMED)

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.server.conftest import ComfyUI
+from tests.server.conftest import SAMPLER_STEPS, ComfyUI
 from tests.server.test_workflows import LOADER, Graph, pixels, reports
 
 LAYERS = ("attn1_to_q", "attn1_to_k", "attn1_to_v", "attn2_to_q")
@@ -67,6 +67,16 @@ def folder(comfyui: ComfyUI) -> Iterator[Path]:
     """Of files that no other test finds."""
     yield comfyui.loras / "web"
     shutil.rmtree(comfyui.loras / "web")
+
+
+@pytest.mark.usefixtures("trained")
+def test_the_workflow_for_loras_that_one_has(comfyui: ComfyUI, repository: Path) -> None:
+    comfyui.forget()
+    sampler = {"KSampler": {"steps": SAMPLER_STEPS}}
+    outcome = comfyui.run_workflow(repository / "workflows" / "merge_what_you_have.json", sampler)
+    assert "2 concepts merged by fused" in reports(outcome)
+    assert [pixels(path).shape for path in outcome.pictures] == [(96, 96, 3)] * 4
+    assert all(pixels(path).std() > 1 for path in outcome.pictures)
 
 
 def test_five_plain_files_of_three_dialects_collect_once(comfyui: ComfyUI, folder: Path) -> None:

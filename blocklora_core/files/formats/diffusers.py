@@ -16,7 +16,9 @@ _CONFIG = "lora_adapter_metadata"
 
 def owns(source: Source) -> bool:
     """Whether a layer is named by component or by diffusers' UNet blocks."""
-    return _CONFIG in source.entries or any(dialects.to_host(stem) != stem for stem in source.tensor_names)
+    return _CONFIG in source.entries or any(
+        dialects.to_host(stem) != stem for stem in (*source.tensor_names, *source.others)
+    )
 
 
 def read(source: Source) -> BlockLoRA:
@@ -24,7 +26,7 @@ def read(source: Source) -> BlockLoRA:
     lora = plain(source)
     rules = _rules(source.entries.get(_CONFIG, "{}"))
     lora = scaled(lora, source, lambda stem, rank: _factor(rules, stem, rank))
-    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in lora.layers})
+    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in (*lora.layers, *lora.adapters)})
 
 
 def _factor(rules: dict[str, Scaling], stem: str, rank: int) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...concept.concept import BlockLoRA
 from .. import dialects
@@ -25,7 +27,7 @@ def config_file(path: Path) -> Path:
 
 def owns(source: Source) -> bool:
     """Whether a layer has PEFT's prefix."""
-    return any(stem.startswith(PREFIX) for stem in source.tensor_names)
+    return any(stem.startswith(PREFIX) for stem in (*source.tensor_names, *source.others))
 
 
 def read(source: Source) -> BlockLoRA:
@@ -35,6 +37,11 @@ def read(source: Source) -> BlockLoRA:
     if config.is_file():
         rule = scaling_of(parse_config(read_whole(config, MOST_LETTERS).decode("utf-8")))
         lora = scaled(lora, source, lambda stem, rank: rule.factor(stem.removeprefix(PREFIX), rank))
-    elif not all("alpha" in roles for roles in source.tensor_names.values()):
+    elif not _have_alphas(source):
         lora = noted(lora, NO_CONFIG)
-    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in lora.layers})
+    return lora.renamed_layers({stem: dialects.to_host(stem) for stem in (*lora.layers, *lora.adapters)})
+
+
+def _have_alphas(source: Source) -> bool:
+    parts: list[Mapping[Any, str]] = [*source.tensor_names.values(), *source.others.values()]
+    return all("alpha" in words for words in parts)

@@ -12,8 +12,11 @@ from ..untrusted.patterns import Budget, Pattern
 
 MOST_PATTERNS = 4096
 
+# Kind of adapter -> what its configuration calls alpha.
+_ALPHAS: Mapping[str, str] = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
+
 # Settings that change what the tensors mean -> what to call the adapter.
-_REFUSED: Mapping[str, str] = {"use_dora": "DoRA", "fan_in_fan_out": "transposed LoRA"}
+_REFUSED: Mapping[str, str] = {"fan_in_fan_out": "transposed LoRA"}
 
 _CONVERT = "No loader of ComfyUI reads it under PEFT's names: export it with kohya's."
 
@@ -25,12 +28,13 @@ _BASE_CHANGING = ("pissa", "olora", "corda")
 class Scaling:
     """scale = alpha / rank, or alpha / sqrt(rank) when rank-stabilised.
 
-    The rank is that of a layer's tensors, which rank patterns have already shaped.
+    The rank is that of a layer's tensors, which rank patterns have already shaped; `rank` where they have none.
     """
 
     alpha: float
     stabilised: bool = False
     patterns: tuple[tuple[Pattern, float], ...] = ()
+    rank: float = 1.0
 
     def factor(self, module: str, rank: int) -> float:
         """The scale of the layer `module`, named as in the model that was adapted."""
@@ -40,14 +44,15 @@ class Scaling:
             alpha = next((alpha for pattern, alpha in self.patterns if pattern.ends_from(module, starts)), self.alpha)
         except ValueError as error:
             raise ValueError(f"Expected quick patterns in alpha_pattern: {error}. Export the adapter again.") from error
-        return alpha / (math.sqrt(rank) if self.stabilised else rank)
+        divisor = rank or self.rank
+        return alpha / (math.sqrt(divisor) if self.stabilised else divisor)
 
 
 def scaling_of(config: Mapping[str, Any]) -> Scaling:
     """The rule in a PEFT LoRA configuration; ValueError when it describes something else."""
     kind = config.get("peft_type") or "LORA"
-    if kind != "LORA":
-        raise ValueError(f"Expected the configuration of a LoRA, got peft_type {kind!r}. {_CONVERT}")
+    if kind not in _ALPHAS:
+        raise ValueError(f"Expected the configuration of a LoRA, LoHa or LoKr, got peft_type {kind!r}. {_CONVERT}")
     found = [name for setting, name in _REFUSED.items() if config.get(setting)]
     if found:
         raise ValueError(f"Expected a LoRA, got one of another kind: {', '.join(found)}. {_CONVERT}")
@@ -58,9 +63,10 @@ def scaling_of(config: Mapping[str, Any]) -> Scaling:
             "PEFT's path_initial_model_for_weight_conversion."
         )
     return Scaling(
-        _number("lora_alpha", config.get("lora_alpha")),
+        _number(_ALPHAS[kind], config.get(_ALPHAS[kind])),
         bool(config.get("use_rslora")),
         _patterns(config.get("alpha_pattern") or {}),
+        max(_number("r", config.get("r", 1)), 1.0),
     )
 
 

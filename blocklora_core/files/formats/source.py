@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
@@ -60,12 +60,15 @@ def plain(source: Source) -> BlockLoRA:
     """Every layer under the stem that the file has, at alpha / rank, or 1 without an alpha."""
     if not source.tensor_names and not source.others:
         raise ValueError(f"Expected LoRA layers, got none among {len(source.tensors)} tensors.")
-    layers, odd = _layers(source)
+    (layers, odd), (others, odd_others) = _layers(source), _adapters(source)
+    odd += odd_others
+    if odd and len(odd) > len(layers) + len(others):
+        _refuse(source)
     lora = BlockLoRA(
         concept=shown.foreign_concept(source.entries, source.path),
         layers=layers,
         base=shown.foreign_base(source.entries),
-        adapters=_adapters(source),
+        adapters=others,
         metadata=dict(source.entries),
         source=str(source.path),
     )
@@ -77,12 +80,16 @@ def plain(source: Source) -> BlockLoRA:
 
 
 def scaled(lora: BlockLoRA, source: Source, factor: Callable[[str, int], float]) -> BlockLoRA:
-    """`lora`, each layer without an alpha of its own times factor(stem, rank)."""
+    """`lora`, each layer and adapter without an alpha of its own times factor(stem, rank)."""
     layers = {
         stem: layer if "alpha" in source.tensor_names[stem] else layer.scaled(factor(stem, layer.rank))
         for stem, layer in lora.layers.items()
     }
-    return lora.with_layers(layers)
+    others = {
+        stem: adapter if "alpha" in adapter.tensors else adapter.with_alpha(partial(factor, stem))
+        for stem, adapter in lora.adapters.items()
+    }
+    return lora.with_layers(layers).with_adapters(others)
 
 
 def noted(lora: BlockLoRA, note: str) -> BlockLoRA:
@@ -98,14 +105,27 @@ def _layers(source: Source) -> tuple[dict[str, Layer], list[str]]:
         try:
             layers[stem] = layer_of(stem, roles, source.tensors)
         except OddLayerError:
-            if len(source.tensor_names) + len(source.others) < 2 * (len(odd) + 1):
-                raise
             odd.append(roles["up"])
     return layers, odd
 
 
-def _adapters(source: Source) -> dict[str, Adapter]:
-    return {stem: adapter_of(stem, words, source.tensors) for stem, words in sorted(source.others.items())}
+def _adapters(source: Source) -> tuple[dict[str, Adapter], list[str]]:
+    """The same of other kinds: odd are those that lack a part."""
+    found, odd = dict[str, Adapter](), list[str]()
+    for stem, words in sorted(source.others.items()):
+        try:
+            found[stem] = adapter_of(stem, words, source.tensors)
+        except OddLayerError:
+            odd.append(next(iter(words.values())))
+    return found, odd
+
+
+def _refuse(source: Source) -> None:
+    """The error of the first odd layer, raised."""
+    for stem, roles in sorted(source.tensor_names.items()):
+        layer_of(stem, roles, source.tensors)
+    for stem, words in sorted(source.others.items()):
+        adapter_of(stem, words, source.tensors)
 
 
 def _with_embedding(lora: BlockLoRA, tensors: Mapping[str, Tensor]) -> BlockLoRA:

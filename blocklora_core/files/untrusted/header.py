@@ -11,14 +11,17 @@ import json
 import os
 import stat
 import struct
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -31,6 +34,10 @@ MOST_BYTES = 16 * 2**20
 MOST_TENSORS = 2**16
 MOST_NAME = 1000
 """Letters of a tensor's name."""
+KEPT_HEADERS = 128
+"""Of files at rest: a merge of sixty files and a look at their folder."""
+_YOUNG = 2 * 10**9
+"""Nanoseconds in which a file may change again without its times telling."""
 MOST_MESSAGE = 1000
 """Letters of an error that tells what stands in a file."""
 _AGAIN = "Download it again or convert it."
@@ -44,23 +51,82 @@ class FileError(ValueError):
         super().__init__(legible(message, MOST_MESSAGE))
 
 
+class State(NamedTuple):
+    """What tells a file from another in its place, and from itself once it was written to."""
+
+    size: int
+    modified: int
+    changed: int
+    inode: int
+
+    @property
+    def content(self) -> tuple[int, int, int]:
+        """What stays where a file is only moved, linked or given to somebody else."""
+        return self.size, self.modified, self.inode
+
+
+class Header(NamedTuple):
+    """A file's header as it stands there, which nobody may change. start: of its first tensor."""
+
+    state: State
+    tensors: Mapping[str, Any]
+    entries: Mapping[str, str]
+    start: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of bytes at the end of a file, read when somebody asks. start: in the file."""
+
+    path: Path
+    name: str
+    state: State
+    start: int
+    size: int
+
+    def read(self) -> Tensor:
+        """uint8 (size,). FileError unless the file is the one that was looked at."""
+        with _readable(self.path) as file:
+            file.seek(self.start)
+            data = bytearray(file.read(self.size))
+            if _state(file).content != self.state.content:
+                raise FileError(f"{self.path}: expected the file as it was, got one that has changed. Load it again.")
+        return torch.frombuffer(data, dtype=torch.uint8) if data else torch.empty(0, dtype=torch.uint8)
+
+
 @dataclass(frozen=True)
 class Opened:
     """A safetensors file that is open. names: of its tensors. entries: its metadata."""
 
     path: Path
     file: BinaryIO
-    names: tuple[str, ...]
-    entries: dict[str, str]
-    state: os.stat_result
+    header: Header
 
-    def tensors(self) -> dict[str, Tensor]:
-        """All its tensors, copied: what becomes of the file afterwards does not change them. FileError for one that is
-        damaged, or changes while it is read."""
-        self.file.seek(0)
-        data = self.file.read()
-        after = os.fstat(self.file.fileno())
-        if (self.state.st_size, self.state.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.header.tensors)
+
+    @property
+    def entries(self) -> Mapping[str, str]:
+        return self.header.entries
+
+    def stored(self, name: str) -> Stored | None:
+        """The tensor of that name where it is one row of bytes behind all others, None where it is not."""
+        *others, (last, entry) = sorted(self.header.tensors.items(), key=_end) or [("", {})]
+        first = _end(others[-1]) if others else 0
+        if last != name or entry.get("dtype") != "U8" or entry["data_offsets"][0] != first:
+            return None
+        size = entry["data_offsets"][1] - first
+        start = self.header.start + first
+        return Stored(self.path, name, self.header.state, start, size) if entry["shape"] == [size] else None
+
+    def tensors(self, but: Stored | None = None) -> dict[str, Tensor]:
+        """Its tensors, all or `but` one, copied: what becomes of the file afterwards does not change them. FileError
+        for one that is damaged, or changes while it is read."""
+        self.file.seek(self.header.start if but else 0)
+        rest = {name: entry for name, entry in self.header.tensors.items() if but and name != but.name}
+        data = serialised(rest, self.file.read(but.start - self.header.start)) if but else self.file.read()
+        if _state(self.file).content != self.header.state.content:
             raise FileError(f"{self.path}: expected a file at rest, got one that changed while it was read. Try again.")
         return _tensors(self.path, data)
 
@@ -70,17 +136,21 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Opened]:
     """A safetensors file, its header read. FileError when it is missing, is none or is not complete."""
     path = Path(path)
     with _readable(path) as file:
-        state = os.fstat(file.fileno())
-        header = _header(path, file)
-        entries = header.pop(METADATA, {})
-        yield Opened(path, file, tuple(header), entries, state)
+        yield Opened(path, file, _known(path, file))
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The safetensors header, without reading any tensor: name -> {dtype, shape, data_offsets}, as it stands there, and
     `__metadata__`. FileError as in `opened`."""
-    with _readable(Path(path)) as file:
-        return _header(Path(path), file)
+    with opened(path) as file:
+        return {**file.header.tensors, **({METADATA: dict(file.entries)} if file.entries else {})}
+
+
+def serialised(header: Mapping[str, Any], body: bytes) -> bytes:
+    """A safetensors file's bytes."""
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return PREFIX.pack(len(text)) + text + body
 
 
 def tensors_in(path: Path, data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -125,6 +195,35 @@ def _readable(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def _state(file: BinaryIO) -> State:
+    entry = os.fstat(file.fileno())
+    return State(entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns, entry.st_ino)
+
+
+def _end(item: tuple[str, Any]) -> int:
+    return int(item[1]["data_offsets"][1])
+
+
+def _known(path: Path, file: BinaryIO) -> Header:
+    state = _state(file)
+    if time.time_ns() - max(state.modified, state.changed) < _YOUNG:
+        return _read(path, file)
+    kept = _kept(path, state)
+    return kept if kept.state == state else _read(path, file)
+
+
+@lru_cache(maxsize=KEPT_HEADERS)
+def _kept(path: Path, _state_then: State) -> Header:
+    with _readable(path) as file:
+        return _read(path, file)
+
+
+def _read(path: Path, file: BinaryIO) -> Header:
+    state, header = _state(file), _header(path, file)
+    entries = header.pop(METADATA, {})
+    return Header(state, header, entries, file.tell())
 
 
 def _tensors(path: Path, data: bytes) -> dict[str, Tensor]:

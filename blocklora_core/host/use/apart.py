@@ -11,17 +11,22 @@ import torch
 
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import SCALES, Gram, Grams
+from ...concept.layer import Layer
 from ...files.shown import called_by
 from ...merge import AUTO
+from ...merge.factors import as_product
 from ...merge.merge import PLAIN_SUM
 from ...merge.methods.fused import lacks_grams, needs_grams
 from ..comfy import ComfyClip, ComfyModel
 from ..train.collect import CollectJob, collect
-from ..weights.names import weights_of
+from ..weights.names import Weights, known_stem, shape_of, weights_of
 from ..weights.patching import fit
 from .kept_grams import GramStore
 
 ON = "on"
+
+MOST_NUMBERS = 2**28
+"""In one file's LoHa and LoKr as products: a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,9 @@ def keep_apart(stack: Stack, model: ComfyModel, clip: ComfyClip | None, job: Col
     with the reason in the report: a merge adds it as chained loaders do. InterruptProcessingException when the user
     cancels; what was collected until then is kept.
     """
+    if len(_active(stack)) > 1:
+        weights = weights_of(model, clip)
+        stack = tuple(solvable(lora, weights) for lora in stack)
     due = _due(stack, model, clip)
     told = [f"{lora.concept.name}: {_called(lora)}" for lora in stack]
     if not due or clip is None:
@@ -60,6 +68,9 @@ def keep_apart(stack: Stack, model: ComfyModel, clip: ComfyClip | None, job: Col
         else:
             done[at] = outcome
             told[at] += "; kept apart by Grams collected now"
+    for at in _active(stack):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(stack[at].kinds.items()))
+        told[at] += f"; as chained loaders do: {kinds}" if kinds else ""
     return Apart(tuple(done), tuple(told))
 
 
@@ -74,13 +85,30 @@ def apart_or_summed(
     return apart.stack, AUTO, apart.report
 
 
+def solvable(lora: BlockLoRA, weights: Weights) -> BlockLoRA:
+    """`lora`, its LoHa and LoKr changes made layers where they are exactly a product of no more than MOST_NUMBERS."""
+    products: dict[str, Layer] = {}
+    for stem, adapter in lora.adapters.items():
+        layer = as_product(adapter, shape_of(known_stem(stem, weights), weights))
+        if layer is not None:
+            products[stem] = layer
+    if sum(layer.up.numel() + layer.down.numel() for layer in products.values()) > MOST_NUMBERS:
+        return lora
+    rest = {stem: adapter for stem, adapter in lora.adapters.items() if stem not in products}
+    return lora.with_layers({**lora.layers, **products}).with_adapters(rest) if products else lora
+
+
+def _active(stack: Stack) -> list[int]:
+    return [at for at, lora in enumerate(stack) if lora.strength or lora.effective_strength_clip]
+
+
 def _due(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> list[int]:
     """Places of the members that are to get Grams: where plain LoRAs meet others."""
-    active = [at for at, lora in enumerate(stack) if lora.strength or lora.effective_strength_clip]
+    active = _active(stack)
     if len(active) < 2 or all(stack[at].slot is not None for at in active):
         return []
     weights = weights_of(model, clip)
-    return [at for at in active if not stack[at].adapters and lacks_grams(fit(stack[at], weights).lora)]
+    return [at for at in active if lacks_grams(fit(stack[at], weights).lora)]
 
 
 def _called(lora: BlockLoRA) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -60,7 +60,7 @@ class GramStore:
         try:
             tensors, entries = tensors_in(path, read_whole(path))
             grams = gram_pack.unpack(tensors[GRAMS_TENSOR], parse_object(entries[_INDEX]))
-            check_grams(replace(lora, grams=grams))
+            check_grams(lora.layers, {name: grams.of(name).size for name in grams.input_of})
         except (ValueError, KeyError):
             return None
         with suppress(OSError):

@@ -114,6 +114,14 @@ def known_stem(stem: str, weights: Weights) -> str:
     return next((name for own in _OWN_STARTS if (name := f"{own}{bare}") in weights.targets), stem)
 
 
+def shape_of(stem: str, weights: Weights) -> tuple[int, ...]:
+    """Shape of the weight, or of the piece of one, that `stem` changes; empty where there is none."""
+    if stem in weights.stems:
+        return weights.shapes[weights.stems[stem]]
+    piece = weights.pieces.get(stem)
+    return (len(piece.rows), *weights.shapes[piece.weight][1:]) if piece else ()
+
+
 def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
     """MODEL's and CLIP's together."""
     sides = [model_weights(model), *([clip_weights(clip)] if clip is not None else [])]
@@ -184,7 +192,7 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> Fit:
             pieces[name].append(layer)
         except ShapeError as error:
             misfits.append(str(error))
-    layers = {name: _concat(lora, name, found) for name, found in pieces.items()}
+    layers = {name: found[0] if len(found) == 1 else _concat(lora, name, found) for name, found in pieces.items()}
     # All pieces of a weight read its input.
     names = {stem: weights.stems[stem] if stem in weights.stems else weights.pieces[stem].weight for stem in known}
     grams = lora.grams.renamed(names) if lora.grams else None

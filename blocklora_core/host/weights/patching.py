@@ -69,7 +69,9 @@ def fit(lora: BlockLoRA, weights: Weights) -> Fit:
     NothingFitsError when it has no layer in common with the model, when most do not fit, and when one of a row block
     does not: its rows were dealt out for a weight of another size.
     """
-    named = lora.renamed_layers({stem: known_stem(stem, weights) for stem in [*lora.layers, *lora.adapters]})
+    stems = [*lora.layers, *lora.adapters]
+    strange = {stem: known for stem in stems if (known := known_stem(stem, weights)) != stem}
+    named = lora.renamed_layers(strange) if strange else lora
     layers, others = on_weights(named, weights), on_model(named, weights)
     found = Fit(
         layers.lora.with_adapters(others.lora.adapters),
@@ -77,7 +79,6 @@ def fit(lora: BlockLoRA, weights: Weights) -> Fit:
         [*layers.misfits, *others.misfits],
     )
     fitting = len(found.lora.layers) + len(found.lora.adapters)
-    stems = [*lora.layers, *lora.adapters]
     if found.misfits and (lora.slot is not None or fitting < len(found.misfits)):
         base = f" ({lora.base})" if lora.base else ""
         raise NothingFitsError(

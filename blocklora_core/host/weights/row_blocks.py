@@ -8,6 +8,8 @@ tensors to bring to the device and one operation, which a GPU pays for at every 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -32,7 +34,7 @@ class RowBlocksAdapter(WeightAdapterBase):
     @classmethod
     def of(cls, layers: Sequence[Layer]) -> RowBlocksAdapter:
         """One patch of all `layers`, which must be of one weight."""
-        blocks = sorted((block for layer in layers for block in _blocks(layer)), key=lambda block: block[:3])
+        blocks = sorted((block for layer in layers for block in _blocks(layer)), key=itemgetter(0, 1, 2))
         return cls(set(), [_stacked(run) for run in _runs(blocks)])
 
     def calculate_shape(self, _key: str) -> None:
@@ -72,18 +74,17 @@ def _blocks(layer: Layer) -> Iterator[_Block]:
 def _runs(blocks: Sequence[_Block]) -> list[list[_Block]]:
     """The blocks, in order of shape and place, in groups of one shape, each group evenly spaced and disjoint."""
     runs: list[list[_Block]] = []
-    for block in blocks:
-        if runs and _continues(runs[-1], block):
-            runs[-1].append(block)
-        else:
-            runs.append([block])
+    for (_, length), alike in groupby(blocks, itemgetter(0, 1)):
+        run: list[_Block] = []
+        for block in alike:
+            gap = block.start - run[-1].start if run else 0
+            even = gap == run[1].start - run[0].start if len(run) > 1 else gap >= length
+            if run and not even:
+                runs.append(run)
+                run = []
+            run.append(block)
+        runs.append(run)
     return runs
-
-
-def _continues(run: Sequence[_Block], block: _Block) -> bool:
-    gap = block.start - run[-1].start
-    even = gap == _between(run) if len(run) > 1 else gap >= block.length
-    return even and block[:2] == run[0][:2]
 
 
 def _between(run: Sequence[_Block]) -> int:
