@@ -64,6 +64,8 @@ class Picker {
   constructor(options) {
     this.options = options;
     setAttribute(this.files, "aria-multiselectable", options.many ? "true" : "false");
+    // A click chooses; the keys stay with the search.
+    this.files.addEventListener("mousedown", (event) => event.preventDefault());
     const tools = el("div", { class: "bl-row" }, this.search, this.folder, this.order);
     const foot = el("div", { class: "bl-row" }, this.count, options.many && this.add);
     const hint = el("p", { class: "bl-dim bl-small" }, WHERE);
