@@ -21,6 +21,8 @@ const NEEDED = ["model", "clip", "vae", "images", "captions"];
 const FROM_IMAGES = ["images", "captions", "masks"];
 const ASKED_EVERY = 1000;
 const WIDTH = 340;
+const PICTURES_WIDTH = 480;
+const GAP = 60;
 
 app.registerExtension({
   name: "blocklora.train",
@@ -33,7 +35,7 @@ class TrainPanel {
   /** @param {LGraphNode} node */
   constructor(node) {
     this.node = node;
-    this.pictures = el("div", { class: "bl-field bl-pictures" });
+    this.pictures = el("div", { class: "bl-field" });
     this.startButton = el("button", { type: "button", class: "bl-main", on: { click: () => this.start() } }, "Start");
     this.live = liveView({
       stop: () => this.act("stop"),
@@ -155,7 +157,8 @@ class TrainPanel {
   addImages() {
     const graph = /** @type {any} */ (this.node.graph);
     const images = /** @type {any} */ (globalThis).LiteGraph.createNode(IMAGES);
-    images.pos = [this.node.pos[0] - 380, this.node.pos[1]];
+    const width = Math.max(images.size[0], PICTURES_WIDTH);
+    images.pos = [this.node.pos[0] - width - GAP, this.node.pos[1]];
     graph.add(images);
     for (const name of FROM_IMAGES)
       images.connect(images.findOutputSlot(name), this.node, this.node.findInputSlot(name));
