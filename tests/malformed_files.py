@@ -239,7 +239,7 @@ RECORDS = [
     Case("parts that make fewer rows", parts_of_layers(2, [1, 2]), "parts that make"),
     Case("a part without rows", parts_of_layers(2, lambda out: [out, 0]), "parts that make"),
     Case("parts of fractions", parts_of_layers(2, lambda out: [out / 2, out / 2]), "parts of .* are"),
-    Case("other parts than the rows were dealt out by", parts_of_layers(2, lambda out: [1, out - 1]), "expected rows"),
+    Case("other parts than the rows were dealt out by", parts_of_layers(2, lambda out: [out // 2, out - out // 2]), "expected rows"),
     Case("scheme with an unknown layout", in_record(scheme=lambda s: {**s, "layout": "spiral"}), "Row layout"),
     Case("scheme of 0 slots", in_record(scheme=lambda s: {**s, "slots": 0}), "Number of slots"),
     Case("scheme of a billion slots", in_record(scheme=lambda s: {**s, "slots": 10**9}), "Number of slots"),

@@ -69,7 +69,8 @@ def test_no_memory_names_the_levers_and_keeps_what_was_learnt(
     assert order == sorted(order) and "layers" not in text and "\n" not in text
     # ComfyUI unloads its models on this class of error.
     assert isinstance(raised.value, comfy.model_management.OOM_EXCEPTION)
-    assert [path.name for path in (folders / "models").rglob("*.safetensors")] == ["ada_step2.safetensors"]
+    (kept,) = folders.rglob("*.safetensors")
+    assert kept.name.startswith("ada_step2.")
     assert train(base, batch_size=2).resumed == 2
 
 
@@ -80,13 +81,11 @@ def test_only_levers_that_help_are_named() -> None:
     assert wide.remedies()[-1] == "set layers to attention (now attention + feed-forward)"
 
 
-@pytest.mark.parametrize(
-    ("room", "dtype", "told"), [(20, "float32", True), (500, "float32", False), (10, "fp8", False)]
-)
+@pytest.mark.parametrize(("room", "dtype", "told"), [(2, "float32", True), (50, "float32", False), (1, "fp8", False)])
 def test_a_base_that_fills_the_device_is_the_first_lever(
     monkeypatch: pytest.MonkeyPatch, room: int, dtype: str, told: bool
 ) -> None:
-    """Tiny Flux has about 30 MB in float32."""
+    """Tiny Flux has about 3 MB in float32."""
     model = build("flux", torch.float8_e4m3fn if dtype == "fp8" else torch.float32)
     monkeypatch.setattr(comfy.model_management, "get_total_memory", lambda _device: room * 1e6)
     remedies = MemorySettings(False, 1, 512, torch.bfloat16, "attention", model).remedies()
@@ -228,7 +227,7 @@ def test_memory_is_told_before_the_model_is_loaded(base: Base, monkeypatch: pyte
     assert use.expected.model == use.model and abs(use.expected.learnt - use.learnt) <= 0.02 * use.learnt
     assert use.expected.activations is not None
     # At most in a step, against what is kept of it: more, by what is passing.
-    assert use.activations <= use.expected.activations <= 2 * use.activations
+    assert 0.95 * use.activations <= use.expected.activations <= 2 * use.activations
     assert "before loading: about" in str(use)
 
 

@@ -73,7 +73,7 @@ def folder(comfyui: ComfyUI) -> Iterator[Path]:
 def test_the_workflow_for_loras_that_one_has(comfyui: ComfyUI, repository: Path) -> None:
     comfyui.forget()
     sampler = {"KSampler": {"steps": SAMPLER_STEPS}}
-    outcome = comfyui.run_workflow(repository / "workflows" / "merge_what_you_have.json", sampler)
+    outcome = comfyui.run_workflow(repository / "demo" / "workflows" / "merge_what_you_have.json", sampler)
     assert "2 concepts merged by fused" in reports(outcome)
     assert [pixels(path).shape for path in outcome.pictures] == [(96, 96, 3)] * 4
     assert all(pixels(path).std() > 1 for path in outcome.pictures)

@@ -20,7 +20,7 @@ from launcher.workflow import apply, execute, pictures, to_api
 from tests.hosting import host_of, put_demo
 from tests.server.test_nodes import NODES
 
-FOLDER = "some other name"
+FOLDER = "some-other-name"
 CHECKPOINT = "a checkpoint of mine.safetensors"
 QUICK = {
     "KSampler": {"steps": 2},
@@ -98,7 +98,9 @@ def test_the_zip_is_small_and_holds_what_runs(package: Path) -> None:
 def test_the_nodes_are_there_and_nothing_is_logged_against_them(info: dict[str, Any], base: Path) -> None:
     assert {name for name in info if name.startswith("BlockLoRA")} == set(NODES)
     log = (base / "comfyui.log").read_text("utf-8", errors="replace")
-    assert "IMPORT FAILED" not in log and "Traceback" not in log
+    # The host may lack what its own audio nodes need.
+    ours = [line for line in log.splitlines() if FOLDER in line]
+    assert ours and not [line for line in ours if "IMPORT FAILED" in line or line.lstrip().startswith("File ")]
 
 
 def test_files_are_what_the_tables_say(info: dict[str, Any], repository: Path) -> None:
