@@ -25,6 +25,7 @@ NO_CHROMIUM = (
     "no Chromium was found: install it (Debian: apt-get install chromium), or name one in BLOCKLORA_CHROMIUM. "
     "The browser tests are skipped."
 )
+NOT_ASKED = "the browser tests take half an hour on two cores: BLOCKLORA_BROWSER=1 runs them."
 PICTURES = ("amelia", "zed")
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
 SIZE = {"width": 1500, "height": 950}
@@ -70,7 +71,9 @@ def base(tmp_path_factory: pytest.TempPathFactory, comfyui_root: Path, repositor
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The browser's program; the tests are skipped where there is none."""
+    """The browser's program; the tests are skipped where there is none, and unless they are asked for."""
+    if not os.environ.get("BLOCKLORA_BROWSER"):
+        pytest.skip(NOT_ASKED)
     named = os.environ.get("BLOCKLORA_CHROMIUM")
     found = named or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
