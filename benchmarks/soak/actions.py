@@ -59,10 +59,7 @@ def _resume(world: World, graph: graphs.Graph, reached: int) -> None:
 def cancel(world: World) -> None:
     """Cancelled half-way, then run again: it goes on, and what was learnt is a LoRA as well."""
     graph = _training(world, STEPS)
-    prompt = world.submit(graph)
-    if not world.reach(prompt, world.rng.randint(1, STEPS // 2)):
-        raise Fault(f"a training of {STEPS} steps ended early: {world.outcome(prompt)[-300:]}")
-    reached = world.watch.step
+    prompt, reached = _half_way(world, graph)
     world.server.post("/interrupt", {})
     try:
         world.outcome(prompt)
@@ -79,12 +76,17 @@ def cancel(world: World) -> None:
         path.unlink(missing_ok=True)
 
 
-def _ended_by(world: World, number: int) -> tuple[graphs.Graph, int]:
-    graph = _training(world, STEPS)
+def _half_way(world: World, graph: graphs.Graph) -> tuple[str, int]:
+    """The prompt of a training, somewhere in its first half, and the step that it has reached."""
     prompt = world.submit(graph)
     if not world.reach(prompt, world.rng.randint(1, STEPS // 2)):
         raise Fault(f"a training of {STEPS} steps ended early: {world.outcome(prompt)[-300:]}")
-    reached = world.watch.step
+    return prompt, world.watch.step
+
+
+def _ended_by(world: World, number: int) -> tuple[graphs.Graph, int]:
+    graph = _training(world, STEPS)
+    _, reached = _half_way(world, graph)
     world.end(number)
     if left := world.leftovers():
         raise Fault(f"not swept at start: {', '.join(path.name for path in left)}")
@@ -106,10 +108,7 @@ def full_disk(world: World) -> None:
     """Cancelled with no room left: the node says so, and with room again it goes on."""
     graph = _training(world, STEPS)
     with world.full():
-        prompt = world.submit(graph)
-        if not world.reach(prompt, world.rng.randint(1, STEPS // 2)):
-            raise Fault(f"a training of {STEPS} steps ended early")
-        reached = world.watch.step
+        prompt, reached = _half_way(world, graph)
         world.server.post("/interrupt", {})
         try:
             world.outcome(prompt)
