@@ -171,7 +171,7 @@ class Sides:
         # With erasure, and as the built-in one without a second batch and with frozen text.
         bare = TrainConfig.of(
             steps=steps, batch_size=setting.batch, rank=RANK, learning_rate=1e-4, erasure=Erasure(ERASED),
-            niche_weight=0.0, embedding_share=0.0, preview_every=0,
+            niche_weight=0.0, embedding_share=0.0, token="none", preview_every=0,
         )  # fmt: skip
         with self._port(setting) as port:
             seconds = {"ours": self._trained(port, bare)}
