@@ -24,6 +24,14 @@ MARKUP = """() => [...document.querySelectorAll('img, svg, iframe, hero')]
     .filter((one) => one.getAttribute('src') === 'x' || one.matches('hero, svg:empty, iframe:not([src])'))
     .map((one) => one.outerHTML)"""
 
+WATCH = """(tags) => {
+    globalThis.told = new Set();
+    const look = (text) => tags.filter((tag) => text.includes(`${tag}, `)).forEach((tag) => globalThis.told.add(tag));
+    const watch = new MutationObserver((changes) => changes.forEach((change) => look(change.target.textContent)));
+    watch.observe(document.body, { childList: true, characterData: true, subtree: true });
+}"""
+"""Notes each tag that stands in the page as text with ", " after it, however shortly."""
+
 
 def write(path: Path, number: int, entries: Mapping[str, str]) -> str:
     """A plain LoRA that fits the demo's base."""
@@ -35,15 +43,19 @@ def write(path: Path, number: int, entries: Mapping[str, str]) -> str:
 
 
 @pytest.fixture
-def files(base: Path) -> list[str]:
-    """Three LoRAs: their file names, what calls them, and the tags that their trainer counted are all markup."""
+def files(base: Path, mode: str) -> list[str]:
+    """Four LoRAs: their file names, what calls them, and the tags that their trainer counted are all markup."""
     folder = base / "models" / "loras"
+    # Other numbers in each mode: Grams are kept by what is in a file, and those that are kept are not collected.
+    seed = 100 * len(mode)
     tags = json.dumps({"1_x": {ATTACK: 3}})
     return [
-        write(folder / f"{ATTACK}.safetensors", 1, {"ss_tag_frequency": tags, "ss_training_comment": ATTACK}),
+        write(folder / f"{ATTACK}.safetensors", seed, {"ss_tag_frequency": tags, "ss_training_comment": ATTACK}),
         *(
             write(
-                folder / f"{number}.safetensors", number, {"modelspec.trigger_phrase": tag, "modelspec.title": ATTACK}
+                folder / f"{number}.safetensors",
+                seed + number,
+                {"modelspec.trigger_phrase": tag, "modelspec.title": ATTACK},
             )
             for number, tag in enumerate(TAGS, 2)
         ),
@@ -86,15 +98,9 @@ def loader(canvas: Canvas, files: list[str]) -> int:
 
 def test_progress_and_reports_show_names_letter_by_letter(canvas: Canvas, files: list[str]) -> None:
     loader(canvas, files)
-    told: set[str] = set()
-
-    def every_tag() -> bool:
-        text = shown(canvas.page)
-        told.update(tag for tag in TAGS if f"{tag}, " in text)
-        return told == set(TAGS)
-
+    canvas.evaluate(WATCH, list(TAGS))
     canvas.queue()
-    canvas.wait(every_tag, 240, f"{', '.join(TAGS)} in the progress")
+    canvas.wait(lambda: set(canvas.evaluate("[...told]")) == set(TAGS), 240, f"{', '.join(TAGS)} in the progress")
     unharmed(canvas)
     assert canvas.idle(240)["status"]["status_str"] == "success"
     canvas.wait(lambda: f"'{ATTACK}' (from the file)" in _values(canvas), what="the report")
