@@ -18,6 +18,8 @@ from tests.hosting import CHECKPOINT
 ATTACK = "<img src=x onerror=globalThis.hacked=1>"
 TAGS = ("<svg>", "<iframe>", "<hero>")
 """Markup that is a concept's name as well."""
+ADDRESS = "evil.com"
+"""As is what frontends make a link of."""
 STEM = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
 
 MARKUP = """() => [...document.querySelectorAll('img, svg, iframe, hero')]
@@ -26,11 +28,15 @@ MARKUP = """() => [...document.querySelectorAll('img, svg, iframe, hero')]
 
 WATCH = """(tags) => {
     globalThis.told = new Set();
+    const links = () => document.querySelector("a[href*='evil']") && (globalThis.hacked = 2);
     const look = (text) => tags.filter((tag) => text.includes(`${tag}, `)).forEach((tag) => globalThis.told.add(tag));
-    const watch = new MutationObserver((changes) => changes.forEach((change) => look(change.target.textContent)));
+    const watch = new MutationObserver((changes) => {
+        changes.forEach((change) => look(change.target.textContent.replaceAll("\u2060", "")));
+        links();
+    });
     watch.observe(document.body, { childList: true, characterData: true, subtree: true });
 }"""
-"""Notes each tag that stands in the page as text with ", " after it, however shortly."""
+"""Notes each tag that stands in the page as text with ", " after it, however shortly, and links to elsewhere."""
 
 
 def write(path: Path, number: int, entries: Mapping[str, str]) -> str:
@@ -44,7 +50,7 @@ def write(path: Path, number: int, entries: Mapping[str, str]) -> str:
 
 @pytest.fixture
 def files(base: Path, mode: str) -> list[str]:
-    """Four LoRAs: their file names, what calls them, and the tags that their trainer counted are all markup."""
+    """Five LoRAs: their file names, what calls them, and the tags that their trainer counted are all markup."""
     folder = base / "models" / "loras"
     # Other numbers in each mode: Grams are kept by what is in a file, and those that are kept are not collected.
     seed = 100 * len(mode)
@@ -57,7 +63,7 @@ def files(base: Path, mode: str) -> list[str]:
                 seed + number,
                 {"modelspec.trigger_phrase": tag, "modelspec.title": ATTACK},
             )
-            for number, tag in enumerate(TAGS, 2)
+            for number, tag in enumerate((*TAGS, ADDRESS), 2)
         ),
     ]
 
@@ -98,9 +104,10 @@ def loader(canvas: Canvas, files: list[str]) -> int:
 
 def test_progress_and_reports_show_names_letter_by_letter(canvas: Canvas, files: list[str]) -> None:
     loader(canvas, files)
-    canvas.evaluate(WATCH, list(TAGS))
+    names = {*TAGS, ADDRESS}
+    canvas.evaluate(WATCH, list(names))
     canvas.queue()
-    canvas.wait(lambda: set(canvas.evaluate("[...told]")) == set(TAGS), 240, f"{', '.join(TAGS)} in the progress")
+    canvas.wait(lambda: set(canvas.evaluate("[...told]")) == names, 240, f"{', '.join(names)} in the progress")
     unharmed(canvas)
     assert canvas.idle(240)["status"]["status_str"] == "success"
     canvas.wait(lambda: f"'{ATTACK}' (from the file)" in _values(canvas), what="the report")
