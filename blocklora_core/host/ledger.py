@@ -36,6 +36,12 @@ def _own_or_free(taken: dict[int, set[str]], scheme: Scheme, name: str) -> list[
     return [*own, *(slot for slot in range(scheme.slots) if not taken.get(slot))]
 
 
+def taken_slots(base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, set[str]]:
+    """Slot -> concepts that hold it: in files of the loras folders, or in trainings that are not saved yet."""
+    with _lock, cancellable():
+        return _taken(base, scheme, parts)
+
+
 def _taken(base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, set[str]]:
     taken: dict[int, set[str]] = {}
     for slot, files in occupied_slots(_folders(), base, scheme, parts).items():

@@ -68,7 +68,7 @@ def run_key(config: TrainConfig, inputs: Inputs) -> str:
 
     What is shown and saved on the way is not part of it, as it does not change what is learnt.
     """
-    return hashlib.sha256(_json({"config": _plain(config), "inputs": dict(inputs)}).encode()).hexdigest()[:12]
+    return hashlib.sha256(_json({"config": deciding(config), "inputs": dict(inputs)}).encode()).hexdigest()[:12]
 
 
 def save_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs) -> Path:
@@ -90,7 +90,7 @@ def encode_state(trainer: Trainer, inputs: Inputs) -> bytes:
     optimizer, tensors = _pack(trainer.learner.optimizer.state_dict(), "optimizer")
     record = {
         "format": FORMAT,
-        "config": _plain(trainer.config),
+        "config": deciding(trainer.config),
         "inputs": dict(inputs),
         "steps_done": len(trainer.losses),
         "frozen": trainer.prompts.frozen,
@@ -135,7 +135,7 @@ def load_state(path: str | os.PathLike[str], trainer: Trainer, inputs: Inputs, d
     path = Path(path)
     tensors, entries = checked(path, read_whole(path) if data is None else data)
     record = _read_record(path, entries)
-    _check_equal(path, "settings", record.get("config", {}), _plain(trainer.config))
+    _check_equal(path, "settings", record.get("config", {}), deciding(trainer.config))
     _check_equal(path, "inputs", record.get("inputs", {}), dict(inputs))
     # What was drawn before the first step is drawn again, from the seed; then the generator goes where it was.
     trainer.prepare()
@@ -228,7 +228,8 @@ def _check_equal(path: Path, what: str, saved: Mapping[str, Any], now: Mapping[s
         )
 
 
-def _plain(config: TrainConfig) -> dict[str, Any]:
+def deciding(config: TrainConfig) -> dict[str, Any]:
+    """JSON-able settings that decide what is learnt, by flat name: without what is shown and saved on the way."""
     plain: dict[str, Any] = json.loads(_json(config.to_dict()))
     return {name: value for name, value in plain.items() if name not in _SHOWN}
 

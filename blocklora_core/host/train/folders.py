@@ -79,7 +79,11 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
     Folders named `10_name class` below it count as kohya's trainers count them: so often is each of their pictures
     there. ValueError when there is no picture.
     """
-    folder = picture_folder(name)
+    return read_folder(picture_folder(name), name, default_caption)
+
+
+def read_folder(folder: Path, name: str, default_caption: str) -> PictureSet:
+    """As `read_pictures`, of a folder anywhere, which messages call `name`."""
     found = listing(folder)
     if not found.pictures:
         raise _none(folder, name)

@@ -1,0 +1,95 @@
+"""What was done with a cast: a file of lines, each a JSON object, to which lines are only added.
+
+One file tells of 100,000 concepts what a hundred thousand headers would have to be read for. The last line of a concept
+counts; a line that a killed process left unfinished is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+NAME = "cast.jsonl"
+DEALT, FINISHED, FAILED = "dealt", "finished", "failed"
+MOST_LINE = 2**14
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one concept. slot: None for a plain LoRA. inputs, stamp: see inputs.py. file, bytes: what was
+    written. seconds: of the training; memory: bytes that it took, 0 unknown. error: why it failed."""
+
+    concept: str
+    event: str
+    slot: int | None = None
+    inputs: str = ""
+    stamp: str = ""
+    file: str = ""
+    bytes: int = 0
+    seconds: float = 0.0
+    memory: int = 0
+    error: str = ""
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "concept": (str,), "event": (str,), "slot": (int, type(None)), "inputs": (str,), "stamp": (str,), "file": (str,),
+    "bytes": (int,), "seconds": (float, int), "memory": (int,), "error": (str,),
+}  # fmt: skip
+
+
+class Journal:
+    """The journal in `folder`, which need not be there: reading makes nothing."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.path = folder, folder / NAME
+
+    def entries(self) -> dict[str, Entry]:
+        """Concept -> its last entry."""
+        return {entry.concept: entry for entry in self._lines()}
+
+    def add(self, entry: Entry) -> None:
+        """Add a line, on the disk when this returns. OSError when the disk does not take it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(_told(entry))
+        with self.path.open("ab+") as file:
+            whole = _ends_whole(file.tell(), self.path)
+            file.write((b"" if whole else b"\n") + line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _lines(self) -> Iterator[Entry]:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            while line := file.readline(MOST_LINE):
+                if (entry := _parsed(line)) is not None:
+                    yield entry
+
+
+def _told(entry: Entry) -> dict[str, Any]:
+    return {name: value for name, value in asdict(entry).items() if name == "slot" or value}
+
+
+def _ends_whole(size: int, path: Path) -> bool:
+    if not size:
+        return True
+    with path.open("rb") as file:
+        file.seek(size - 1)
+        return file.read(1) == b"\n"
+
+
+def _parsed(line: bytes) -> Entry | None:
+    try:
+        given: Any = json.loads(line)
+        known = {field.name: given[field.name] for field in fields(Entry) if field.name in given}
+        sound = all(type(value) in _KINDS[name] for name, value in known.items())
+        entry = Entry(**known) if sound else None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return entry if entry is not None and Path(entry.file).name == entry.file else None

@@ -1,0 +1,108 @@
+"""A cast out of a folder of folders, or out of one TOML file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..concept.concept import Concept
+from ..concept.rows import MOST_SLOTS
+from .member import Cast, CastError, Member
+from .settings import KEYS, SettingsReader
+from .toml import check_keys, read_toml, texts, typed, wrong
+
+CAST_FILE, CONCEPT_FILE = "cast.toml", "concept.toml"
+
+_TOP = frozenset({"train", "concepts", "together"})
+_OWN: Mapping[str, type] = {"name": str, "class_word": str, "words": str, "slot": int, "folder": str}
+_REPEATS = re.compile(r"\d{1,4}_")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a concept's values came from: file, and what goes before its keys there."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+
+def read_cast(path: Path) -> Cast:
+    """The cast in a folder, one folder below it a concept, or in a TOML file that lists its concepts.
+
+    A folder may hold cast.toml, and each concept's concept.toml. What is nearer to the concept goes before: its table
+    in cast.toml, its concept.toml, then `[train]` for all. CastError, with the file and the key, for what is none.
+    """
+    if path.is_dir():
+        file = path / CAST_FILE
+        table = read_toml(file) if file.is_file() else {}
+        return _cast(path, file, table, _folders(path))
+    if path.suffix.lower() != ".toml":
+        raise CastError(f"{path}: expected a folder of folders with pictures, or a TOML file, got neither.")
+    return _cast(path.parent, path, read_toml(path), {})
+
+
+def _folders(root: Path) -> dict[str, Path]:
+    return {one.name: one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith((".", "__"))}
+
+
+def _cast(root: Path, file: Path, table: Mapping[str, Any], folders: Mapping[str, Path]) -> Cast:
+    check_keys(file, "", table, _TOP)
+    listed = typed(file, "concepts", table.get("concepts", {}), dict)
+    shared = typed(file, "train", table.get("train", {}), dict)
+    together = tuple(
+        texts(file, f"together[{at}]", group)
+        for at, group in enumerate(typed(file, "together", table.get("together", []), list))
+    )
+    reader = SettingsReader()
+    members = []
+    for key in sorted({*folders, *listed}):
+        own = _Source(file, typed(file, f"concepts.{key}", listed.get(key, {}), dict))
+        folder = folders[key] if key in folders else _below(root, file, key, own.values)
+        members.append(_member(key, folder, [_Source(file, shared), *_concept_file(folder), own], reader))
+    return Cast(root.resolve().name if folders else file.stem, tuple(members), together)
+
+
+def _concept_file(folder: Path) -> Iterator[_Source]:
+    file = folder / CONCEPT_FILE
+    if file.is_file():
+        yield _Source(file, read_toml(file))
+
+
+def _below(root: Path, file: Path, key: str, values: Mapping[str, Any]) -> Path:
+    """The pictures of a concept that the file lists: below the file's folder, wherever a name tries to lead."""
+    name = typed(file, f"concepts.{key}.folder", values.get("folder", key), str)
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if not parts or name.startswith(("/", "\\")) or ".." in parts or ":" in name or "\0" in name:
+        raise wrong(file, f"concepts.{key}.folder", "a folder below the file's own", name)
+    folder = root.joinpath(*parts)
+    if not folder.is_dir():
+        raise wrong(file, f"concepts.{key}.folder", "a folder that is there", name)
+    return folder
+
+
+def _member(key: str, folder: Path, sources: list[_Source], reader: SettingsReader) -> Member:
+    own: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for source in sources:
+        check_keys(source.path, "", source.values, KEYS | _OWN.keys())
+        given = [name for name in _OWN if name in source.values]
+        own |= {name: typed(source.path, name, source.values[name], _OWN[name]) for name in given}
+        settings |= {name: value for name, value in source.values.items() if name not in _OWN}
+    path = next(source.path for source in reversed(sources) if source.values or source is sources[0])
+    config, run = reader.read(path, settings)
+    slot = own.get("slot")
+    if slot is not None and not 0 <= slot < (config.adapter.scheme.slots if config.adapter.scheme else MOST_SLOTS):
+        raise wrong(path, "slot", "a slot of the scheme's", slot)
+    try:
+        return Member(key, _concept(key, own), folder, config, run, own.get("words", "").strip(), slot)
+    except ValueError as error:
+        raise CastError(f"{path}, concept {key}: {error}") from error
+
+
+def _concept(key: str, own: Mapping[str, str]) -> Concept:
+    """By its keys, else by the folder's name: `amelia girl`, or kohya's `10_amelia girl`."""
+    name, _, rest = _REPEATS.sub("", key, count=1).partition(" ")
+    return Concept(own.get("name", f"<{name}>").strip(), own.get("class_word", rest).strip())
