@@ -127,7 +127,7 @@ def test_no_file_leads_out_of_its_folder(tmp_path: Path, name: str) -> None:
 
 def test_a_cast_needs_names_of_its_own_and_known_groups(three: Path) -> None:
     (three / "cast.toml").write_text('together = [["ada", "dan"]]', encoding="utf-8")
-    with pytest.raises(CastError, match="together.*dan"):
+    with pytest.raises(CastError, match=r"together.*dan"):
         read_cast(three)
     (three / "cast.toml").write_text('[concepts.cy]\nname = "<ADA>"', encoding="utf-8")
     with pytest.raises(CastError, match="ada"):
@@ -180,7 +180,8 @@ def test_the_journal_keeps_the_last_word_and_passes_over_what_is_torn(tmp_path: 
 
 @pytest.mark.parametrize(
     "line", ['{"concept": 3, "event": "dealt"}', "[]", '{"concept": "<a>"}', "[" * 9000,
-             '{"concept": "<a>", "event": "finished", "file": "../../x"}', '{"concept":"<a>","event":"dealt","slot":true}'],
+             '{"concept": "<a>", "event": "finished", "file": "../../x"}',
+             '{"concept": "<a>", "event": "dealt", "slot": true}'],
 )  # fmt: skip
 def test_a_strange_line_of_the_journal_is_none(tmp_path: Path, line: str) -> None:
     journal = Journal(tmp_path)

@@ -1,0 +1,218 @@
+"""A cast trained on a real, tiny base: the files of Train, each once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.model_management
+import numpy as np
+import pytest
+import torch
+from blocklora.blocklora_core.cast.journal import FAILED, FINISHED, Entry
+from blocklora.blocklora_core.cast.reading import read_cast
+from blocklora.blocklora_core.host.cast import train as training
+from blocklora.blocklora_core.host.cast.base import Loaded, Place, make_plan
+from blocklora.blocklora_core.host.cast.results import Wanted, stack_of, to_file, to_sheet
+from blocklora.blocklora_core.host.cast.train import job_of, train_cast
+from blocklora.blocklora_core.host.disk import loras_folder, write_lora
+from blocklora.blocklora_core.host.evaluate.generate import Sampling
+from blocklora.blocklora_core.host.train.train import TrainResult, train_concept
+from PIL import Image
+
+from tests.conftest import ROOT, comfyui_folder
+from tests.host.tiny import Base, write_base
+
+SETTINGS = """
+[train]
+steps = 2
+batch_size = 2
+niche_negatives = 2
+gram_pictures = 1
+gram_steps = 2
+preview_every = 0
+resolution = 64
+precision = "fp32"
+class_word = "person"
+"""
+
+
+def put(root: Path, name: str, seed: int) -> None:
+    (root / name).mkdir(parents=True)
+    for number in range(2):
+        pixels = np.random.RandomState(seed + number).randint(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(root / name / f"{number}.png")
+
+
+@pytest.fixture
+def studio(tmp_path: Path) -> Path:
+    root = tmp_path / "studio"
+    for seed, name in enumerate(("ada", "bob", "cy")):
+        put(root, name, 10 * seed)
+    (root / "cast.toml").write_text(SETTINGS, encoding="utf-8")
+    return root
+
+
+@pytest.fixture
+def loaded(base: Base, folders: Path) -> Loaded:
+    return Loaded(base.model, base.clip, base.vae, "mark")
+
+
+def run(root: Path, loaded: Loaded) -> tuple[training.Trained, list[Entry]]:
+    told: list[Entry] = []
+    return train_cast(read_cast(root), loaded, told.append), told
+
+
+def files(root: Path, loaded: Loaded) -> dict[str, bytes]:
+    folder = Place.of(read_cast(root), loaded.name).folder
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, BaseException], None]:
+    """Makes the training of one concept fail before its first step."""
+
+    def breaks(name: str, error: BaseException) -> None:
+        def train(*given: object) -> TrainResult:
+            if given[3].concept.name == name:  # type: ignore[attr-defined]
+                raise error
+            return train_concept(*given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(training, "train_concept", train)
+
+    return breaks
+
+
+def test_a_cast_is_what_train_makes_one_by_one(studio: Path, loaded: Loaded) -> None:
+    before = sorted(loras_folder().rglob("*"))
+    planned = make_plan(read_cast(studio), loaded)
+    assert [row.slot for row in planned.rows] == [0, 1, 2]
+    assert sorted(loras_folder().rglob("*")) == before
+    done, told = run(studio, loaded)
+    assert ([entry.event for entry in told], done.failed) == ([FINISHED] * 3, {})
+    ada = read_cast(studio).members[0]
+    with torch.inference_mode():
+        alone = train_concept(loaded.model, loaded.clip, loaded.vae, job_of(ada, 0))
+    assert (
+        files(studio, loaded)["ada.safetensors"]
+        == write_lora(loras_folder() / "a.safetensors", alone.lora).read_bytes()
+    )
+
+
+def test_only_what_changed_is_trained_again(studio: Path, loaded: Loaded) -> None:
+    run(studio, loaded)
+    first = files(studio, loaded)
+    assert run(studio, loaded)[1] == []
+    (studio / "bob" / "0.txt").write_text("another caption", encoding="utf-8")
+    (Place.of(read_cast(studio), loaded.name).folder / "cy.safetensors").unlink()
+    put(studio, "alf", 77)
+    done, told = run(studio, loaded)
+    assert [entry.concept for entry in told] == ["<alf>", "<bob>", "<cy>"]
+    # Whoever joins takes nobody's slot.
+    assert {row.member.key: row.slot for row in done.plan.rows} == {"ada": 0, "bob": 1, "cy": 2, "alf": 3}
+    now = files(studio, loaded)
+    assert [name for name in first if now[name] != first[name]] == ["bob.safetensors"]
+
+
+def test_one_that_fails_stops_nobody_and_is_told(
+    studio: Path, loaded: Loaded, broken: Callable[[str, BaseException], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (studio / "ada" / "0.png").write_bytes(b"no picture")
+    broken("<bob>", torch.OutOfMemoryError("no memory left"))
+    done, told = run(studio, loaded)
+    assert [entry.event for entry in told] == [FAILED, FAILED, FINISHED]
+    assert "0.png" in done.failed["<ada>"]
+    assert "no memory left" in done.failed["<bob>"]
+    monkeypatch.setattr(training, "train_concept", train_concept)
+    put_again = studio / "ada" / "0.png"
+    Image.new("RGB", (64, 64), "red").save(put_again)
+    done, told = run(studio, loaded)
+    assert [(entry.concept, entry.slot) for entry in told] == [("<ada>", 0), ("<bob>", 1)]
+    assert done.plan.to_train == []
+
+
+def test_a_cancelled_cast_goes_on(
+    studio: Path, loaded: Loaded, broken: Callable[[str, BaseException], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken("<bob>", comfy.model_management.InterruptProcessingException())
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(studio, loaded)
+    assert sorted(files(studio, loaded)) == ["ada.safetensors"]
+    monkeypatch.setattr(training, "train_concept", train_concept)
+    assert [entry.concept for entry in run(studio, loaded)[1]] == ["<bob>", "<cy>"]
+
+
+def test_who_never_meets_shares_a_slot_and_others_files_are_left_theirs(studio: Path, loaded: Loaded) -> None:
+    run(studio, loaded)
+    again = studio.with_name("second")
+    for seed, name in enumerate(("dan", "eve", "flo")):
+        put(again, name, 100 + seed)
+    (again / "cast.toml").write_text(f'together = [["dan", "eve"], ["flo"]]\n{SETTINGS}', encoding="utf-8")
+    rows = make_plan(read_cast(again), loaded).rows
+    assert {row.member.key: row.slot for row in rows} == {"dan": 3, "eve": 4, "flo": 3}
+
+
+def test_a_finished_cast_is_merged_into_a_file_and_a_sheet(studio: Path, loaded: Loaded, tmp_path: Path) -> None:
+    run(studio, loaded)
+    cast = read_cast(studio)
+    exported = to_file(cast, loaded, Wanted(), "blocklora/merged")
+    assert exported.path.is_file()
+    wanted = Wanted(["ada", "cy"], sampling=Sampling(steps=1, size=64))
+    assert [lora.concept.name for lora in stack_of(cast, loaded, wanted.keys)] == ["<ada>", "<cy>"]
+    with Image.open(to_sheet(cast, loaded, wanted, "a photo of {}", tmp_path / "sheet.png")) as sheet:
+        # Two panels side by side, drawn and not blank.
+        assert len(set(sheet.crop((16, 40, 80, 90)).getdata())) > 9
+        assert len(set(sheet.crop((96, 40, 160, 90)).getdata())) > 9
+    with pytest.raises(ValueError, match="none for dan"):
+        stack_of(cast, loaded, ["dan"])
+
+
+@pytest.fixture
+def comfyui(tmp_path: Path) -> Path:
+    """The host's code with folders of its own: it looks for these beside folder_paths.py."""
+    root, real = tmp_path / "host", comfyui_folder()
+    root.mkdir()
+    for one in real.iterdir():
+        if one.name not in {"folder_paths.py", "models", "input", "output", "user", "temp", "custom_nodes"}:
+            (root / one.name).symlink_to(one)
+    shutil.copy(real / "folder_paths.py", root)
+    (root / "models" / "checkpoints").mkdir(parents=True)
+    write_base(root / "models" / "checkpoints" / "tiny.safetensors")
+    return root
+
+
+def command(comfyui: Path, *given: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "blocklora_core", "cast", *given, "--base", "tiny.safetensors", "--cpu"]
+    return subprocess.run(
+        [*line, "--comfyui", str(comfyui)], cwd=ROOT, env={**os.environ, "COLUMNS": "100"}, capture_output=True,
+        text=True, timeout=500, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_plans_trains_tells_and_merges(studio: Path, comfyui: Path) -> None:
+    shutil.rmtree(studio / "cy")
+    (studio / "cy").mkdir()
+    trained = command(comfyui, str(studio), "train")
+    assert trained.returncode == 2, trained.stderr
+    assert "<ada> finished" in trained.stdout
+    assert "3 concepts: 1 failed before, 2 finished" in trained.stdout
+    assert "<cy> failed: Picture folder 'cy'" in trained.stderr
+    sheet = studio / "sheet.png"
+    merged = command(comfyui, str(studio), "merge", "--sheet", str(sheet), "--steps", "1", "--size", "64")
+    assert merged.returncode == 0, merged.stderr
+    assert sheet.is_file()
+
+
+def test_the_command_says_what_is_wrong(studio: Path, tmp_path: Path) -> None:
+    (studio / "cast.toml").write_text("[train]\nstps = 3", encoding="utf-8")
+    told = command(comfyui_folder(), str(studio))
+    assert (told.returncode, told.stdout) == (1, "")
+    assert "cast.toml, key stps" in told.stderr
+    (studio / "cast.toml").unlink()
+    told = command(tmp_path, str(studio))
+    assert told.returncode == 1
+    assert "--comfyui" in told.stderr
