@@ -27,6 +27,8 @@ from PIL import Image
 from tests.conftest import ROOT, comfyui_folder
 from tests.host.tiny import Base, write_base
 
+pytestmark = pytest.mark.usefixtures("folders")
+
 SETTINGS = """
 [train]
 steps = 2
@@ -58,7 +60,7 @@ def studio(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def loaded(base: Base, folders: Path) -> Loaded:
+def loaded(base: Base) -> Loaded:
     return Loaded(base.model, base.clip, base.vae, "mark")
 
 

@@ -1,6 +1,6 @@
 """How far one index goes: a cast of 100,000 concepts planned, its journal read, its slots dealt. Needs no ComfyUI.
 
-`python -m benchmarks.cast [CONCEPTS]`. Concepts and groups are drawn from a seed; the figures are this machine's.
+`python -m benchmarks.crowd [CONCEPTS]`. Concepts and groups are drawn from a seed; the figures are this machine's.
 """
 
 from __future__ import annotations
