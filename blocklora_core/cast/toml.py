@@ -50,7 +50,7 @@ def typed(path: Path, key: str, value: object, kind: type[Value]) -> Value:
     """`value`, which is a `kind`: whole numbers are numbers, too, and true is none. CastError else."""
     if kind is float and type(value) is int:
         value = float(value)
-    if type(value) is not kind or (type(value) is float and not math.isfinite(value)):
+    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
         raise wrong(path, key, _WORDS.get(kind, kind.__name__), value)
     return value
 
