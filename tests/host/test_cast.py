@@ -21,6 +21,7 @@ from blocklora.blocklora_core.host.cast.results import Wanted, stack_of, to_file
 from blocklora.blocklora_core.host.cast.train import job_of, train_cast
 from blocklora.blocklora_core.host.disk import loras_folder, write_lora
 from blocklora.blocklora_core.host.evaluate.generate import Sampling
+from blocklora.blocklora_core.host.ledger import given_slots
 from blocklora.blocklora_core.host.train.train import TrainResult, train_concept
 from PIL import Image
 
@@ -144,6 +145,8 @@ def test_a_cancelled_cast_goes_on(
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         run(studio, loaded)
     assert sorted(files(studio, loaded)) == ["ada.safetensors"]
+    # Nobody else is given what waits.
+    assert {(slot, name) for _, _, slot, name in given_slots()} == {(1, "<bob>"), (2, "<cy>")}
     monkeypatch.setattr(training, "train_concept", train_concept)
     assert [entry.concept for entry in run(studio, loaded)[1]] == ["<bob>", "<cy>"]
 

@@ -16,11 +16,11 @@ from ...cast.member import Cast, Member
 from ...cast.planning import Plan, Row
 from ...concept.concept import BlockLoRA
 from ..disk import owned_by, target_file, write_lora
-from ..ledger import release_saved
+from ..ledger import hold_slot, release_saved
 from ..train.folders import read_folder
 from ..train.live.run import TrainResult
 from ..train.train import AUTO_SLOT, TrainJob, train_concept
-from .base import Loaded, Place, make_plan
+from .base import Loaded, Place, make_plan, model_scheme
 
 Told = Callable[[Entry], None]
 """Told of every entry that the journal gets."""
@@ -41,7 +41,7 @@ def train_cast(cast: Cast, base: Loaded, told: Told, node_id: str | None = None)
     """
     here, failed = Place.of(cast, base.name), dict[str, str]()
     todo = make_plan(cast, base).to_train
-    deal_all(here, todo)
+    deal_all(here, todo, base)
     for row in todo:
         entry = _attempt(row, base, here, node_id)
         if entry.event == FAILED:
@@ -51,9 +51,13 @@ def train_cast(cast: Cast, base: Loaded, told: Told, node_id: str | None = None)
     return Trained(make_plan(cast, base), failed)
 
 
-def deal_all(here: Place, rows: Sequence[Row]) -> None:
-    """Write down who has which slot before anyone is trained: whoever joins the cast later moves nobody."""
+def deal_all(here: Place, rows: Sequence[Row], base: Loaded) -> None:
+    """Write down who has which slot before anyone is trained: whoever joins the cast later moves nobody, and no other
+    training on these folders is given one of them."""
     for row in rows:
+        scheme = row.member.config.adapter.scheme
+        if scheme is not None and row.slot is not None:
+            hold_slot(base.name, model_scheme(base.model, scheme), row.member.concept, row.slot)
         if row.entry is None or row.entry.slot != row.slot:
             here.journal.add(Entry(row.member.concept.name, DEALT, row.slot))
 
