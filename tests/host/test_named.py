@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 from blocklora.blocklora_core.files.io import load
-from blocklora.blocklora_core.host.text.named import NamingClip
+from blocklora.blocklora_core.host.text.named import NamingClip, Readers, calls_of
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 
 from tests.host.tiny import Base, adaptable, make_lora
@@ -66,7 +66,7 @@ def test_a_prompt_is_read_as_by_the_one_that_it_names_and_as_by_the_base_where_i
     base: Base, files: dict[str, Path], merged: Any
 ) -> None:
     clip, report = merged()
-    assert "read only prompts that name them: ada, <bob>" in report or "ada" in report
+    assert "read only prompts that name them: ohwx, bob" in report
     own = {"ada": alone(base, files["ada"], 0.8), "bob": alone(base, files["bob"], 0.5)}
     for prompt, name in (
         ("a photo of OHWX on a hill", "ada"), ("(ohwx:1.3), night", "ada"), ("zwx man", "bob"), ("hello bobby", "bob"),
@@ -128,12 +128,12 @@ def test_the_plain_sum_and_a_single_file_are_the_stock_clip(merged: Any, more: d
 
 
 def test_two_encoders_are_asked_by_their_own_tokens() -> None:
-    from blocklora.blocklora_core.host.text.named import Readers, calls_of
-
     clip = make_dual_text(64, 64)
-    readers = Readers([calls_of(clip, ["ohwx"]), calls_of(clip, ["<zed>", "red hat"])], lambda _: {})
-    told = {
-        text: readers.named(clip.tokenize(text)) for text in ("ohwx", "a <zed>!", "a red hat", "red", "ohwx, red hat")
-    }
-    assert told == {"ohwx": (0,), "a <zed>!": (1,), "a red hat": (1,), "red": (), "ohwx, red hat": (0, 1)}
-    assert readers.named({"another": [[(5, 1.0)]]}) == (0, 1), "of a tokenizer that nobody knows, all"
+    phrases = (["ohwx"], ["<zed>", "red hat"], ["Jos\u00e9"], [])
+    readers = Readers([calls_of(clip, one) for one in phrases], lambda _: {})
+    expected = {
+        "ohwx": (0,), "(ohwx:1.2)": (0,), "a <zed>!": (1,), "<ZED>, night": (1,), "a red hat.": (1,), "red": (),
+        "red hats": (), "ohwx, red  hat": (0, 1), "zed": (), "jos\u00e9's": (2,), "jose": (), "": (), "ohwxy": (),
+    }  # fmt: skip
+    assert {text: readers.named(clip.tokenize(text)) for text in expected} == expected
+    assert readers.named({"another": [[(5, 1.0)]]}) == (0, 1, 2, 3), "of a tokenizer that nobody knows, all"

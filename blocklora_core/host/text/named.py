@@ -7,7 +7,9 @@ name has no say in how it is read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -19,8 +21,23 @@ from .tokens import encoder_tokenizers
 Patches = Mapping[Any, Any]
 """What add_patches takes."""
 
-Calls = Mapping[str, Sequence[tuple[int, ...]]]
-"""Text encoder -> the ids of each phrase that calls a concept, as they stand in a prompt."""
+# What stands for a space in the vocabularies of CLIP, T5 and language models, and what is no text at all.
+_SPACE, _SPECIAL = re.compile(r"</w>|\u2581|\u0120"), re.compile(r"<\|[^|]*\|>|</?s>|<pad>")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What calls a concept, among the tokens of one text encoder. vocabulary: id -> token."""
+
+    vocabulary: Mapping[int, str]
+    pattern: re.Pattern[str]
+
+    def heard_in(self, section: Iterable[Sequence[Any]]) -> bool:
+        return self.pattern.search(_text(self.vocabulary, [token for token, *_ in section])) is not None
+
+
+Calls = Mapping[str, Call]
+"""Text encoder -> what calls a concept there."""
 
 
 class Readers:
@@ -30,16 +47,12 @@ class Readers:
         self.calls = tuple(calls)
         self.patches = cache(patches)
 
-    def named(self, tokens: Mapping[str, Any]) -> tuple[int, ...]:
+    def named(self, tokens: Mapping[str, Sequence[Any]]) -> tuple[int, ...]:
         """Places of those whom a tokenized prompt names; of all, where no encoder's tokens are known."""
-        known = [(key, ids) for key, sections in tokens.items() for ids in map(_ids, sections)]
-        if not any(_phrases(call, key) for call in self.calls for key, _ in known):
+        known = {key: [call for one in self.calls if (call := _of(one, key))] for key in tokens}
+        if not any(known.values()):
             return tuple(range(len(self.calls)))
-        return tuple(
-            at
-            for at, call in enumerate(self.calls)
-            if any(_holds(ids, phrase) for key, ids in known for phrase in _phrases(call, key))
-        )
+        return tuple(at for at, call in enumerate(self.calls) if _called(call, tokens))
 
 
 class NamingClip(CLIP):
@@ -76,28 +89,39 @@ class NamingClip(CLIP):
 
 
 def calls_of(clip: ComfyClip, phrases: Iterable[str]) -> Calls:
-    """The ids of `phrases` for each text encoder of CLIP, at the start of a prompt and within it."""
+    """What any of `phrases` is for each text encoder of CLIP: whole words in any case."""
     phrases = list(phrases)
-    return {
-        encoder: sorted({ids for phrase in phrases for form in (phrase, f" {phrase}") if (ids := _read(one, form))})
-        for encoder, (_, one) in encoder_tokenizers(clip).items()
-    }
+    return {encoder: _call(one, phrases) for encoder, (_, one) in encoder_tokenizers(clip).items()}
 
 
-def _read(tokenizer: Any, text: str) -> tuple[int, ...]:
+def _call(tokenizer: Any, phrases: Iterable[str]) -> Call:
     end = -1 if tokenizer.tokenizer_adds_end_token else None
-    return tuple(tokenizer.tokenizer(text)["input_ids"][tokenizer.tokens_start : end])
+    read = (tokenizer.tokenizer(phrase)["input_ids"][tokenizer.tokens_start : end] for phrase in phrases)
+    patterns = (_pattern(_text(tokenizer.inv_vocab, ids)) for ids in read)
+    # Without any, nothing: an empty pattern would be found everywhere.
+    return Call(tokenizer.inv_vocab, re.compile("|".join(filter(None, patterns)) or r"(?!)", re.IGNORECASE))
 
 
-def _phrases(call: Calls, key: str) -> Sequence[tuple[int, ...]]:
+def _text(vocabulary: Mapping[int, str], ids: Iterable[Any]) -> str:
+    """What tokens say, as far as their vocabulary spells it. A concept's token is a vector, which says nothing."""
+    tokens = (vocabulary.get(one, " ") if isinstance(one, int) else " " for one in ids)
+    return _SPACE.sub(" ", _SPECIAL.sub(" ", "".join(tokens)))
+
+
+def _pattern(text: str) -> str:
+    # Tokenizers part words and signs, and join signs, each in its own way.
+    parts = re.findall(r"\w+|[^\w\s]", text)
+    if not parts:
+        return ""
+    first, last = (r"(?<!\w)" if parts[0][0].isalnum() else ""), (r"(?!\w)" if parts[-1][-1].isalnum() else "")
+    return first + r"\s*".join(map(re.escape, parts)) + last
+
+
+def _of(call: Calls, key: str) -> Call | None:
     # Prompts call the encoder clip_l "l".
-    return call.get(key) or call.get(f"clip_{key}") or ()
+    return call.get(key) or call.get(f"clip_{key}")
 
 
-def _ids(section: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
-    # A concept's token is a vector, which is no word.
-    return tuple(token if isinstance(token, int) else None for token, *_ in section)
-
-
-def _holds(ids: tuple[Any, ...], phrase: tuple[int, ...]) -> bool:
-    return any(ids[at : at + len(phrase)] == phrase for at in range(len(ids) - len(phrase) + 1))
+def _called(call: Calls, tokens: Mapping[str, Sequence[Any]]) -> bool:
+    heard = ((found, sections) for key, sections in tokens.items() if (found := _of(call, key)))
+    return any(found.heard_in(section) for found, sections in heard for section in sections)
