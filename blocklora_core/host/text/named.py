@@ -64,13 +64,13 @@ class NamingClip(CLIP):
     def over(cls, clip: ComfyClip, *readers: Readers) -> NamingClip:
         """`clip` with these readers beside those that it has. The one given is not touched."""
         made = cls(no_init=True)
-        vars(made).update(vars(CLIP.clone(clip)))
+        made.__dict__.update(vars(CLIP.clone(clip)))
         made.readers = (*getattr(clip, "readers", ()), *readers)
         return made
 
     def clone(self, *args: Any, **more: Any) -> NamingClip:
         made = type(self)(no_init=True)
-        vars(made).update(vars(super().clone(*args, **more)))
+        made.__dict__.update(vars(super().clone(*args, **more)))
         made.readers = self.readers
         return made
 
