@@ -27,3 +27,10 @@ def put_loras(folder: Path) -> None:
         save(folder / "blocklora" / f"{name}.safetensors", recipe.make(f"<{name}>", slot), overwrite=True)
     (folder / "broken.safetensors").write_bytes(b"<!DOCTYPE html>")
     Image.new("RGB", (96, 128), (200, 120, 60)).save(folder / "web" / "ada.preview.png")
+
+
+def put_people(folder: Path) -> None:
+    """Two row blocks in scene/, <ada> and <zed>."""
+    recipe = Recipe(scheme=Scheme(), shapes={QUERY: (320, 320)})
+    for name, slot in (("ada", 5), ("zed", 6)):
+        save(folder / "scene" / f"{name}.safetensors", recipe.make(f"<{name}>", slot), overwrite=True)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator
+from playwright.sync_api import Locator, expect
 
 from blocklora_core.concept.lora_list import parse_list
 from tests.browser.canvas import Canvas
@@ -152,7 +152,7 @@ def test_the_picker_searches_by_what_files_say_and_shows_text_as_text(canvas: Ca
     assert dialog.get_by_role("button", name="Add", exact=True).is_disabled()
     dialog.get_by_role("option").filter(has_text="ada").locator("img").wait_for()
     canvas.page.keyboard.type("OHWX")
-    assert dialog.get_by_role("option").count() == 1
+    expect(dialog.get_by_role("option")).to_have_count(1)
     canvas.page.keyboard.press("Enter")
     dialog.wait_for(state="detached")
     assert files(canvas, node) == ["ada"]
@@ -160,7 +160,7 @@ def test_the_picker_searches_by_what_files_say_and_shows_text_as_text(canvas: Ca
     canvas.page.keyboard.press("Enter")
     dialog = canvas.page.get_by_role("dialog")
     dialog.get_by_label("Folder").select_option("blocklora")
-    assert dialog.get_by_role("option").count() == 2
+    expect(dialog.get_by_role("option")).to_have_count(2)
     canvas.page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
 
@@ -220,11 +220,11 @@ def test_settings_are_folded_until_they_are_asked_for_or_changed(canvas: Canvas)
 def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
     canvas.clear()
     hand = Hand(canvas)
-    checkpoint = hand.add("CheckpointLoaderSimple", "Load Checkpoint", (120, 420))
-    loader = hand.add(NODE, "BlockLoRA Loader", (520, 260))
+    checkpoint = hand.add("CheckpointLoaderSimple", (120, 420))
+    loader = hand.add(NODE, (520, 260))
     hand.wire(checkpoint, "MODEL", loader, "model")
     hand.wire(checkpoint, "CLIP", loader, "clip")
-    show = hand.add("PreviewAny", "Preview as Text", (1050, 400))
+    show = hand.add("PreviewAny", (1050, 400))
     hand.wire(loader, "report", show, "source")
     panel = canvas.panel(loader, "list")
     pick(canvas, panel, "ada", "bob", "cid")
@@ -245,7 +245,7 @@ def test_by_hand_from_an_empty_canvas(canvas: Canvas) -> None:
 def test_five_files_are_one_node_and_eight_gestures(canvas: Canvas) -> None:
     canvas.clear()
     hand = Hand(canvas)
-    node = hand.add(NODE, "BlockLoRA Loader", (400, 260))
+    node = hand.add(NODE, (400, 260))
     hand.click(canvas.panel(node, "list").get_by_role("button", name="Add files"))
     dialog = canvas.page.get_by_role("dialog")
     for name in ("ada", "bob", "cid", "zed", "twin"):
