@@ -146,6 +146,17 @@ def test_a_second_tab_and_a_reload_show_a_run_as_it_goes(canvas: Canvas) -> None
     tab.page.close()
 
 
+def test_a_cleared_workflow_is_another_one(canvas: Canvas) -> None:
+    """The host gives each that was cleared the same id: a run would show on the next one's Train."""
+    places = []
+    for _ in range(2):
+        train = _graph(canvas)
+        canvas.wait(lambda: canvas.evaluate("app.graph.id")[0:8] != "00000000", what="an id")
+        places.append((train, canvas.evaluate("app.graph.id")))
+    (one, first), (other, second) = places
+    assert one == other and first != second
+
+
 def test_values_are_those_of_the_stock_widgets(canvas: Canvas) -> None:
     train = _graph(canvas)
     panel = canvas.panel(train, PANEL)

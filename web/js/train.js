@@ -23,6 +23,7 @@ const ASKED_EVERY = 1000;
 const WIDTH = 340;
 const PICTURES_WIDTH = 480;
 const GAP = 60;
+const NO_ID = "00000000-0000-0000-0000-000000000000";
 
 app.registerExtension({
   name: "blocklora.train",
@@ -81,6 +82,8 @@ class TrainPanel {
   get place() {
     const graph = /** @type {any} */ (this.node.graph);
     const root = graph?.rootGraph ?? graph ?? app.graph;
+    // The host gives a workflow that was cleared none, and keeps that: all such would be one to the server.
+    if (root.id === NO_ID) root.id = /** @type {any} */ (globalThis).LiteGraph.uuidv4();
     return {
       node: graph && graph !== root ? `:${this.node.id}` : String(this.node.id),
       workflow: String(root.id ?? ""),
