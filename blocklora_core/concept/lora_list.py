@@ -15,6 +15,12 @@ MOST = 10.0
 MOST_LETTERS = 1000
 """Of a file's name with its folders."""
 
+MOST_LINE, MOST_FILES = 4000, 500
+"""Letters of a line; files of a list, of which each is compared with each."""
+
+MOST_TOLD = 20
+"""Bad lines that an error names one by one."""
+
 _NUMBER = re.compile(
     r"[+-]?(?:\d+[.,]?\d*(?:e[+-]?\d+)?|[.,]\d+(?:e[+-]?\d+)?|nan|inf(?:inity)?)", re.ASCII | re.IGNORECASE
 )
@@ -41,7 +47,9 @@ class ListError(ValueError):
 
     def __init__(self, problems: dict[int, str]):
         self.problems = problems
-        super().__init__("\n".join(f"Line {number}: {problem}" for number, problem in sorted(problems.items())))
+        lines = [f"Line {number}: {problem}" for number, problem in sorted(problems.items())]
+        more = ["There are more such lines."] if len(lines) > MOST_TOLD else []
+        super().__init__("\n".join([*lines[:MOST_TOLD], *more]))
 
 
 def parse_list(text: str) -> tuple[Entry, ...]:
@@ -66,10 +74,15 @@ def read_list(text: str) -> tuple[tuple[Entry, ...], dict[int, str]]:
             problems[number] = str(error)
         else:
             entries += [entry] if entry else []
+        if len(entries) > MOST_FILES:
+            entries.pop()
+            problems[number] = f"expected at most {MOST_FILES} files in a list."
     return tuple(entries), problems
 
 
 def _entry(number: int, line: str) -> Entry | None:
+    if len(line) > MOST_LINE and not line.lstrip().startswith("#"):
+        raise ValueError(f"expected a line of at most {MOST_LINE} letters, got {len(line)}.")
     line = line.partition(" # ")[0].strip().removeprefix("\ufeff")
     if not line or line.startswith("#"):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +16,16 @@ def shortened(text: str, most: int = MOST_LETTERS) -> str:
     return legible(text, most)
 
 
+# Where frontends make links: of addresses, and of [[words|address]].
+_LINKS = re.compile(r"[.:@/\[](?=[^\W\d_]|[/\[])")
+_JOINER = "\u2060"
+"""A letter of no width, at which no line breaks."""
+
+
 def on_page(text: str) -> str:
-    """`text`, shortened, as HTML that shows it letter by letter: frontends take progress text for HTML."""
-    return html.escape(legible(text))
+    """`text`, shortened, as HTML that shows it letter by letter: frontends take progress text for HTML, and what looks
+    like an address for a link."""
+    return _LINKS.sub(lambda found: found[0] + _JOINER, html.escape(legible(text)))
 
 
 def server() -> Any:

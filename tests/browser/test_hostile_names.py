@@ -18,11 +18,25 @@ from tests.hosting import CHECKPOINT
 ATTACK = "<img src=x onerror=globalThis.hacked=1>"
 TAGS = ("<svg>", "<iframe>", "<hero>")
 """Markup that is a concept's name as well."""
+ADDRESS = "evil.com"
+"""As is what frontends make a link of."""
 STEM = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
 
 MARKUP = """() => [...document.querySelectorAll('img, svg, iframe, hero')]
     .filter((one) => one.getAttribute('src') === 'x' || one.matches('hero, svg:empty, iframe:not([src])'))
     .map((one) => one.outerHTML)"""
+
+WATCH = """(tags) => {
+    globalThis.told = new Set();
+    const links = () => document.querySelector("a[href*='evil']") && (globalThis.hacked = 2);
+    const look = (text) => tags.filter((tag) => text.includes(`${tag}, `)).forEach((tag) => globalThis.told.add(tag));
+    const watch = new MutationObserver((changes) => {
+        changes.forEach((change) => look(change.target.textContent.replaceAll("\u2060", "")));
+        links();
+    });
+    watch.observe(document.body, { childList: true, characterData: true, subtree: true });
+}"""
+"""Notes each tag that stands in the page as text with ", " after it, however shortly, and links to elsewhere."""
 
 
 def write(path: Path, number: int, entries: Mapping[str, str]) -> str:
@@ -35,17 +49,21 @@ def write(path: Path, number: int, entries: Mapping[str, str]) -> str:
 
 
 @pytest.fixture
-def files(base: Path) -> list[str]:
-    """Three LoRAs: their file names, what calls them, and the tags that their trainer counted are all markup."""
+def files(base: Path, mode: str) -> list[str]:
+    """Five LoRAs: their file names, what calls them, and the tags that their trainer counted are all markup."""
     folder = base / "models" / "loras"
+    # Other numbers in each mode: Grams are kept by what is in a file, and those that are kept are not collected.
+    seed = 100 * len(mode)
     tags = json.dumps({"1_x": {ATTACK: 3}})
     return [
-        write(folder / f"{ATTACK}.safetensors", 1, {"ss_tag_frequency": tags, "ss_training_comment": ATTACK}),
+        write(folder / f"{ATTACK}.safetensors", seed, {"ss_tag_frequency": tags, "ss_training_comment": ATTACK}),
         *(
             write(
-                folder / f"{number}.safetensors", number, {"modelspec.trigger_phrase": tag, "modelspec.title": ATTACK}
+                folder / f"{number}.safetensors",
+                seed + number,
+                {"modelspec.trigger_phrase": tag, "modelspec.title": ATTACK},
             )
-            for number, tag in enumerate(TAGS, 2)
+            for number, tag in enumerate((*TAGS, ADDRESS), 2)
         ),
     ]
 
@@ -86,15 +104,10 @@ def loader(canvas: Canvas, files: list[str]) -> int:
 
 def test_progress_and_reports_show_names_letter_by_letter(canvas: Canvas, files: list[str]) -> None:
     loader(canvas, files)
-    told: set[str] = set()
-
-    def every_tag() -> bool:
-        text = shown(canvas.page)
-        told.update(tag for tag in TAGS if f"{tag}, " in text)
-        return told == set(TAGS)
-
+    names = {*TAGS, ADDRESS}
+    canvas.evaluate(WATCH, list(names))
     canvas.queue()
-    canvas.wait(every_tag, 240, f"{', '.join(TAGS)} in the progress")
+    canvas.wait(lambda: set(canvas.evaluate("[...told]")) == names, 240, f"{', '.join(names)} in the progress")
     unharmed(canvas)
     assert canvas.idle(240)["status"]["status_str"] == "success"
     canvas.wait(lambda: f"'{ATTACK}' (from the file)" in _values(canvas), what="the report")

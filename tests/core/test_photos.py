@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin, features
+from PIL import EpsImagePlugin, Image, PngImagePlugin, features
 
 from blocklora_core.training.data.folder import listing, suffixes
-from blocklora_core.training.data.photos import MOST_PIXELS, read_mask, read_photo
+from blocklora_core.training.data.photos import MOST_PIXELS, photo_size, read_mask, read_photo
 
 FORMATS = [
     ("png", "PNG"), ("jpg", "JPEG"), ("JPEG", "JPEG"), ("jfif", "JPEG"), ("jpe", "JPEG"), ("webp", "WEBP"),
@@ -36,6 +39,64 @@ def test_every_format_that_pillow_reads_is_read(tmp_path: Path, suffix: str, for
 def test_what_is_no_picture_is_not_opened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"x")
     assert listing(tmp_path).pictures == ()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_a_picture_is_never_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes decide what Pillow opens, and it gives EPS to Ghostscript: here a script that says that it ran."""
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\nexit 1\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ghostscript.parent), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    # IPTC holds a picture of any format: a strip of 16 x 16, its bytes in one record.
+    records = ((3, 60, b"\x01\x00"), (3, 20, b"\x00\x10"), (3, 30, b"\x00\x10"), (3, 120, b"\x00\x01"), (8, 10, EPS))
+    iptc = b"".join(struct.pack(">BBBH", 0x1C, kind, number, len(data)) + data for kind, number, data in records)
+    for name, data in (("a.png", EPS), ("b.jpg", iptc)):
+        (tmp_path / name).write_bytes(data)
+        for read in (photo_size, read_photo):
+            with pytest.raises(ValueError, match=rf"{name}: expected a readable picture"):
+                read(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def flat_png(side: int, depth: int, colour: int, bits: int) -> bytes:
+    """A black picture of many pixels and few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer, row = zlib.compressobj(9), bytes(1 + side * bits // 8)
+    packed = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    size = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+    return PNG + chunk(b"IHDR", size) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def in_icon(data: bytes) -> bytes:
+    """An icon that calls its picture one of 16 x 16."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(data), 22) + data
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "kind"), [("a.png", 8200, (8, 6, 32)), ("a.png", 8200, (16, 0, 16)), ("a.ico", 9600, (8, 6, 32))]
+)
+def test_many_pixels_in_few_bytes_are_refused(tmp_path: Path, name: str, side: int, kind: tuple[int, int, int]) -> None:
+    data = flat_png(side, *kind)
+    (tmp_path / name).write_bytes(in_icon(data) if name.endswith("ico") else data)
+    with pytest.raises(ValueError, match="expected a readable picture"):
+        read_photo(tmp_path / name)
+
+
+def test_numbers_that_are_none_are_no_picture(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), np.nan, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ValueError, match="not finite"):
+        read_photo(tmp_path / "a.tif")
 
 
 def test_sixteen_bits_are_scaled_and_not_cut_off(tmp_path: Path) -> None:

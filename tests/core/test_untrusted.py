@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from blocklora_core.cancel import check, listening, patiently
 from blocklora_core.concept.concept import BlockLoRA, Concept
@@ -240,6 +241,20 @@ def test_grams_stay_in_the_file_until_somebody_asks(tmp_path: Path, monkeypatch:
         for name in loaded.grams.input_of:
             assert lora.grams and torch.equal(loaded.grams.of(name).dense(), lora.grams.of(name).dense())
     assert len(read) == 1
+
+
+def test_halves_of_letters_are_refused_where_the_library_does_not_see_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    hero(path)
+    data = path.read_bytes()
+    (length,) = struct.unpack_from("<Q", data)
+    text = data[8 : 8 + length].replace(b"<hero>", rb"\ud800", 1)
+    assert len(text) == length  # so that the Grams are where they were
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    with pytest.raises(SafetensorError):
+        safetensors.torch.load(path.read_bytes())
+    with pytest.raises(FileError, match="expected a safetensors file"):
+        load(path)
 
 
 def test_grams_of_a_file_that_was_changed_since_are_refused(tmp_path: Path) -> None:

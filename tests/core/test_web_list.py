@@ -6,12 +6,14 @@ import importlib.util
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from blocklora_core.concept.lora_list import MOST_FILES
 from tests.conftest import ROOT
 
 TABLE: list[dict[str, Any]] = json.loads((ROOT / "tests" / "lora_list.json").read_text("utf-8"))
@@ -92,3 +94,19 @@ def test_what_is_written_is_read_again(run: Run) -> None:
     assert run("['a.safetensors', 'a b#c', 'a # b', 'a|b', '#a', ' a', 'ä/<x>'].map(g.canName)") == [
         True, True, False, False, False, False, True,
     ]  # fmt: skip
+
+
+def test_long_lines_and_lists_end_as_python_s_do(run: Run) -> None:
+    long = "'a' + '\"'.repeat(1e5) + 'b\\n' + 'a' + ' '.repeat(1e5) + 'b\\n#' + ' '.repeat(1e5) + 'b\\n'"
+    text = f"({long} + 'ada\\n'.repeat(502))"
+    started = time.monotonic()
+    lines = run(f"g.parseList({text}).map(({{ entry, problem }}) => [entry?.file, problem])")
+    assert time.monotonic() - started < 20
+    assert [problem for _, problem in lines[:4]] == [
+        "expected a line of at most 4000 letters, got 100002.",
+        "expected a line of at most 4000 letters, got 100002.",
+        "",
+        "",
+    ]
+    assert [file for file, _ in lines].count("ada") == MOST_FILES
+    assert run(f"g.textOf(g.parseList({text})) === {text}")

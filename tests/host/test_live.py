@@ -136,7 +136,35 @@ def test_a_board_is_read_again_by_the_next_server(base: Base) -> None:
     assert again.as_it_is == {last().key}
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"id": 1}]', '[{"strange": 1}]', "[[]]", "\xff"])
+STORED: dict[str, Any] = {
+    "id": "a", "node": "7", "workflow": "", "concept": "<a>", "class_word": "", "steps": 3, "key": "", "phase": "done",
+    "pictures": 1, "step": 3, "resumed": 0, "kept": 0, "seconds": 0.5, "message": "", "losses": [0.5], "samples": [],
+}  # fmt: skip
+ODD = [{**STORED, "step": "3"}, {**STORED, "losses": ["x"]}, {**STORED, "phase": "training"}, {**STORED, "odd": 1}]
+
+
+def test_a_sound_board_is_read(folders: Path) -> None:
+    path = folders / "user" / "blocklora" / "runs" / "board.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps([*ODD, STORED]), "utf-8")
+    run = Board().find("7", "")
+    assert run is not None and run.state()["curve"] == [(1, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        '[{"id": 1}]',
+        '[{"strange": 1}]',
+        "[[]]",
+        "\xff",
+        "[" * 100_000,
+        *(json.dumps([one]) for one in ODD),
+    ],
+)
 def test_a_board_that_cannot_be_read_starts_anew(folders: Path, text: str) -> None:
     path = folders / "user" / "blocklora" / "runs" / "board.json"
     path.parent.mkdir(parents=True)

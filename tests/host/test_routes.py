@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from blocklora.blocklora_core.concept.lora_list import ListError
 from blocklora.blocklora_core.files.io import save
-from blocklora.blocklora_core.host.routes.catalogue import catalogue
+from blocklora.blocklora_core.host.queued import Graph
+from blocklora.blocklora_core.host.routes.ahead import names_into
+from blocklora.blocklora_core.host.routes.catalogue import _has_picture, catalogue
 from blocklora.blocklora_core.host.routes.list_check import check_list
 from blocklora.blocklora_core.host.routes.picture_grid import picture_grid
+from blocklora.blocklora_core.host.use.lora_list import check_files
 from PIL import Image
 
 from tests.host.tiny import Base, make_lora
@@ -77,6 +84,70 @@ def test_a_list_is_checked_line_by_line(base: Base, loras: Path) -> None:
     assert "expected a strength" in told[5]["problem"] and "loras folder, got 'gone'" in told[6]["problem"]
     assert "expected a safetensors file" in told[7]["problem"] and str(loras) not in told[7]["problem"]
     assert told[8]["notes"] == ["Line 4 is the same file."] and told[9]["notes"] == []
+
+
+def test_a_list_without_end_is_checked_at_once(loras: Path) -> None:
+    for number in range(200):
+        plain(loras / f"{number:03d}_{'x' * 60}.safetensors")
+    started = time.process_time()
+    told = check_list("\n".join(f"{number}_{'y' * 900}" for number in range(50_000)))
+    assert (
+        len(told) == 50_000
+        and "expected a file of" in told[1]["problem"]
+        and "at most 500 files" in told[501]["problem"]
+    )
+    with pytest.raises(ListError) as caught:
+        check_files("\n".join("gone" for _ in range(50_000)))
+    assert len(str(caught.value)) < 10_000
+    assert time.process_time() - started < 5
+
+
+def diamonds(count: int, source: dict[str, Any]) -> Graph:
+    """Nodes in a row, each connected to the one before by two links: there are 2^count ways through them."""
+    links = ({"model": [str(at), 0], "clip": [str(at), 1]} for at in range(count))
+    return {"0": source, **{str(at): {"class_type": "Any", "inputs": one} for at, one in enumerate(links, 1)}}
+
+
+TRAIN = {"class_type": "BlockLoRATrain", "inputs": {"concept": "<ada>"}}
+
+
+def test_each_node_of_a_graph_is_asked_once(folders: Path) -> None:
+    assert folders.is_dir()
+    started = time.process_time()
+    assert names_into(diamonds(60, TRAIN), "60", ["model"]) == ("<ada>",)
+    # As deep as no host goes either: what arrives shows only in a run.
+    assert names_into(diamonds(20_000, TRAIN), "20000", ["model"]) is None
+    assert time.process_time() - started < 5
+
+
+def test_circles_of_a_graph_end(folders: Path) -> None:
+    assert folders.is_dir()
+    graph = {
+        "1": {"class_type": "Any", "inputs": {"model": ["2", 0]}},
+        "2": {**TRAIN, "inputs": {"concept": "<ada>", "model": ["1", 0]}},
+    }
+    assert names_into(graph, "1", ["model"]) == ("<ada>",)
+
+
+def test_two_of_one_name_are_left_to_the_run(folders: Path) -> None:
+    assert folders.is_dir()
+    graph: Graph = {
+        "1": TRAIN, "2": {"class_type": "BlockLoRAStack", "inputs": {"stack_1": ["1", 0], "stack_2": ["1", 0]}},
+        "3": {"class_type": "BlockLoRAMerge", "inputs": {"stack": ["1", 0]}},
+        "4": {"class_type": "BlockLoRAMerge", "inputs": {"stack": ["2", 0]}},
+    }  # fmt: skip
+    assert names_into(graph, "3", ["stack"]) == ("<ada>",)
+    assert names_into(graph, "4", ["stack"]) is None
+
+
+def test_a_folder_that_cannot_be_listed_stops_no_other(loras: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain(loras / "a.safetensors")
+
+    def refused(_: Path) -> None:
+        raise PermissionError(13, "no")
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert _has_picture(loras / "a.safetensors") is False
 
 
 def picture(path: Path, size: tuple[int, int] = (32, 16)) -> None:

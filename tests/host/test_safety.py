@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -44,15 +45,28 @@ def small(base: Base, folders: Path, monkeypatch: pytest.MonkeyPatch) -> BlockLo
     return make_lora(base, "<ada>", 0, stems=list(adaptable(base))[:1])
 
 
-@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "<hero>, 1 of 1", "a\"b'c&d", "x" * 10_000])
-def test_progress_is_text_on_the_page(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def told(monkeypatch: pytest.MonkeyPatch, text: str) -> str:
+    """What a page gets of a line of progress."""
     said: list[str] = []
     server = ModuleType("server")
     instance = SimpleNamespace(send_progress_text=lambda line, _node: said.append(line))
     server.PromptServer = SimpleNamespace(instance=instance)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "server", server)
     tell("3", text)
-    (line,) = said
+    return said[0]
+
+
+@pytest.mark.parametrize("text", ["evil.com: step 1", "https://evil.com/a", "[[here|https://evil.com]]", "a@b.org"])
+def test_progress_holds_no_links(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    line = told(monkeypatch, text)
+    assert line.replace("\u2060", "") == text
+    assert not re.search(r"\[\[|\w\.[a-z]|@\w|:/|//", line)
+    assert told(monkeypatch, "0.51, step 3 of 10: <a>. Next") == "0.51, step 3 of 10: &lt;a&gt;. Next"
+
+
+@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "<hero>, 1 of 1", "a\"b'c&d", "x" * 10_000])
+def test_progress_is_text_on_the_page(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    line = told(monkeypatch, text)
     assert not set("<>\"'") & set(line) and len(line) < 6 * MOST_LETTERS
 
 

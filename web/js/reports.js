@@ -15,6 +15,7 @@ const OURS = "BlockLoRA";
 const PROPERTY = "blocklora_report";
 const PANEL = "blocklora_report";
 const MOST_LETTERS = 20000;
+const MOST_NAMES = 200;
 const COPIED_FOR = 1200;
 
 app.registerExtension({
@@ -71,7 +72,7 @@ function show(node, report) {
     node.blockloraReport = el("div", { class: "bl-column bl-report" });
     addPanel(node, PANEL, node.blockloraReport);
   }
-  const names = lines(report.names).map(chip);
+  const names = lines(report.names).slice(0, MOST_NAMES).map(chip);
   fill(
     /** @type {HTMLElement} */ (node.blockloraReport),
     names.length > 0 && el("div", { class: "bl-row bl-names" }, names),
@@ -82,7 +83,7 @@ function show(node, report) {
 /** @param {Report} report */
 function body(report) {
   const warned = new Set(lines(report.warnings).flatMap((text) => text.split("\n")));
-  const rows = report.text.split("\n").map((line) => row(line, warned.has(line)));
+  const rows = report.text.slice(0, MOST_LETTERS).split("\n").map((line) => row(line, warned.has(line)));
   return el("div", { class: "bl-text", role: "log", tabindex: 0, "aria-label": "Report" }, rows);
 }
 

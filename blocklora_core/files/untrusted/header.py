@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from .json_text import check_letters
 from .text import has_unseen, legible
 
 METADATA = "__metadata__"
@@ -259,7 +260,10 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     if count > MOST_TENSORS:
         raise FileError(f"{path}: expected at most {MOST_TENSORS} tensors, got {count}. It is not a LoRA.")
     try:
-        header = json.loads(text.decode(), object_pairs_hook=_once_each)
+        told = text.decode()
+        header = json.loads(told, object_pairs_hook=_once_each)
+        # The library does so itself, but it does not see the metadata of a file whose Grams stay there.
+        check_letters(told, header)
     except _TwiceError as error:
         raise FileError(f"{path}: expected every name once in the header, got {error} twice. {_AGAIN}") from error
     except (ValueError, RecursionError) as error:

@@ -22,13 +22,15 @@ def parse_json(text: str) -> Any:
     except RecursionError as error:
         raise ValueError(f"expected JSON at most {MOST_DEPTH} deep, got deeper") from error
     _check_depth(value)
-    if _HALF.search(text) is not None:
-        _check_letters(value)
+    check_letters(text, value)
     return value
 
 
-def _check_letters(value: object) -> None:
-    """ValueError where `value` holds one half of a pair that only together is a letter: no file can hold that."""
+def check_letters(text: str, value: object) -> None:
+    """ValueError where `value`, read from the JSON `text`, holds one half of a pair that only together is a letter: no
+    file can hold that, and other readers refuse it."""
+    if _HALF.search(text) is None:
+        return
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -24,34 +25,50 @@ def names_into(graph: Graph, node: str, inputs: Iterable[str]) -> tuple[str, ...
 
     Some may not come after all, such as those of strength 0; none is left out. Headers of files are all that is read.
     """
+    asked = _Asked(graph)
     try:
-        names = [name for one in inputs for name in _arriving(graph, node, one, frozenset())]
-    except (_UnknownError, LookupError, TypeError, AttributeError, ValueError):
+        names = [name for one in inputs for name in asked.arriving(node, one)]
+    except (_UnknownError, LookupError, TypeError, AttributeError, ValueError, RecursionError):
         return None
     return tuple({fold(name): name for name in names}.values())
 
 
-def _arriving(graph: Graph, node: str, name: str, seen: frozenset[str]) -> Names:
-    link = graph[node]["inputs"].get(name)
-    if link is None:
-        return []
-    before = str(link[0])
-    if before in seen:
-        return []
-    values, kind = graph[before]["inputs"], str(graph[before]["class_type"])
-    links = _from_links(graph, before, seen)
-    if "stack" in name and not kind.startswith("BlockLoRA") and not any(map(_is_link, values.values())):
-        raise _UnknownError
-    own = _TELLING[kind](values) if kind in _TELLING else []
-    # A merge gives another name to the second of two that are called alike.
-    if kind in _JOINING and len({*map(fold, own or links)}) < len(own or links):
-        raise _UnknownError
-    return [*own, *links]
+class _Asked:
+    """One graph. Each node is asked once, however many ways lead to it: their number may double with every node."""
+
+    def __init__(self, graph: Graph):
+        self.graph, self.known = graph, dict[str, Names]()
+
+    def arriving(self, node: str, name: str) -> Names:
+        link = self.graph[node]["inputs"].get(name)
+        if link is None:
+            return []
+        before = str(link[0])
+        values, kind = self.graph[before]["inputs"], str(self.graph[before]["class_type"])
+        if "stack" in name and not kind.startswith("BlockLoRA") and not any(map(_is_link, values.values())):
+            raise _UnknownError
+        if before not in self.known:
+            # Of a circle, which the host refuses.
+            self.known[before] = []
+            self.known[before] = self._from(before, values, kind)
+        return self.known[before]
+
+    def _from(self, node: str, values: Mapping[str, Any], kind: str) -> Names:
+        links = [name for one, value in values.items() if _is_link(value) for name in self.arriving(node, one)]
+        own = _TELLING[kind](values) if kind in _TELLING else []
+        # A merge gives another name to the second of two that are called alike.
+        if kind in _JOINING and len({*map(fold, own or links)}) < len(own or links):
+            raise _UnknownError
+        return _twice_at_most([*own, *links])
 
 
-def _from_links(graph: Graph, node: str, seen: frozenset[str]) -> Names:
-    links = [name for name, value in graph[node]["inputs"].items() if _is_link(value)]
-    return [name for one in links for name in _arriving(graph, node, one, seen | {node})]
+def _twice_at_most(names: Names) -> Names:
+    """`names`; of those that are called alike two, which is all that matters to a merge."""
+    found, seen = Names(), Counter[str]()
+    for name in names:
+        seen[fold(name)] += 1
+        found += [name] if seen[fold(name)] <= 2 else []
+    return found
 
 
 def _is_link(value: Any) -> bool:

@@ -79,7 +79,10 @@ def _state(path: Path) -> dict[str, float]:
 
 def _has_picture(path: Path) -> bool:
     folder = path.parent
-    return path.stem in _pictured(folder, folder.stat().st_mtime_ns)
+    try:
+        return path.stem in _pictured(folder, folder.stat().st_mtime_ns)
+    except OSError:  # a folder that is not to be listed stops no other
+        return False
 
 
 @lru_cache(maxsize=2**10)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...concept.concept import Concept
-from ...concept.lora_list import Entry, read_list
+from ...concept.lora_list import MOST_TOLD, Entry, read_list
 from ...concept.names import fold
 from ...files.catalogue.summary import Block, Summary, known
 from ...files.untrusted.text import legible
@@ -46,7 +46,7 @@ def check_list(text: str) -> dict[int, dict[str, Any]]:
     lines = []
     for entry in entries:
         try:
-            lines.append(_line(entry))
+            lines.append(_line(entry, hint=len(told) < MOST_TOLD))
         except ValueError as error:
             told[entry.number] = {"problem": legible(str(error))}
     for line in lines:
@@ -58,8 +58,8 @@ def check_list(text: str) -> dict[int, dict[str, Any]]:
     return told
 
 
-def _line(entry: Entry) -> Line:
-    name = find_name(entry.file)
+def _line(entry: Entry, hint: bool) -> Line:
+    name = find_name(entry.file, hint)
     path = lora_file(name)
     return Line(entry, name.replace("\\", "/"), path, known(path))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import folder_paths
 
 from ...concept.concept import BlockLoRA, Stack
-from ...concept.lora_list import Entry, ListError, parse_list
+from ...concept.lora_list import MOST_TOLD, Entry, ListError, parse_list
 from ...files.formats import files_of
 from ...files.io import load
 from ...files.shown import with_words
@@ -40,6 +41,8 @@ def _each_on(text: str, do: Callable[[Entry], Value]) -> list[Value]:
             done.append(do(entry))
         except ValueError as error:
             problems[entry.number] = str(error)
+        if len(problems) > MOST_TOLD:
+            break
     if problems:
         raise ListError(problems)
     return done
@@ -59,23 +62,36 @@ def find_lora(name: str) -> Path:
     return lora_file(find_name(name))
 
 
-def find_name(name: str) -> str:
+def find_name(name: str, hint: bool = True) -> str:
     """What the loras folders call the file that a person calls `name`: with or without its ending and its folder, in
     any case.
 
-    ValueError when there is none, or when several could be meant.
+    ValueError when there is none, or when several could be meant. hint: whether it tells files of nearly that name,
+    which takes a while in a large folder.
     """
     names = folder_paths.get_filename_list("loras")
     wanted = name.replace("\\", "/").lstrip("/").casefold()
-    for form in (_whole, _without_suffix, _without_folder, _stem):
-        found = [one for one in names if form(one) == wanted]
+    for called in _by_form(tuple(names)):
+        found = called.get(wanted, [])
         if len(found) > 1:
             raise ValueError(f"expected one file called {name!r}, got {', '.join(sorted(found)[:5])}. Add its folder.")
         if found:
-            return str(found[0])
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
-    raise ValueError(f"expected a file of the loras folder, got {name!r}.{hint}")
+            return found[0]
+    near = get_close_matches(name, names, n=3, cutoff=0.5) if hint else []
+    hints = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
+    raise ValueError(f"expected a file of the loras folder, got {name!r}.{hints}")
+
+
+@lru_cache(maxsize=2)
+def _by_form(names: tuple[str, ...]) -> list[dict[str, list[str]]]:
+    """For each way in which people write a name: how it is written then -> the files that it may be."""
+    ways = []
+    for form in (_whole, _without_suffix, _without_folder, _stem):
+        called: dict[str, list[str]] = {}
+        for name in names:
+            called.setdefault(form(name), []).append(name)
+        ways.append(called)
+    return ways
 
 
 def _whole(name: str) -> str:

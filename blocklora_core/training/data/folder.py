@@ -16,8 +16,12 @@ MASK_SUFFIX = "-masklabel.png"
 CAPTIONS = (".txt", ".caption")
 """Endings of caption files, the first that is there counts: a.txt, a.caption, a.png.txt, a.png.caption."""
 
-# Formats that are no pictures of pixels, need a program of their own, or that Pillow only knows by name.
-_NO_PICTURES = frozenset({"EPS", "PDF", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "FITS"})
+# Formats of pictures of pixels. Pillow knows more: EPS is a program that it gives to Ghostscript, IPTC holds a picture
+# of any other format, and bytes decide what is opened, whatever a file is called.
+_FORMATS = {
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM",
+    "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+}  # fmt: skip
 
 # What systems and programs leave beside pictures.
 _SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
@@ -51,11 +55,16 @@ class Listing:
 
 
 @lru_cache(maxsize=1)
+def formats() -> tuple[str, ...]:
+    """Formats, by Pillow's names, that may be opened and that this Pillow reads."""
+    Image.init()
+    return tuple(sorted(_FORMATS & Image.OPEN.keys()))
+
+
+@lru_cache(maxsize=1)
 def suffixes() -> frozenset[str]:
     """Endings, small letters, of all pictures that this Pillow reads."""
-    Image.init()
-    known = Image.registered_extensions().items()
-    return frozenset(suffix for suffix, form in known if form in Image.OPEN and form not in _NO_PICTURES)
+    return frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in formats())
 
 
 def is_picture(name: str) -> bool:

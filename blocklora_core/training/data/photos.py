@@ -13,12 +13,13 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ...files.untrusted.header import FileError, read_whole
+from .folder import formats
 
 MOST_PIXELS = 2**21
 """Of a picture once it is read: trainings take at most about a million. Larger ones are scaled down."""
 
-MOST_STORED_PIXELS = 2**28
-"""Of a picture in its file."""
+MOST_STORED_PIXELS = 2**27
+"""Of a JPEG, which is scaled while it is read. Half of it of any other picture, which comes whole."""
 
 Pixels = npt.NDArray[np.float32]
 
@@ -29,6 +30,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 # Texts and profiles, of which Pillow refuses long ones, and which are not looked at.
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+
+# Icons, whose pictures may be larger than they say.
+_HOLDERS = ("ICO", "ICNS")
 
 _TURNED = frozenset({5, 6, 7, 8})
 _ORIENTATION = 0x0112
@@ -60,10 +64,12 @@ def photo_size(path: Path) -> tuple[int, int]:
 def _guarded(path: Path, read: Any) -> Any:
     data = read_whole(path, MOST_BYTES)
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(_without_texts(data))) as file:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(_without_texts(data)), formats=formats()) as file:
             warnings.simplefilter("ignore")  # Pillow's about large or odd pictures: they are read or refused here
-            # JPEG is scaled while it is read; others come whole.
-            most = MOST_STORED_PIXELS if file.format == "JPEG" else MOST_STORED_PIXELS // 2
+            if file.format in _HOLDERS:
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+            scales = file.format in ("JPEG", "MPO") and file.mode != "CMYK"
+            most = MOST_STORED_PIXELS if scales else MOST_STORED_PIXELS // 2
             if file.width * file.height > most:
                 raise ValueError(f"{file.width} x {file.height} pixels, more than {most}; make it smaller")
             return read(file)
@@ -135,9 +141,13 @@ def _deep(file: Image.Image) -> Pixels | None:
         return None
     size = _size_of(file)
     numbers = np.asarray(file).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("numbers that are not finite; save it again")
     most = float(numbers.max(initial=0))
     whole = 1.0 if file.mode == "F" and most <= 1 else 255.0 if file.mode == "F" and most <= 255 else 65535.0
-    picture = _scaled(Image.fromarray((numbers / whole).clip(0, 1)), size)
+    # In place: a file of a few kilobytes may hold 67 million of them.
+    numbers /= whole
+    picture = _scaled(Image.fromarray(numbers.clip(0, 1, out=numbers)), size)
     return np.array(_turned(picture, file), dtype=np.float32)
 
 

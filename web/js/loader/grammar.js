@@ -2,6 +2,9 @@
 // blocklora_core/concept/lora_list.py; tests/lora_list.json holds both to it. Nothing here needs a page.
 
 export const MOST = 10;
+// Letters of a line: what follows may take the square of them.
+const MOST_LINE = 4000;
+const MOST_FILES = 500;
 
 /**
  * @typedef {{ file: string, strength: number, clip: number | null, on: boolean, words: string }} Entry
@@ -31,11 +34,16 @@ const strip = (text) => text.replace(AROUND, "");
  */
 export function parseList(text) {
   const lines = [];
+  let files = 0;
   for (let rest = text; rest; ) {
     const found = ENDS.exec(rest);
     const raw = found ? rest.slice(0, found.index) : rest;
     const end = found ? found[0] : "";
-    lines.push(parseLine(raw, end));
+    const line = parseLine(raw, end);
+    if (line.entry && ++files > MOST_FILES) {
+      Object.assign(line, { entry: null, problem: `expected at most ${MOST_FILES} files in a list.` });
+    }
+    lines.push(line);
     rest = rest.slice(raw.length + end.length);
   }
   return lines;
@@ -53,6 +61,10 @@ export const textOf = (lines) => lines.map((line) => line.raw + line.end).join("
  * @returns {Line}
  */
 export function parseLine(raw, end) {
+  if (raw.length > MOST_LINE && [...raw].length > MOST_LINE) {
+    const problem = `expected a line of at most ${MOST_LINE} letters, got ${[...raw].length}.`;
+    return { raw, end, entry: null, problem: raw.trimStart().startsWith("#") ? "" : problem, comment: "" };
+  }
   const at = raw.indexOf(COMMENT);
   const comment = at < 0 ? "" : raw.slice(at);
   const body = strip(at < 0 ? raw : raw.slice(0, at)).replace(/^\ufeff/, "");

@@ -16,6 +16,8 @@ import comfy.model_management
 import folder_paths
 from PIL import Image
 
+from ....files.untrusted.header import read_whole
+from ....files.untrusted.json_text import parse_json
 from ....files.untrusted.text import legible
 from ....files.writing import write_atomic
 from ...disk import runs_folder
@@ -27,6 +29,8 @@ RUNNING = frozenset({PREPARING, ENCODING, TRAINING, COLLECTING})
 ENDED = frozenset({DONE, STOPPED, CANCELLED, FAILED})
 
 MOST_RUNS = 12
+_MOST_BYTES = 2**22
+"""Of the file of them."""
 MOST_POINTS = 240
 """Of the curve that a page gets."""
 MOST_SAMPLES = 12
@@ -213,17 +217,29 @@ class Board:
         if self._read:
             return
         self._read = True
-        try:
-            kept = json.loads(_file().read_text("utf-8"))
-            found = [Run(**one) for one in kept if one.keys() <= _NAMES]
-            self.runs = {**{run.id: run for run in found}, **self.runs}
-        except FileNotFoundError:
+        if not _file().exists():
             return
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        try:
+            kept = parse_json(read_whole(_file(), _MOST_BYTES).decode("utf-8"))
+            found = [Run(**one) for one in kept[-MOST_RUNS:] if _is_run(one)]
+            self.runs = {**{run.id: run for run in found}, **self.runs}
+        except (ValueError, TypeError, LookupError) as error:
             logging.warning("BlockLoRA: the list of trainings cannot be read, it starts anew: %s", error)
 
 
+_SOUND = vars(Run("", "", "", "", "", 0))
 _NAMES = frozenset(one.name for one in fields(Run))
+
+
+def _is_run(one: object) -> bool:
+    """Whether a run that ended may have been written so."""
+    return (
+        isinstance(one, dict)
+        and one.keys() == _NAMES
+        and one["phase"] in ENDED
+        and all(isinstance(value, type(_SOUND[name])) for name, value in one.items())
+        and all(isinstance(loss, float) for loss in one["losses"])
+    )
 
 
 def _file() -> Path:
