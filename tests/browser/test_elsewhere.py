@@ -142,11 +142,11 @@ def _graph(canvas: Canvas) -> None:
         canvas.link(scene, name, second, name)
     canvas.link(scene, "MODEL", second, "model")
     canvas.link(scene, "latent", second, "latent_image")
-    for sampler in (first, second):
+    for name, sampler in (("trained", first), ("scene", second)):
         decode = canvas.add("VAEDecode", (2400, 0))
         canvas.link(sampler, "LATENT", decode, "samples")
         canvas.link(loader, "VAE", decode, "vae")
-        canvas.link(decode, "IMAGE", canvas.add("SaveImage", (2700, 0)), "images")
+        canvas.link(decode, "IMAGE", canvas.add("SaveImage", (2700, 0), {"filename_prefix": name}), "images")
 
 
 Pictures = list[np.ndarray[Any, Any]]
