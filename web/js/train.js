@@ -48,6 +48,8 @@ class TrainPanel {
     addPanel(node, PANEL, el("div", { class: "bl-column bl-train" }, this.form.element, this.live.element), {
       minWidth: WIDTH,
     });
+    // It was made as high as all stock widgets; a saved node gets its own size after this.
+    node.setSize([node.size[0], node.computeSize()[1]]);
     /** @type {RunState | null} */
     this.run = null;
     this.asking = false;
