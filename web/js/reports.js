@@ -99,7 +99,12 @@ function row(text, warning) {
 function chip(name) {
   const button = el("button", { class: "bl-chip", type: "button", title: `Copy ${name}`, on: { click: copy } }, name);
   async function copy() {
-    await navigator.clipboard.writeText(name);
+    // Browsers give pages of other machines without https no clipboard.
+    if (navigator.clipboard) await navigator.clipboard.writeText(name);
+    else {
+      getSelection()?.selectAllChildren(button);
+      document.execCommand("copy");
+    }
     button.textContent = "copied";
     setTimeout(() => {
       button.textContent = name;
