@@ -133,7 +133,7 @@ def solver_rows(widths: Sequence[int], repeats: int) -> list[dict[str, float]]:
 def solved_by(
     kind: type[ByMatrix] | type[ByWoodbury], summed: PackedSum, diagonal: torch.Tensor, goals: torch.Tensor
 ) -> torch.Tensor:
-    return kind(summed.roots, diagonal).solve(goals)
+    return kind(summed.roots, diagonal, [goals]).solution()
 
 
 def gram_rows(trial: Trial, grams: Grams, grams_ff: Grams, pairs: Sequence[int]) -> list[dict[str, Any]]:

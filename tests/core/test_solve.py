@@ -26,18 +26,22 @@ def test_both_solvers_are_the_inverse(n: int, k: int, grams: int, scale: float) 
     dense = sum(gram(n, k, seed, scale).dense() for seed in range(grams)) + delta * torch.eye(n, dtype=torch.float64)
     expected = goals @ torch.linalg.inv(dense)
     diagonal = summed.diagonals.sum(0) + delta
+    inverse = torch.linalg.inv(dense)
+    parts = list(goals.split([1] * (grams - 1) + [6 - grams]))
     for kind in (ByMatrix, ByWoodbury):
-        solver = kind(summed.roots, diagonal)
-        torch.testing.assert_close(solver.solve(goals), expected, rtol=1e-6, atol=1e-8 / scale)
-        for number, root in enumerate(summed.roots):
-            inner = root.T @ torch.linalg.inv(dense) @ root
-            torch.testing.assert_close(solver.inner(number), inner, rtol=1e-6, atol=1e-8)
-        parts = [
-            torch.randn(2, root.shape[1], generator=generator(at)).double() for at, root in enumerate(summed.roots)
-        ]
-        back = torch.cat([part @ root.T for part, root in zip(parts, summed.roots, strict=True)])
-        torch.testing.assert_close(solver.back(parts), back @ torch.linalg.inv(dense), rtol=1e-6, atol=1e-8 / scale)
-    each = summed.solve_each(list(goals.split([1] * (grams - 1) + [6 - grams])), delta, [1.0] * grams)
+        solver = kind(summed.roots, diagonal, parts)
+        torch.testing.assert_close(solver.solution(), expected, rtol=1e-6, atol=1e-8 / scale)
+        added = []
+        for number, (root, part) in enumerate(zip(summed.roots, parts, strict=True)):
+            torch.testing.assert_close(solver.seen(number), part @ inverse @ root, rtol=1e-6, atol=1e-8 / scale**0.5)
+            torch.testing.assert_close(solver.inner(number), root.T @ inverse @ root, rtol=1e-6, atol=1e-8)
+            more = torch.randn(len(part), root.shape[1], generator=generator(number)).double()
+            solver.add(number, more)
+            added.append(more @ root.T @ inverse)
+        torch.testing.assert_close(
+            solver.solution(), expected + torch.cat(added), rtol=1e-6, atol=1e-8 / min(scale, scale**0.5)
+        )
+    each = summed.solve_each(parts, delta, [1.0] * grams)
     torch.testing.assert_close(torch.cat(each), expected, rtol=1e-6, atol=1e-8 / scale)
 
 
@@ -80,4 +84,4 @@ def test_apples_gpus_have_no_float64() -> None:
 def test_what_cannot_be_solved_is_refused() -> None:
     roots, diagonal = torch.zeros(4, 2, dtype=torch.float64), -torch.ones(4, dtype=torch.float64)
     with pytest.raises(ValueError, match="positive definite"):
-        ByMatrix([roots], diagonal)
+        ByMatrix([roots], diagonal, [torch.ones(1, 4).double()])
