@@ -83,7 +83,10 @@ function show(node, report) {
 /** @param {Report} report */
 function body(report) {
   const warned = new Set(lines(report.warnings).flatMap((text) => text.split("\n")));
-  const rows = report.text.slice(0, MOST_LETTERS).split("\n").map((line) => row(line, warned.has(line)));
+  const rows = report.text
+    .slice(0, MOST_LETTERS)
+    .split("\n")
+    .map((line) => row(line, warned.has(line)));
   return el("div", { class: "bl-text", role: "log", tabindex: 0, "aria-label": "Report" }, rows);
 }
 
