@@ -38,7 +38,7 @@ def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
     host = _prepared(options)
-    print(f"The demo's graph: Workflows (W) -> {SAVED}. Templates: Templates (T) -> {PACK_NAME}.", flush=True)
+    print(f"The demo's graph: Workflows (W) -> {SAVED}. Templates: in the bar at the left -> {PACK_NAME}.", flush=True)
     return serve(host, options.port, LAYOUT.logs / "serve.log", rest, options.browser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks.identity_study.sample import LOADER, Merge
+from benchmarks.identity_study.sample import LOADER, LOADER_FUSED, Merge
 from benchmarks.identity_study.train import Recipe
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.merge import Options
@@ -92,6 +92,7 @@ MANY = {"many": Method("The default in 64 slots", "many", Merge("fused"), True)}
 """Measured with up to sixty concepts."""
 PLAIN: Mapping[str, Method] = {
     "loader": Method("BlockLoRA Loader, kept apart", "web", Merge(LOADER)),
+    "loader_fused": Method("The same, all text encoders fused into one", "web", Merge(LOADER_FUSED)),
     "sum": Method("Chained stock loaders", "web", Merge("task_sum")),
     "average": Method("Average", "web", Merge("weighted_average")),
     "ties": Method("TIES", "web", Merge("ties")),

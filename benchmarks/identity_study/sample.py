@@ -22,6 +22,8 @@ SAMPLING = Sampling(steps=8, cfg=1.5, sampler="dpmpp_2m", scheduler="karras", si
 
 LOADER = "loader"
 """As a merge's method: what BlockLoRA Loader does with files that carry no Grams."""
+LOADER_FUSED = "loader, text encoders fused"
+"""The same, but that every text encoder's part reads every prompt."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Merge:
-    """How a method merges its concepts: a name in the registry, or LOADER, and the method's options."""
+    """How a method merges its concepts: a name in the registry, LOADER or LOADER_FUSED, and the method's options."""
 
     method: str
     options: Options = DEFAULTS
@@ -50,8 +52,9 @@ def shoot(base: Base, stack: Stack, merge: Merge, shots: Sequence[Shot]) -> Tens
 def _merged(base: Base, stack: Stack, merge: Merge) -> tuple[Any, Any]:
     """MODEL and CLIP with the merge."""
     method = merge.method
-    if method == LOADER:
+    if method in (LOADER, LOADER_FUSED):
         without = tuple(with_words(replace(lora, grams=None), lora.concept.name) for lora in stack)
-        stack, method, _ = apart_or_summed(without, base.model, base.clip, ON, CollectJob(size=SIZE))
+        stack, chosen, _ = apart_or_summed(without, base.model, base.clip, ON, CollectJob(size=SIZE))
+        method = chosen if method == LOADER else "gradient_fusion"
     merged = apply_merge(stack, base.model, base.clip, method=method, overlap="error", options=merge.options)
     return merged.model, merged.clip

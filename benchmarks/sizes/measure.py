@@ -73,9 +73,27 @@ def sketches(sized: Sized, layers: str) -> Held:
     with prepared(sized, Job(layers, torch.bfloat16, 16), torch.device("meta"), load=False) as trainer:
         widths, input_of = _inputs(trainer)
     each = {width: _of_width(width) for width in set(widths.values())}
-    held = sum(each[width][0] for width in widths.values())
-    grams = Grams({key: each[width][2] for key, width in widths.items()}, input_of)
-    return Held(held, held + max(transient for _, transient, _ in each.values()), grams)
+    grams = Grams({key: each[width].gram for key, width in widths.items()}, input_of)
+    held = sum(one.shared for one in each.values()) + sum(each[width].own for width in widths.values())
+    left, peaks = held, []
+    for width in sorted(widths.values()):  # As they become Grams.
+        peaks.append(left + each[width].transient)
+        left += each[width].gram_bytes - each[width].own
+    return Held(held, max(peaks), grams)
+
+
+@dataclass(frozen=True)
+class _Width:
+    """Bytes of one sketch of that width, of what all of them share, and of what making a Gram of it takes at most."""
+
+    own: int
+    shared: int
+    transient: int
+    gram: Gram
+
+    @property
+    def gram_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.gram.vectors, self.gram.values, self.gram.diagonal))
 
 
 def _inputs(trainer: Trainer) -> tuple[dict[str, int], dict[str, str]]:
@@ -88,21 +106,20 @@ def _inputs(trainer: Trainer) -> tuple[dict[str, int], dict[str, str]]:
     conds = port.model_conds(torch.zeros(1, *trainer.dataset.shape), prompt)
     with weightless([port.model.model], port.device) as mode, recorder.attached(), torch.no_grad(), mode:
         port.predict_alike(torch.empty(1, *trainer.dataset.shape), torch.ones(1), [conds])
-    widths = {key: total.diagonal.shape[0] for key, total in recorder.totals.items()}
+    widths = {key: total.size for key, total in recorder.totals.items()}
     return widths, dict(recorder.input_of)
 
 
 @cache
-def _of_width(width: int) -> tuple[int, int, Gram]:
-    """Bytes of one sketch, what making a Gram of it takes at most, and a Gram."""
+def _of_width(width: int) -> _Width:
     random = torch.Generator().manual_seed(width)
     sketch = GramAccumulator(width)
     sketch.add(torch.randn(256, width, generator=random))
-    kept = [sketch.total, sketch.diagonal, *([] if sketch.omega is None else [sketch.omega])]
+    shared = 0 if sketch.omega is None else sketch.omega.nbytes
     live = Live(CPU)
     with live:
         sketch.gram()
-    return sum(tensor.nbytes for tensor in kept), live.most, make_gram(width, random)
+    return _Width(sketch.total.nbytes + sketch.diagonal.nbytes, shared, live.most, make_gram(width, random))
 
 
 def file_bytes(trainer: Trainer, grams: Grams, folder: Path) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakValueDictionary
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from .gram import EIGENPAIRS, Gram
 # For up to so many eigenpairs. On the demo's inputs that loses nothing to the whole Gram's best 96: own error .087 for
 # both.
 COLUMNS, PAIRS = 160, 96
+
+_OMEGAS: WeakValueDictionary[tuple[int, int, str], Tensor] = WeakValueDictionary()
 
 
 class GramAccumulator:
@@ -28,10 +32,14 @@ class GramAccumulator:
         self.total = torch.zeros(size, size if self.omega is None else columns, dtype=torch.float32, device=device)
         self.diagonal = torch.zeros(size, dtype=torch.float32, device=device)
 
+    @property
+    def size(self) -> int:
+        return self.diagonal.shape[0]
+
     def add(self, x: Tensor) -> None:
         """Adds every vector of `x` (..., n). ValueError when n is another."""
-        if x.ndim < 1 or x.shape[-1] != self.total.shape[0]:
-            raise ValueError(f"Gram: expected inputs of {self.total.shape[0]} features, got {tuple(x.shape)}.")
+        if x.ndim < 1 or x.shape[-1] != self.size:
+            raise ValueError(f"Gram: expected inputs of {self.size} features, got {tuple(x.shape)}.")
         flat = x.detach().reshape(-1, x.shape[-1]).to(self.total)
         self.total += flat.T @ (flat if self.omega is None else flat @ self.omega)
         self.diagonal += flat.square().sum(0)
@@ -58,7 +66,13 @@ class GramAccumulator:
 
 
 def _omega(size: int, columns: int, device: torch.device | str | None) -> Tensor:
-    return torch.randn(size, columns, generator=torch.Generator().manual_seed(size)).to(device or "cpu")
+    """One for all sketches of that size, as it is as large as a sketch; it goes with the last of them."""
+    key = (size, columns, str(torch.device(device or "cpu")))
+    omega = _OMEGAS.get(key)
+    if omega is None:
+        omega = torch.randn(size, columns, generator=torch.Generator().manual_seed(size)).to(device or "cpu")
+        _OMEGAS[key] = omega
+    return omega
 
 
 def _exact(tensor: Tensor) -> Tensor:

@@ -111,13 +111,15 @@ class Layer:
         return full.index_copy_(0, index(self.rows, self.up.device), self.up)
 
     def fitted(self, shape: tuple[int, ...]) -> Layer:
-        """The same layer for a weight of `shape`: trainers write the sizes of a 1x1 kernel out or leave them out.
+        """The same layer for a weight of `shape`: trainers write the sizes of a 1x1 kernel out or leave them out, and
+        some write the kernels of a convolution as one row each.
 
         ShapeError when it is not the same weight.
         """
         if self.weight_shape == shape and self.up.ndim == 2:
             return self
-        if _without_ones(self.weight_shape) != _without_ones(shape):
+        flat = self.down.ndim == 2 and self.weight_shape == (shape[0], math.prod(shape[1:]))
+        if not flat and _without_ones(self.weight_shape) != _without_ones(shape):
             raise ShapeError(f"expected shape {shape}, the layer's is {self.weight_shape}.")
         return replace(self, up=self.up.flatten(1), down=self.down.reshape(self.rank, *shape[1:]))
 

@@ -63,6 +63,12 @@ def trigger_words(lora: BlockLoRA) -> str:
     return next((said for source, said in called_by(lora).items() if source != FROM_FILE_NAME), "")
 
 
+def calling_phrases(lora: BlockLoRA) -> list[str]:
+    """The words and phrases that call the concept, as file and user tell; none where neither does."""
+    told = (said for source, said in called_by(lora).items() if source != FROM_FILE_NAME)
+    return [phrase.strip() for said in told for phrase in said.split(",") if phrase.strip()]
+
+
 def called_by(lora: BlockLoRA) -> dict[str, str]:
     """Who tells what calls the concept -> the words: the file, the user, and the file's name where neither does."""
     if _answers_to_name(lora):

@@ -32,13 +32,14 @@ class InputRecorder:
 
     def grams(self) -> Grams:
         """What was seen, once; each sketch goes as its Gram comes. Layers that were never asked saw silence."""
-        made = {}
-        for key in sorted(self.totals):
+        made: dict[str, Gram] = {}
+        # What a Gram takes while it is made grows with its width: the widest when most sketches have gone.
+        for key in sorted(self.totals, key=lambda key: (self.totals[key].size, key)):
             total = self.totals.pop(key)
             made[key] = patiently(partial(total.gram, self.eigenpairs), 1e3 * total.total.numel())
         idle = {name: f"idle {name}" for name in self.layers if name not in self.input_of}
         silent = {key: Gram.silent(self.layers[name].in_features) for name, key in idle.items()}
-        return Grams({**made, **silent}, {**self.input_of, **idle})
+        return Grams({**dict(sorted(made.items())), **silent}, {**self.input_of, **idle})
 
     @contextmanager
     def attached(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ COLOUR, FONT = "#3f789e", 24
 SCREEN = (1440, 900)
 """A small screen: what a template should fit into when it opens."""
 
-BARS = (75, 95)
+BARS = (75, 135)
 """What the page's own bars take at the left and the top."""
 
 INPUT_NODE, OUTPUT_NODE = -10, -20

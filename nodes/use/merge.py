@@ -49,6 +49,11 @@ def report_of(applied: Applied, seconds: float) -> str:
         f"MODEL, {applied.clip_layers} on CLIP",
         *map(_line, merged.members),
         f"Names that prompts understand: {', '.join(applied.tokens) or 'none'}",
+        *(
+            [f"Their text encoders read only prompts that name them: {', '.join(applied.called)}"]
+            if applied.called
+            else []
+        ),
         *merged.notes,
     ]
     for label, stems in applied.unused.items():

@@ -36,12 +36,21 @@ LINK = """([from, output, to, input]) => {
 }"""
 
 
+# What a test may leave open: the host's dialogs and messages close by their buttons.
+CLOSE = """() => {
+    for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
+    for (const name of ["p-dialog-close-button", "p-toast-close-button"])
+        for (const button of document.getElementsByClassName(name)) button.click();
+}"""
+
+
 class Canvas:
     """One page. `errors` collects what it logs as an error."""
 
     def __init__(self, page: Page, server: Server, mode: str):
         self.page, self.server, self.mode = page, server, mode
         self.errors: list[str] = []
+        self.failures: int | None = None
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.route(lambda url: not url.startswith(("blob:", "data:", server.url)), self._refuse)
@@ -57,6 +66,17 @@ class Canvas:
         """Loads the page, or loads it again, and waits for the graph."""
         self.page.goto(self.server.url)
         self.ready()
+
+    def renew(self, failures: int) -> None:
+        """An empty canvas again; the page is opened when it is not, or when a test has failed since the last time."""
+        if failures == self.failures:
+            self.page.evaluate(CLOSE)
+        else:
+            self.open()
+        self.failures = failures
+        self.clear()
+        self.idle()
+        self.errors.clear()
 
     def ready(self) -> None:
         """Waits until the page has its graph and our nodes."""

@@ -1,4 +1,4 @@
-"""A real browser on a real ComfyUI server: one of each for all of these tests, a fresh page for each."""
+"""A real browser on a real ComfyUI server: one of each for all of these tests, and a page for each mode."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from launcher.environment.link import link_pack
 from launcher.layout import Layout
@@ -25,9 +24,10 @@ NO_CHROMIUM = (
     "no Chromium was found: install it (Debian: apt-get install chromium), or name one in BLOCKLORA_CHROMIUM. "
     "The browser tests are skipped."
 )
-NOT_ASKED = "the browser tests take half an hour on two cores: BLOCKLORA_BROWSER=1 runs them."
+NOT_ASKED = "the browser tests take a quarter of an hour or more on two cores: BLOCKLORA_BROWSER=1 runs them."
 PICTURES = ("amelia", "zed")
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
+PATIENCE = 60_000
 SIZE = {"width": 1500, "height": 950}
 
 
@@ -48,11 +48,10 @@ def _newest_frontend(repository: Path, wanted: str) -> list[str]:
     return ["--front-end-root", str(folder / "comfyui_frontend_package" / "static")]
 
 
-def _base(scratch: Path, comfyui_root: Path, repository: Path) -> None:
-    """A ComfyUI folder of our own: this pack alone, the demo's pictures, no LoRA; it reads the host's checkpoints."""
+def fill_base(scratch: Path, comfyui_root: Path) -> None:
+    """A ComfyUI folder of our own: no pack, the demo's pictures, no LoRA; it reads the host's checkpoints."""
     for name in ("custom_nodes", "models/loras", "input", "output", "user", "temp"):
         (scratch / name).mkdir(parents=True)
-    link_pack(repository, scratch)
     for name in PICTURES:
         kept = comfyui_root / "input" / "blocklora_demo" / name
         shutil.copytree(kept, scratch / "input" / "blocklora_demo" / name)
@@ -60,12 +59,21 @@ def _base(scratch: Path, comfyui_root: Path, repository: Path) -> None:
     (scratch / "model_paths.yaml").write_text(f"tests:\n  checkpoints: {checkpoints}\n", "utf-8")
 
 
+def arguments_of(base: Path, repository: Path) -> list[str]:
+    """ComfyUI's arguments for such a folder."""
+    wanted = os.environ.get("BLOCKLORA_FRONTEND")
+    folders = ["--base-directory", str(base), "--extra-model-paths-config", str(base / "model_paths.yaml")]
+    frontend = _newest_frontend(repository, wanted) if wanted else []
+    return [*folders, "--database-url", f"sqlite:///{base / 'db'}", *frontend]
+
+
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory, comfyui_root: Path, repository: Path) -> Path:
     """The server's folders: input, output, models/loras, user."""
     put_demo(comfyui_root, repository)
     scratch = tmp_path_factory.mktemp("browser")
-    _base(scratch, comfyui_root, repository)
+    fill_base(scratch, comfyui_root)
+    link_pack(repository, scratch)
     return scratch
 
 
@@ -85,10 +93,7 @@ def chromium() -> str:
 def server(chromium: str, base: Path, comfyui_root: Path, repository: Path) -> Iterator[Server]:
     """ComfyUI with this pack and nothing else."""
     assert chromium
-    wanted = os.environ.get("BLOCKLORA_FRONTEND")
-    arguments = ["--base-directory", str(base), "--extra-model-paths-config", str(base / "model_paths.yaml")]
-    arguments += ["--database-url", f"sqlite:///{base / 'db'}"]
-    arguments += _newest_frontend(repository, wanted) if wanted else []
+    arguments = arguments_of(base, repository)
     with running(host_of(comfyui_root, repository), base / "comfyui.log", arguments) as started:
         yield started
 
@@ -103,28 +108,32 @@ def browser(chromium: str) -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture(params=["classic", "nodes2"])
+@pytest.fixture(params=["classic", "nodes2"], scope="package")
 def mode(request: pytest.FixtureRequest) -> str:
     """How nodes are drawn: on the canvas, or as DOM (Nodes 2.0)."""
     return str(request.param)
 
 
-@pytest.fixture
-def canvas(browser: Browser, server: Server, mode: str, request: pytest.FixtureRequest) -> Iterator[Canvas]:
-    """An empty canvas. The test fails when the page logs an error."""
-    settings: dict[str, Any] = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
-    server.post("/settings", settings)
+@pytest.fixture(scope="package")
+def window(browser: Browser, server: Server, mode: str) -> Iterator[Canvas]:
+    """One page for all tests of a mode: to open one takes longer than most tests do."""
+    server.post("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"})
     context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
     # Of a machine that has other things to do, too.
-    context.set_default_timeout(90_000)
-    opened = Canvas(context.new_page(), server, mode)
-    try:
-        opened.open()
-        yield opened
-        shots = os.environ.get("BLOCKLORA_SHOTS")
-        if shots:
-            opened.page.screenshot(path=str(Path(shots) / f"{request.node.name}.png"))
-        assert opened.errors == []
-    finally:
-        server.post("/interrupt", {})
-        context.close()
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    yield Canvas(context.new_page(), server, mode)
+    context.close()
+
+
+@pytest.fixture
+def canvas(window: Canvas, server: Server, request: pytest.FixtureRequest) -> Iterator[Canvas]:
+    """An empty canvas; opened anew after a test that failed. The test fails when the page logs an error."""
+    failed = request.session.testsfailed
+    window.renew(failed)
+    yield window
+    shots = os.environ.get("BLOCKLORA_SHOTS")
+    if shots:
+        window.page.screenshot(path=str(Path(shots) / f"{request.node.name}.png"))
+    server.post("/interrupt", {})
+    assert window.errors == []

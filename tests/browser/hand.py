@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import base64
+from collections.abc import Mapping
 
-from playwright.sync_api import Locator
-from playwright.sync_api import TimeoutError as SlowError
+from playwright.sync_api import Locator, expect
 
 from tests.browser.canvas import Canvas
 
@@ -22,6 +22,17 @@ SLOT = """([id, name, isInput]) => {
     return [x + left, y + top];
 }"""
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
+# In the search, the field itself and what it filters by are options, too.
+FOUND = "[role=option]:not(:has(input), [data-pc-section=chipitem])"
+TITLE = "(type) => LiteGraph.registered_node_types[type].title"
+DROP = """([element, files]) => {
+    const transfer = new DataTransfer();
+    for (const [name, data] of files) {
+        const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+        transfer.items.add(new File([bytes], name, { type: name.endsWith("txt") ? "text/plain" : "image/png" }));
+    }
+    element.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
 Point = tuple[float, float]
 
 
@@ -32,15 +43,15 @@ class Hand:
         self.canvas, self.page = canvas, canvas.page
         self.gestures = 0
 
-    def add(self, node_type: str, title: str, at: Point) -> int:
+    def add(self, node_type: str, at: Point) -> int:
         """Double-click on empty canvas, the node's name, Enter."""
         self.page.mouse.dblclick(*at)
-        return self._chosen(node_type, title)
+        return self._chosen(node_type)
 
-    def pull(self, node: int, output: str, at: Point, node_type: str, title: str) -> int:
+    def pull(self, node: int, output: str, at: Point, node_type: str) -> int:
         """A link dragged onto empty canvas, the name of the node to put there, Enter."""
         self._drag(self._slot(node, output, is_input=False), at)
-        return self._chosen(node_type, title)
+        return self._chosen(node_type)
 
     def wire(self, node: int, output: str, to: int, name: str) -> None:
         """A link dragged from an output to an input."""
@@ -64,6 +75,20 @@ class Hand:
         self.page.keyboard.type(text)
         self._done()
 
+    def retype(self, field: Locator, text: str) -> None:
+        """Another text in place of the one that is there. A list is not clicked: keys choose in it, too."""
+        field.focus()
+        self.page.keyboard.press("Control+a")
+        self.page.keyboard.type(text)
+        self.page.keyboard.press("Tab")
+        self._done()
+
+    def drop(self, element: Locator, files: Mapping[str, bytes]) -> None:
+        """Files from the desktop, by name."""
+        encoded = [[name, base64.b64encode(data).decode()] for name, data in files.items()]
+        self.page.evaluate(DROP, [element.element_handle(), encoded])
+        self._done()
+
     def press(self, keys: str) -> None:
         self.page.keyboard.press(keys)
         self._done()
@@ -79,17 +104,21 @@ class Hand:
         self.page.mouse.move(*end, steps=4)
         self.page.mouse.up()
 
-    def _chosen(self, node_type: str, title: str) -> int:
-        before = set(self.canvas.evaluate(IDS, node_type))
-        self.page.wait_for_timeout(400)
+    def _chosen(self, node_type: str) -> int:
+        """Types the name under which the host lists the node, which differs between hosts."""
+        title, before = str(self.canvas.evaluate(TITLE, node_type)), self._nodes(node_type)
+        self.page.wait_for_function("document.activeElement?.tagName === 'INPUT'")
         self.page.keyboard.type(title)
-        with suppress(SlowError):
-            self.page.get_by_role("option").filter(has_text=title).first.wait_for(timeout=8000)
+        expect(self.page.locator(FOUND).first).to_contain_text(title)
+        # What was listed before may begin with it, too: the search marks its first a moment after the last key.
         self.page.wait_for_timeout(300)
         self.page.keyboard.press("Enter")
-        self.canvas.wait(lambda: set(self.canvas.evaluate(IDS, node_type)) - before, what=f"a node {title}")
+        self.canvas.wait(lambda: self._nodes(node_type) - before, what=f"a node {title}")
         self._done()
-        return int((set(self.canvas.evaluate(IDS, node_type)) - before).pop())
+        return (self._nodes(node_type) - before).pop()
+
+    def _nodes(self, node_type: str) -> set[int]:
+        return set(map(int, self.canvas.evaluate(IDS, node_type)))
 
     def _done(self) -> None:
         self.gestures += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +17,8 @@ HOSTILE = '<img src=x onerror="throw 1">'
 
 
 def put_loras(folder: Path) -> None:
-    """Three plain files in web/, two row blocks that share a slot, one damaged; a picture beside the first."""
+    """Three plain files in web/, a picture beside the first; two row blocks in one slot; one damaged. No other."""
+    shutil.rmtree(folder)
     write(
         folder / "web" / "ada.safetensors", 0, {"modelspec.trigger_phrase": "ohwx woman", "ss_num_train_images": "14"}
     )
@@ -27,3 +29,11 @@ def put_loras(folder: Path) -> None:
         save(folder / "blocklora" / f"{name}.safetensors", recipe.make(f"<{name}>", slot), overwrite=True)
     (folder / "broken.safetensors").write_bytes(b"<!DOCTYPE html>")
     Image.new("RGB", (96, 128), (200, 120, 60)).save(folder / "web" / "ada.preview.png")
+
+
+def put_people(folder: Path) -> None:
+    """Three row blocks in scene/, <ada>, <zed> and <cid>. No other."""
+    shutil.rmtree(folder)
+    recipe = Recipe(scheme=Scheme(), shapes={QUERY: (320, 320)})
+    for name, slot in (("ada", 5), ("zed", 6), ("cid", 7)):
+        save(folder / "scene" / f"{name}.safetensors", recipe.make(f"<{name}>", slot), overwrite=True)

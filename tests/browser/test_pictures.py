@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 
 from PIL import Image
 
 from tests.browser.canvas import Canvas
+from tests.browser.hand import Hand
 
 NODE = "BlockLoRAImages"
-DROP = """async ([element, files]) => {
-    const transfer = new DataTransfer();
-    for (const [name, data] of files) {
-        const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
-        transfer.items.add(new File([bytes], name, { type: name.endsWith("txt") ? "text/plain" : "image/png" }));
-    }
-    element.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
 
 
-def png(colour: tuple[int, int, int], size: tuple[int, int]) -> str:
+def png(colour: tuple[int, int, int], size: tuple[int, int]) -> bytes:
     data = io.BytesIO()
     Image.new("RGB", size, colour).save(data, "PNG")
-    return base64.b64encode(data.getvalue()).decode()
+    return data.getvalue()
 
 
-FILES = [
-    ("one.png", png((200, 40, 40), (64, 64))),
-    ("two.png", png((40, 200, 40), (600, 512))),
-    ("two.txt", base64.b64encode(b"a <b>green</b> dog").decode()),
-    ("two-masklabel.png", png((255, 255, 255), (600, 512))),
-    ("notes.pdf", base64.b64encode(b"%PDF").decode()),
-]
+FILES = {
+    "one.png": png((200, 40, 40), (64, 64)),
+    "two.png": png((40, 200, 40), (600, 512)),
+    "two.txt": b"a <b>green</b> dog",
+    "two-masklabel.png": png((255, 255, 255), (600, 512)),
+    "notes.pdf": b"%PDF",
+}
 
 
 def test_pictures_are_dropped_named_and_captioned(canvas: Canvas, base: Path) -> None:
@@ -42,7 +34,7 @@ def test_pictures_are_dropped_named_and_captioned(canvas: Canvas, base: Path) ->
     node = canvas.add(NODE, (40, 40))
     panel = canvas.panel(node, "pictures")
     panel.locator(".bl-images").wait_for()
-    canvas.page.evaluate(DROP, [panel.locator(".bl-images").element_handle(), FILES])
+    Hand(canvas).drop(panel.locator(".bl-images"), FILES)
     dialog = canvas.page.get_by_role("dialog")
     dialog.get_by_text("Left out: notes.pdf").wait_for()
     canvas.page.keyboard.type(f"../{name}")
@@ -71,7 +63,7 @@ def test_the_dropped_folder_runs(canvas: Canvas, base: Path) -> None:
     show = canvas.add("PreviewImage", (560, 40))
     canvas.link(node, "images", show, "images")
     panel = canvas.panel(node, "pictures")
-    canvas.page.evaluate(DROP, [panel.locator(".bl-images").element_handle(), FILES[:2]])
+    Hand(canvas).drop(panel.locator(".bl-images"), {name: FILES[name] for name in ("one.png", "two.png")})
     canvas.page.keyboard.type(f"run {canvas.mode}")
     canvas.page.keyboard.press("Enter")
     panel.get_by_text("2 pictures, 0 with a caption").wait_for()

@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator
 
-from blocklora_core.concept.rows import Scheme
-from blocklora_core.files.io import save
 from tests.browser.canvas import Canvas
 from tests.browser.hand import Hand
-from tests.browser.lora_files import QUERY
-from tests.core.samples import Recipe
+from tests.browser.lora_files import put_people
 from tests.hosting import CHECKPOINT
 
 NODE = "BlockLoRAScene"
@@ -23,13 +20,8 @@ FILES = "scene/ada.safetensors\nscene/zed.safetensors"
 
 
 @pytest.fixture
-def people(base: Path) -> Path:
-    """Two row blocks, <ada> and <zed>."""
-    recipe = Recipe(scheme=Scheme(), shapes={QUERY: (320, 320)})
-    folder = base / "models" / "loras" / "scene"
-    for name, slot in (("ada", 5), ("zed", 6)):
-        save(folder / f"{name}.safetensors", recipe.make(f"<{name}>", slot), overwrite=True)
-    return folder
+def people(base: Path) -> None:
+    put_people(base / "models" / "loras")
 
 
 def opened(canvas: Canvas, **values: Any) -> tuple[int, Locator]:
@@ -210,24 +202,27 @@ def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     # As it is in new installations from frontend 1.24 on.
     canvas.evaluate("app.extensionManager.setting.set('Comfy.LinkRelease.Action', 'search box')")
     hand = Hand(canvas)
-    checkpoint = hand.add("CheckpointLoaderSimple", "Load Checkpoint", (150, 150))
+    checkpoint = hand.add("CheckpointLoaderSimple", (150, 150))
     canvas.set_value(checkpoint, "ckpt_name", CHECKPOINT)
-    loader = hand.pull(checkpoint, "MODEL", (150, 400), "BlockLoRALoader", "BlockLoRA Loader")
+    loader = hand.pull(checkpoint, "MODEL", (150, 400), "BlockLoRALoader")
     files = canvas.panel(loader, "list")
     hand.click(files.get_by_role("button", name="Add files"))
     for name in ("ada", "zed"):
         hand.click(canvas.page.get_by_role("option").filter(has_text=f"calls it: <{name}>"))
     hand.click(canvas.page.get_by_role("dialog").get_by_role("button", name=re.compile("^Add")))
-    scene = hand.pull(loader, "stack", (480, 150), NODE, "BlockLoRA Scene")
+    scene = hand.pull(loader, "stack", (480, 150), NODE)
     panel = canvas.panel(scene, "canvas")
     canvas.page.wait_for_timeout(800)
     hand.draw(sheet(panel), (0.02, 0.02), (0.49, 0.98))
     hand.draw(sheet(panel), (0.52, 0.02), (0.98, 0.98))
-    sampler = hand.pull(scene, "MODEL", (950, 150), "KSampler", "KSampler")
-    canvas.set_value(sampler, "steps", 2)
-    decode = hand.pull(sampler, "LATENT", (1150, 150), "VAEDecode", "VAE Decode")
+    sampler = hand.pull(scene, "MODEL", (950, 150), "KSampler")
+    # In seconds, not minutes; the graph is the same.
+    for node, values in ((sampler, {"steps": 2}), (scene, {"width": 192, "height": 128})):
+        for name, value in values.items():
+            canvas.set_value(node, name, value)
+    decode = hand.pull(sampler, "LATENT", (1150, 150), "VAEDecode")
     hand.wire(checkpoint, "VAE", decode, "vae")
-    hand.pull(decode, "IMAGE", (1150, 400), "SaveImage", "Save Image")
+    hand.pull(decode, "IMAGE", (1150, 400), "SaveImage")
     hand.press("Control+Enter")
     history = canvas.idle()
     assert history["status"]["status_str"] == "success", history["status"]

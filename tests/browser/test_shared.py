@@ -27,9 +27,9 @@ HIGHER = "globalThis.panelContent.append(Object.assign(document.createElement('d
 NODE = "BlockLoRAImages"
 
 
-def _with_panel(canvas: Canvas, options: dict[str, Any] | None = None) -> int:
+def _with_panel(canvas: Canvas, options: dict[str, Any] | None = None, kind: str = NODE) -> int:
     canvas.clear()
-    node = canvas.add(NODE)
+    node = canvas.add(kind)
     canvas.evaluate(PANEL, [node, options or {}, MODULE])
     return node
 
@@ -74,7 +74,8 @@ def test_keys_and_clicks_stay_within(canvas: Canvas) -> None:
 
 
 def test_grows_with_the_node(canvas: Canvas) -> None:
-    node = _with_panel(canvas, {"minHeight": 120})
+    # A node without a panel of its own that grows: two would share the room.
+    node = _with_panel(canvas, {"minHeight": 120}, "BlockLoRALoad")
     panel = canvas.panel(node, "panel")
     panel.locator("button.press").wait_for()
     canvas.page.wait_for_timeout(300)

@@ -22,10 +22,14 @@ BOXES = """() => app.graph.nodes.map((node) => {
     const real = LiteGraph.vueNodesMode && drawn ? [drawn.width, drawn.height] : null;
     return [node.title, x, y, ...(real ? real.map((side) => side / app.canvas.ds.scale) : [width, height])];
 })"""
-# What a run brings: as long a report as a node shows, and names.
+# What a run brings to the nodes that report: as long a report as a node shows, and names.
 RUN = """() => {
     const report = { text: [Array(60).fill("a line of a report").join("\\n")], blocklora_names: ["<ada>", "<ben>"] };
-    for (const node of app.graph.nodes) if (node.type.startsWith("BlockLoRA")) node.onExecuted?.(report);
+    const reports = ({ type, constructor }) =>
+        type === "BlockLoRASave" || constructor.nodeData?.output_name?.includes("report");
+    const ours = app.graph.nodes.filter((node) => node.type.startsWith("BlockLoRA") && reports(node));
+    for (const node of ours) node.onExecuted(report);
+    return ours.length;
 }"""
 
 SHOWN = "app.graph.nodes[0].widgets.filter((one) => !one.hidden).map((one) => one.label ?? one.name)"
@@ -53,7 +57,7 @@ def test_nothing_overlaps(canvas: Canvas, title: str) -> None:
     canvas.load(template(title))
     canvas.page.wait_for_timeout(1500)
     assert overlapping(canvas) == []
-    canvas.evaluate(RUN)
+    assert canvas.evaluate(RUN) > 0
     canvas.page.wait_for_timeout(1500)
     assert overlapping(canvas) == []
 
@@ -63,8 +67,6 @@ def test_a_subgraph_shows_what_one_must_say(canvas: Canvas, title: str) -> None:
     saved = json.loads((ROOT / SUBGRAPHS / f"{title}.json").read_text(encoding="utf-8"))
     canvas.load(saved)
     canvas.page.wait_for_timeout(1000)
-    shown = canvas.evaluate(
-        "app.graph.nodes[0].widgets.filter((one) => !one.hidden).map((one) => one.label ?? one.name)"
-    )
+    shown = canvas.evaluate(SHOWN)
     block = next(block for block in BLOCKS if block.title == title)
     assert set(shown) >= block.inputs.keys() - {"model", "clip", "vae"}

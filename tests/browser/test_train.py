@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.browser.canvas import Canvas
+from tests.browser.hand import IDS, Hand
 from tests.hosting import CHECKPOINT
 
 PANEL = "blocklora_train"
@@ -55,15 +57,44 @@ def _with_pictures(canvas: Canvas, train: int) -> Locator:
     return panel
 
 
-def test_train_watch_stop_reload_resume_cancel_use(canvas: Canvas) -> None:
+# A training of seconds; what stands in the last section is set first, as it is the longest.
+QUICK = {
+    "Pictures, memory, keeping": {"resolution": "64", "preview every": "4", "precision": "fp32"},
+    "How long, how fast": {"steps": str(STEPS), "batch size": "1"},
+    "What learns": {"rank": "1", "niche": "0"},
+}
+
+
+def _from_nothing(canvas: Canvas, pictures: Path) -> tuple[int, Locator]:
+    """By mouse and keyboard alone: an empty canvas becomes a Train node that waits for Start."""
+    canvas.clear()
+    canvas.evaluate("() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [100, 200]; }")
+    hand = Hand(canvas)
+    checkpoint = hand.add("CheckpointLoaderSimple", (150, 750))
+    train = hand.add("BlockLoRATrain", (900, 150))
+    for output, name in (("MODEL", "model"), ("CLIP", "clip"), ("VAE", "vae")):
+        hand.wire(checkpoint, output, train, name)
+    panel = canvas.panel(train, PANEL)
+    assert panel.get_by_role("button", name="Start").is_disabled()
+    hand.click(panel.get_by_role("button", name="Add a node for pictures"))
+    (images,) = canvas.evaluate(IDS, "BlockLoRAImages")
+    chosen = sorted(pictures.iterdir())[:12]
+    hand.drop(canvas.panel(images, "pictures").locator(".bl-images"), {one.name: one.read_bytes() for one in chosen})
+    hand.retype(canvas.page.get_by_role("dialog").get_by_label("Name of the folder"), f"amelia {canvas.mode}")
+    hand.click(canvas.page.get_by_role("dialog").get_by_role("button", name="Add", exact=True))
+    canvas.panel(images, "pictures").get_by_text("6 pictures, 6 with a caption").wait_for()
+    hand.retype(_field(panel, "concept"), "<amelia>")
     # Another seed in each mode: a run that was finished before would give its result at once.
-    train = _graph(canvas, {"seed": 1 if canvas.mode == "classic" else 2})
-    assert canvas.panel(train, PANEL).get_by_role("button", name="Start").is_disabled()
-    panel = _with_pictures(canvas, train)
-    _field(panel, "concept").fill("<amelia>")
-    _open(panel, "How long, how fast")
-    _field(panel, "steps").fill(str(STEPS))
-    _field(panel, "steps").press("Tab")
+    seed = {"seed": "1" if canvas.mode == "classic" else "2"}
+    for title, values in QUICK.items():
+        _open(panel, title)
+        for name, value in {**values, **(seed if "steps" in values else {})}.items():
+            hand.retype(_field(panel, name), value)
+    return train, panel
+
+
+def test_train_watch_stop_reload_resume_cancel_use(canvas: Canvas, base: Path) -> None:
+    train, panel = _from_nothing(canvas, base / "input" / "blocklora_demo" / "amelia")
     panel.get_by_role("button", name="Start").click()
     panel.locator("[data-phase]").wait_for(timeout=PATIENCE)
     _phase(panel, "training")
@@ -113,6 +144,17 @@ def test_a_second_tab_and_a_reload_show_a_run_as_it_goes(canvas: Canvas) -> None
     _phase(canvas.panel(train, PANEL), "cancelled")
     assert tab.errors == []
     tab.page.close()
+
+
+def test_a_cleared_workflow_is_another_one(canvas: Canvas) -> None:
+    """The host gives each that was cleared the same id: a run would show on the next one's Train."""
+    places = []
+    for _ in range(2):
+        train = _graph(canvas)
+        canvas.wait(lambda: canvas.evaluate("app.graph.id")[0:8] != "00000000", what="an id")
+        places.append((train, canvas.evaluate("app.graph.id")))
+    (one, first), (other, second) = places
+    assert one == other and first != second
 
 
 def test_values_are_those_of_the_stock_widgets(canvas: Canvas) -> None:

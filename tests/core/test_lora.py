@@ -51,9 +51,10 @@ def test_helpers_change_one_thing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trained", "model"), [((6, 4), (6, 4, 1, 1)), ((6, 4, 1, 1), (6, 4)), ((6, 4, 1), (6, 4, 1, 1))]
+    ("trained", "model"),
+    [((6, 4), (6, 4, 1, 1)), ((6, 4, 1, 1), (6, 4)), ((6, 4, 1), (6, 4, 1, 1)), ((6, 36), (6, 4, 3, 3))],
 )
-def test_a_1x1_kernel_may_be_left_out(trained: tuple[int, ...], model: tuple[int, ...]) -> None:
+def test_a_1x1_kernel_may_be_left_out_and_any_be_a_row(trained: tuple[int, ...], model: tuple[int, ...]) -> None:
     layer = make_layer(QUERY, trained, scale=2.0)
     fitted = layer.fitted(model)
     assert fitted.weight_shape == model

@@ -172,6 +172,15 @@ def test_convolutions_change_as_the_stock_loader_changes_them(
     check_model(base, path, len(convolutions))
 
 
+def test_convolutions_written_as_matrices_change_as_the_stock_loader_changes_them(
+    base: Base, convolutions: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    tensors = {
+        name: value.flatten(1) if value.ndim == 4 else value for name, value in locon(convolutions, False, True).items()
+    }
+    check_model(base, write(tmp_path / "hero.safetensors", tensors), len(convolutions))
+
+
 def transformer_layers(model: Any) -> dict[str, torch.Tensor]:
     """A LoRA of every matrix, by the names that diffusers has: some are pieces of one of ComfyUI's weights."""
     shapes = model_weights(model).shapes

@@ -266,6 +266,20 @@ def test_a_lora_with_a_few_differences_is_kept_apart_and_those_are_told(base: Ba
     assert applied.merged.method == "gradient_fusion" and applied.merged.members[1].adapters
 
 
+def test_convolutions_written_as_matrices_have_no_grams(base: Base, plain: list[Path]) -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in base.model.model.state_dict().items()}
+    stems = {stem: shapes[name] for stem, name in weights_of(base.model, base.clip).stems.items() if name in shapes}
+    m, n, *_ = next(shape for stem, shape in stems.items() if "proj_in" in stem and len(shape) == 4)
+    stem = next(stem for stem in stems if "proj_in" in stem and stem.startswith("lora_unet_down"))
+    for path in plain:
+        tensors = safetensors.torch.load_file(path)
+        tensors |= {f"{stem}.lora_up.weight": torch.ones(m, 2), f"{stem}.lora_down.weight": torch.ones(2, n)}
+        safetensors.torch.save_file(tensors, path)
+    apart = keep_apart(load_list("ada\nbob"), base.model, base.clip, JOB)
+    assert sum("collected now" in line for line in apart.report) == 2
+    assert apply_merge(apart.stack, base.model, base.clip).merged.method == "gradient_fusion"
+
+
 def test_row_blocks_and_single_files_are_left_alone(base: Base, plain: list[Path]) -> None:
     blocks: tuple[BlockLoRA, ...] = (make_lora(base, "<a>", 1), make_lora(base, "<b>", 2))
     for stack in (blocks, (load(plain[0]),), (load(plain[0]), load(plain[1]).with_strength(0.0))):

@@ -83,7 +83,10 @@ function show(node, report) {
 /** @param {Report} report */
 function body(report) {
   const warned = new Set(lines(report.warnings).flatMap((text) => text.split("\n")));
-  const rows = report.text.slice(0, MOST_LETTERS).split("\n").map((line) => row(line, warned.has(line)));
+  const rows = report.text
+    .slice(0, MOST_LETTERS)
+    .split("\n")
+    .map((line) => row(line, warned.has(line)));
   return el("div", { class: "bl-text", role: "log", tabindex: 0, "aria-label": "Report" }, rows);
 }
 
@@ -99,7 +102,12 @@ function row(text, warning) {
 function chip(name) {
   const button = el("button", { class: "bl-chip", type: "button", title: `Copy ${name}`, on: { click: copy } }, name);
   async function copy() {
-    await navigator.clipboard.writeText(name);
+    // Browsers give pages of other machines without https no clipboard.
+    if (navigator.clipboard) await navigator.clipboard.writeText(name);
+    else {
+      getSelection()?.selectAllChildren(button);
+      document.execCommand("copy");
+    }
     button.textContent = "copied";
     setTimeout(() => {
       button.textContent = name;

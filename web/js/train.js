@@ -23,6 +23,7 @@ const ASKED_EVERY = 1000;
 const WIDTH = 340;
 const PICTURES_WIDTH = 480;
 const GAP = 60;
+const NO_ID = "00000000-0000-0000-0000-000000000000";
 
 app.registerExtension({
   name: "blocklora.train",
@@ -47,6 +48,8 @@ class TrainPanel {
     addPanel(node, PANEL, el("div", { class: "bl-column bl-train" }, this.form.element, this.live.element), {
       minWidth: WIDTH,
     });
+    // It was made as high as all stock widgets; a saved node gets its own size after this.
+    node.setSize([node.size[0], node.computeSize()[1]]);
     /** @type {RunState | null} */
     this.run = null;
     this.asking = false;
@@ -81,6 +84,8 @@ class TrainPanel {
   get place() {
     const graph = /** @type {any} */ (this.node.graph);
     const root = graph?.rootGraph ?? graph ?? app.graph;
+    // The host gives a workflow that was cleared none, and keeps that: all such would be one to the server.
+    if (root.id === NO_ID) root.id = /** @type {any} */ (globalThis).LiteGraph.uuidv4();
     return {
       node: graph && graph !== root ? `:${this.node.id}` : String(this.node.id),
       workflow: String(root.id ?? ""),

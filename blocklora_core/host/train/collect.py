@@ -180,7 +180,8 @@ class _Collector:
             piece = self.weights.pieces.get(known)
             module = self.modules.get(self.weights.stems.get(known, piece.weight if piece else ""))
             layer = AdaptedLayer.of(module) if module is not None else None
-            if layer is not None:
+            # Files may write a convolution as a matrix.
+            if layer is not None and layer.convolution is None:
                 found[stem] = layer
         return found
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ...concept.concept import BlockLoRA, Stack
-from ...concept.gram import SCALES, Gram, Grams
+from ...concept.gram import Gram, Grams
 from ...concept.layer import Layer
 from ...files.shown import called_by
 from ...merge import AUTO
@@ -150,10 +150,5 @@ def _whole(lora: BlockLoRA) -> Grams | None:
     if lora.grams is None:
         return None
     idle = [name for name in needs_grams(lora) if not lora.grams.covers([name])]
-    silent = {f"idle {name}": _silent(lora.layers[name].in_features) for name in idle}
+    silent = {f"idle {name}": Gram.silent(lora.layers[name].in_features) for name in idle}
     return Grams({**lora.grams.inputs, **silent}, {**lora.grams.input_of, **{name: f"idle {name}" for name in idle}})
-
-
-def _silent(size: int) -> Gram:
-    vectors = torch.zeros(size, 0, dtype=torch.float16)
-    return Gram(vectors, torch.zeros(0, dtype=SCALES), torch.zeros(size, dtype=SCALES))

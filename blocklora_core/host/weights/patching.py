@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import comfy.utils
 import torch
@@ -11,11 +12,14 @@ import torch
 from ...concept.adapters import Adapter
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.layer import Layer
-from ...merge import DEFAULTS, Merged, Options, Overlap, merge
+from ...files.shown import calling_phrases
+from ...merge import AUTO, DEFAULTS, Merged, Options, Overlap, merge
 from ...merge.finite import check_weights
+from ...merge.methods.fused import lacks_grams
 from ..comfy import ComfyClip, ComfyModel
 from ..interrupt import cancellable
 from ..text.layerwise import read_layerwise
+from ..text.named import NamingClip, Readers, calls_of
 from ..text.tokens import layers_of, with_concepts
 from .adapters import as_layer, on_model, patch_of
 from .names import Fit, Weights, known_stem, on_weights, weights_in, weights_of
@@ -30,7 +34,8 @@ def merged_names(model: ComfyModel) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Applied:
-    """A patched MODEL and CLIP, and what was done."""
+    """A patched MODEL and CLIP, and what was done. called: whose text encoder's part reads the prompts that name them
+    alone."""
 
     model: ComfyModel
     clip: ComfyClip | None
@@ -39,6 +44,7 @@ class Applied:
     clip_layers: int
     tokens: tuple[str, ...]
     unused: Mapping[str, list[str]] = field(default_factory=dict)
+    called: tuple[str, ...] = ()
 
 
 class NothingFitsError(ValueError):
@@ -47,6 +53,15 @@ class NothingFitsError(ValueError):
 
 def add_to(patcher: ComfyModel, stack: Stack) -> int:
     """Add the layers whose weights `patcher`'s model owns in one call; returns how many layers were patched."""
+    by_weight = _by_weight(patcher, stack)
+    patches = {name: patch_of(changes) for name, changes in by_weight.items()}
+    missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
+    if missing:
+        raise NothingFitsError(f"Expected weights to patch, the host knows no {min(missing)}.")
+    return sum(map(len, by_weight.values()))
+
+
+def _by_weight(patcher: ComfyModel, stack: Stack) -> dict[str, list[Layer | Adapter]]:
     own = weights_in(patcher).shapes
     by_weight: dict[str, list[Layer | Adapter]] = {}
     for lora in stack:
@@ -56,11 +71,7 @@ def add_to(patcher: ComfyModel, stack: Stack) -> int:
         for name, adapter in lora.adapters.items():
             if name in own:
                 by_weight.setdefault(name, []).append(adapter)
-    patches = {name: patch_of(changes) for name, changes in by_weight.items()}
-    missing = set(patches) - set(patcher.add_patches(patches) if patches else ())
-    if missing:
-        raise NothingFitsError(f"Expected weights to patch, the host knows no {min(missing)}.")
-    return sum(map(len, by_weight.values()))
+    return by_weight
 
 
 def fit(lora: BlockLoRA, weights: Weights) -> Fit:
@@ -126,8 +137,11 @@ def apply_merge(
 ) -> Applied:
     """Merge `stack` into clones of MODEL and CLIP (which may be None); the ones given are not touched."""
     resolved, unused = resolve(stack, model, clip)
+    options = replace(options, device=model.load_device)
+    called = _called(resolved) if clip is not None and method == AUTO and overlap == "error" else ()
+    whole = tuple(lora.model_only() if at in called else lora for at, lora in enumerate(resolved))
     with cancellable():
-        merged = merge(resolved, method, overlap, replace(options, device=model.load_device), as_layer)
+        merged = merge(whole, method, overlap, options, as_layer)
     _check_limits(merged.members, model, clip)
     patched = model.clone()
     patched.set_attachments(_NAMES, (*merged_names(model), *(lora.concept.name for lora in merged.members)))
@@ -140,6 +154,8 @@ def apply_merge(
     if clip is not None:
         clip = with_concepts(clip, tokens)
         clip_layers = add_to(clip.patcher, merged.members)
+    if called:
+        clip = _read_by_name(tuple(resolved[at] for at in called), model, clip, options)
     return Applied(
         patched,
         clip,
@@ -148,4 +164,31 @@ def apply_merge(
         clip_layers=clip_layers,
         tokens=tuple(tokens),
         unused=unused,
+        called=tuple(stack[at].concept.name for at in called),
     )
+
+
+def _called(stack: Stack) -> tuple[int, ...]:
+    """Places of the plain LoRAs whose text encoder's part only reads prompts that name them: of several that are kept
+    apart, those whose words are known."""
+    active = [at for at, lora in enumerate(stack) if lora.strength or lora.effective_strength_clip]
+    return tuple(at for at in active if len(active) > 1 and _answers_when_called(stack[at]))
+
+
+def _answers_when_called(lora: BlockLoRA) -> bool:
+    plain = lora.slot is None and not lora.embeddings and not lora.adapters
+    has_both = bool(lora.text_only().layers) and bool(lora.model_only().layers)
+    return plain and has_both and not lacks_grams(lora) and bool(calling_phrases(lora))
+
+
+def _read_by_name(called: Stack, model: ComfyModel, clip: ComfyClip, options: Options) -> ComfyClip:
+    texts = tuple(lora.text_only() for lora in called)
+
+    def patches(places: tuple[int, ...]) -> dict[str, Any]:
+        with cancellable():
+            members = merge((texts[at] for at in places), AUTO, "error", options).members
+        _check_limits(members, model, clip)
+        return {name: patch_of(changes) for name, changes in _by_weight(clip.patcher, members).items()}
+
+    calls = (calls_of(clip, calling_phrases(lora)) for lora in called)
+    return NamingClip.over(clip, Readers(calls, patches))

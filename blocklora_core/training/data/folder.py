@@ -19,7 +19,7 @@ CAPTIONS = (".txt", ".caption")
 # Formats of pictures of pixels. Pillow knows more: EPS is a program that it gives to Ghostscript, IPTC holds a picture
 # of any other format, and bytes decide what is opened, whatever a file is called.
 _FORMATS = {
-    "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM",
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG", "PPM",
     "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP",
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from .folder import formats
 MOST_PIXELS = 2**21
 """Of a picture once it is read: trainings take at most about a million. Larger ones are scaled down."""
 
-MOST_STORED_PIXELS = 2**27
-"""Of a JPEG, which is scaled while it is read. Half of it of any other picture, which comes whole."""
+MOST_STORED_PIXELS = 2**26
+"""Of a picture in its file, which takes up to a gigabyte to read."""
+
+# JPEG is scaled while it is read; of these others, Pillow has several copies at a time.
+_MOST_OF: Mapping[str | None, int] = {"JPEG": 2**27, "MPO": 2**27, "WEBP": 2**25, "AVIF": 2**25}
 
 Pixels = npt.NDArray[np.float32]
 
@@ -30,9 +34,6 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 
 # Texts and profiles, of which Pillow refuses long ones, and which are not looked at.
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
-
-# Icons, whose pictures may be larger than they say.
-_HOLDERS = ("ICO", "ICNS")
 
 _TURNED = frozenset({5, 6, 7, 8})
 _ORIENTATION = 0x0112
@@ -66,10 +67,7 @@ def _guarded(path: Path, read: Any) -> Any:
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(_without_texts(data)), formats=formats()) as file:
             warnings.simplefilter("ignore")  # Pillow's about large or odd pictures: they are read or refused here
-            if file.format in _HOLDERS:
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-            scales = file.format in ("JPEG", "MPO") and file.mode != "CMYK"
-            most = MOST_STORED_PIXELS if scales else MOST_STORED_PIXELS // 2
+            most = MOST_STORED_PIXELS if file.mode == "CMYK" else _MOST_OF.get(file.format, MOST_STORED_PIXELS)
             if file.width * file.height > most:
                 raise ValueError(f"{file.width} x {file.height} pixels, more than {most}; make it smaller")
             return read(file)
