@@ -3,7 +3,7 @@
  * of this pack; kept in the node's properties, and so with the workflow.
  */
 
-import { addPanel, after, el, fill } from "./shared/dom.js";
+import { addPanel, after, el, fill, isNodes2 } from "./shared/dom.js";
 import { app } from "./shared/host.js";
 
 /**
@@ -22,6 +22,10 @@ app.registerExtension({
   name: "blocklora.reports",
   beforeRegisterNodeDef(nodeType, nodeData) {
     if (!nodeData.name.startsWith(OURS)) return;
+    // Nodes 2.0 of frontend 1.32 draws no widget that comes after one of the host's was changed: the panel waits, empty.
+    after(nodeType.prototype, "onNodeCreated", function () {
+      if (isNodes2()) panelOf(this);
+    });
     after(nodeType.prototype, "onExecuted", function (/** @type {any} */ output) {
       const report = fromOutput(output);
       if (!report) return;
@@ -65,16 +69,24 @@ function isReport(value) {
 
 /**
  * @param {LGraphNode & { blockloraReport?: HTMLElement }} node
+ * @returns {HTMLElement}
+ */
+function panelOf(node) {
+  if (!node.blockloraReport || !node.widgets?.some((widget) => widget.name === PANEL)) {
+    node.blockloraReport = el("div", { class: "bl-column bl-report" });
+    addPanel(node, PANEL, node.blockloraReport, { last: true });
+  }
+  return node.blockloraReport;
+}
+
+/**
+ * @param {LGraphNode} node
  * @param {Report} report
  */
 function show(node, report) {
-  if (!node.widgets?.some((widget) => widget.name === PANEL)) {
-    node.blockloraReport = el("div", { class: "bl-column bl-report" });
-    addPanel(node, PANEL, node.blockloraReport);
-  }
   const names = lines(report.names).slice(0, MOST_NAMES).map(chip);
   fill(
-    /** @type {HTMLElement} */ (node.blockloraReport),
+    panelOf(node),
     names.length > 0 && el("div", { class: "bl-row bl-names" }, names),
     body(report),
   );

@@ -14,6 +14,7 @@ export { after, hide, isLinked, setValue, standIn } from "./widgets.js";
  * @typedef {object} PanelOptions
  * @property {number} [minHeight] pixels that the panel needs; it grows with the node. Without it, its content decides.
  * @property {number} [minWidth] pixels below which the node is not made narrower by us, 0 without it.
+ * @property {boolean} [last] it stays below panels that come after it.
  * @property {() => string} [getValue] the panel's own value, one serialised string. Without it, it has none.
  * @property {(value: string) => void} [setValue]
  */
@@ -100,6 +101,15 @@ export function isNodes2() {
 
 let panels = 0;
 
+/** @type {WeakSet<object>} */
+const lasts = new WeakSet();
+
+/** @param {LGraphNode} node */
+function keepLast(node) {
+  const at = node.widgets?.findIndex((widget) => lasts.has(widget)) ?? -1;
+  if (node.widgets && at >= 0) node.widgets.push(...node.widgets.splice(at, 1));
+}
+
 /**
  * Adds `content` to a node as its last widget, in classic rendering and in Nodes 2.0. It fits the height of its content,
  * or grows with the node from options.minHeight on. Pointer events and plain keys stay within.
@@ -117,7 +127,7 @@ export function addPanel(node, name, content, options = {}) {
   useStyles(new URL("style.css", import.meta.url));
   const grows = options.minHeight !== undefined;
   const root = el("div", { class: "blocklora", "data-panel": String(++panels), "data-grows": grows }, content);
-  const size = { height: options.minHeight ?? 40, known: false };
+  const size = { height: options.minHeight ?? (content.hasChildNodes() ? 40 : 0), known: false };
   const widget = /** @type {any} */ (node).addDOMWidget(name, "blocklora", root, {
     getValue: options.getValue ?? (() => ""),
     setValue: options.setValue ?? (() => {}),
@@ -128,6 +138,8 @@ export function addPanel(node, name, content, options = {}) {
     margin: 4,
   });
   widget.serialize = false;
+  if (options.last) lasts.add(widget);
+  else keepLast(node);
   keepEvents(root);
   setHeight(root, size.height);
   if (!grows) followContent(node, root, content, size);
