@@ -62,7 +62,7 @@ def test_names_are_copied_by_a_click(canvas: Canvas, name: str) -> None:
 
 def test_what_a_workflow_claims_is_checked(canvas: Canvas) -> None:
     canvas.clear()
-    node = canvas.add("BlockLoRALoad")
+    canvas.add("BlockLoRALoad")
     workflow = canvas.saved()
     for property_ in ("text", {"text": 1}, {"text": "x", "names": 1, "warnings": []}, None):
         workflow["nodes"][0]["properties"][REPORT] = property_

@@ -85,11 +85,7 @@ function panelOf(node) {
  */
 function show(node, report) {
   const names = lines(report.names).slice(0, MOST_NAMES).map(chip);
-  fill(
-    panelOf(node),
-    names.length > 0 && el("div", { class: "bl-row bl-names" }, names),
-    body(report),
-  );
+  fill(panelOf(node), names.length > 0 && el("div", { class: "bl-row bl-names" }, names), body(report));
 }
 
 /** @param {Report} report */
