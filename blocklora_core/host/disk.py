@@ -30,9 +30,14 @@ Owned = Callable[[Mapping[str, str]], bool]
 """Whether a file is one that may be replaced, by its metadata."""
 
 
+def file_word(text: str) -> str:
+    """`text` with nothing in it that a file system, or a path, takes for more than a letter."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text).strip(".") or "_"
+
+
 def safe_name(concept: Concept) -> str:
     """The concept's name as a file name. ValueError when no file system takes one so long."""
-    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in concept.bare).strip(".") or "_"
+    name = file_word(concept.bare)
     if len(name.encode()) > MOST_BYTES:
         raise ValueError(
             f"File name: expected at most {MOST_BYTES} bytes, got {len(name.encode())}. Rename the concept."

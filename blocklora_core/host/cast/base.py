@@ -17,7 +17,7 @@ from ...cast.planning import Known, Plan, plan, scheme_of
 from ...concept.rows import BY_NAME, BY_PARTS, Scheme
 from ..base import base_name
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
-from ..disk import loras_folder, place
+from ..disk import file_word, loras_folder, place
 from ..ledger import taken_slots
 from ..weights.names import model_weights
 
@@ -57,7 +57,7 @@ class Place:
 
     @classmethod
     def of(cls, cast: Cast, base: str) -> Place:
-        return cls(f"blocklora/casts/{_word(cast.name)}/{_word(base)}/")
+        return cls(f"blocklora/casts/{file_word(cast.name)[:80]}/{file_word(base)[:80]}/")
 
     @property
     def folder(self) -> Path:
@@ -66,10 +66,6 @@ class Place:
     @property
     def journal(self) -> Journal:
         return Journal(self.folder)
-
-
-def _word(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).strip(".")[:80] or "_"
 
 
 def model_scheme(model: ComfyModel, scheme: Scheme) -> Scheme:

@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from ..evaluate.generate import Sampling
     from .base import Loaded
 
-COMMANDS = ("plan", "train", "status", "merge", "evaluate")
-
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The `cast` command's own arguments."""
     cast = commands.add_parser("cast", help="many concepts: plan, train, status, merge, evaluate")
     cast.add_argument("folder", type=Path, metavar="FOLDER", help="a folder of folders with pictures, or a TOML file")
-    cast.add_argument("action", choices=COMMANDS, nargs="?", default="plan", help="plan changes nothing (default)")
+    cast.add_argument("action", choices=[*_ACTIONS], nargs="?", default="plan", help="plan changes nothing (default)")
     cast.add_argument("--base", required=True, metavar="CHECKPOINT", help="a file of the checkpoints folder, or a path")
     cast.add_argument("--comfyui", type=Path, metavar="PATH", help="ComfyUI; found by itself from custom_nodes")
     cast.add_argument("--cpu", action="store_true", help="no GPU")
