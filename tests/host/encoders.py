@@ -24,6 +24,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from tests.host.architectures import ARCHITECTURES, W, fill
+from tests.host.dynamic import with_weights
 
 # fmt: off
 _LLM = {"hidden_size": W, "intermediate_size": W, "num_hidden_layers": 4, "num_attention_heads": 1, "num_key_value_heads": 1}
@@ -62,6 +63,7 @@ WIDTHS = {"qwen3_06b": 1024}
 """Of the encoders that are not W wide."""
 
 
+@with_weights()
 def encoder_of(name: str) -> Any:
     """The CLIP of an architecture in architectures.py."""
     side = ARCHITECTURES[name][3]

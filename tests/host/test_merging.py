@@ -21,6 +21,7 @@ from blocklora.blocklora_core.host.weights.patching import Applied, NothingFitsE
 from blocklora.blocklora_core.merge import Options
 
 import nodes
+from tests.host.dynamic import patcher_of
 from tests.host.tiny import CONTIGUOUS, Base, adaptable, loaded, make_lora, patched, same
 
 FIFTEEN = 15
@@ -39,12 +40,11 @@ def expected_sum(base: Base, stack: list[BlockLoRA], weights: dict[str, torch.Te
 
 def in_dtype(model: Any, dtype: torch.dtype) -> Any:
     """A MODEL of its own whose UNet has weights of `dtype`."""
-    cpu = torch.device("cpu")
     config = model.model.model_config
     with torch.inference_mode(False):
         # Newer hosts' settings answer None to every name that they do not know, to copy's own, too.
         module = copy.deepcopy(model.model, {id(config): config}).to(dtype)
-    return comfy.model_patcher.ModelPatcher(module, cpu, cpu)
+    return patcher_of(module)
 
 
 def per_row(base: Base, *stack: BlockLoRA, **more: Any) -> Applied:

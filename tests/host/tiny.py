@@ -22,6 +22,7 @@ from comfy.taesd.taesd import TAESD
 
 from demo.base import UNET, VAE, write_checkpoint
 from demo.denoiser import build_unet
+from tests.host.dynamic import with_weights
 
 CONTIGUOUS = Scheme()
 TEXT_LAYERS = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
@@ -40,7 +41,8 @@ def write_base(path: Path) -> None:
     """A checkpoint of the demo's layout whose weights are all random: no output is zero, nothing is learnt."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        unet, vae = build_unet(), TAESD()
+        with with_weights():
+            unet, vae = build_unet(), TAESD()
         for tensor in (p for p in unet.parameters() if not p.any()):
             torch.nn.init.normal_(tensor, 0.0, 0.02)
         for tensor in vae.parameters():

@@ -13,6 +13,8 @@ import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
 
+from tests.host.dynamic import with_weights
+
 WIDTH = 64
 
 
@@ -40,12 +42,14 @@ def _config(width: int) -> dict[str, Any]:
     return {"hidden_size": width, "intermediate_size": width, "num_attention_heads": 2, "num_hidden_layers": 3}
 
 
+@with_weights()
 def make_text(width: int = WIDTH) -> Any:
     """SD1.5's text encoder, made small."""
     target = SimpleNamespace(clip=SD1ClipModel, tokenizer=SD1Tokenizer, params={})
     return _filled(comfy.sd.CLIP(target, model_options={"clip_l_model_config": _config(width)}))
 
 
+@with_weights()
 def make_dual_text(left: int, right: int) -> Any:
     """SDXL's pair, clip_l and clip_g, made small."""
     target = SimpleNamespace(clip=SDXLClipModel, tokenizer=SDXLTokenizer, params={})
