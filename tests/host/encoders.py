@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import tokenizers
@@ -77,6 +78,7 @@ def encoder_of(name: str) -> Any:
             model_options={**options, "dtype": torch.float32},
             tokenizer_data=_TOKENIZERS[side]() if side in _TOKENIZERS else {},
         )
+    comfy.model_management.unload_all_models()  # Else it goes on with what it was loaded with, and gets that back.
     fill(clip.cond_stage_model, scale=0.1)
     with torch.no_grad():  # Real T5 tables are long.
         for name, weight in clip.cond_stage_model.named_parameters():

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.clip_vision
+import comfy.model_management
 import comfy.sd
 import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
@@ -58,5 +59,6 @@ def make_dual_text(left: int, right: int) -> Any:
 
 
 def _filled(clip: Any) -> Any:
+    comfy.model_management.unload_all_models()  # Else it goes on with what it was loaded with, and gets that back.
     _fill(clip.cond_stage_model)
     return clip
