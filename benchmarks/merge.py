@@ -4,6 +4,7 @@ Run as `python run.py bench merge [--quick] [--repeats N]`. The UNet has SD1.5's
 CLIP its text encoder's; the concepts are files of ours (rank 4, the 128 attention Linears, a token, Grams), saved
 before the clock starts. Merges are timed warm, of files in memory that were merged before; cold, of files in
 memory that were never merged; and from files, with their reading from a warm disk.
+The whole takes about ten minutes of two idle cores, most of it in the stock chains of SDXL.
 Every side ends with ComfyUI's own load: ModelPatcher.patch_model with its backup of what it patches; the
 unpatching that follows each is not timed. Sides take turns, and medians count.
 
@@ -27,6 +28,7 @@ The last line is one JSON object:
                            (files_seconds); null where a stock chain would take too long, and note says so
     multi_loader_seconds   the stock node with many rows on MODEL alone, files of fifteen concepts read, then one load;
                            null where ComfyUI has no such node, and multi_loader says so
+    bench_seconds          what the benchmark itself took
     peft                   add_weighted_adapter on fifteen LoRAs of the 128 Linears, against our merge() alone (see
                            sides/merge_peft.py); null without peft
 """
@@ -240,8 +242,8 @@ def sd15_results(folder: Path, options: argparse.Namespace, repeats: int) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description="Time merging against chained stock LoRAs.")
     parser.add_argument("--quick", action="store_true", help="tiny shapes, to see that it works")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
-    options = parser.parse_args()
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count")
+    options, watch = parser.parse_args(), Stopwatch()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, torch.inference_mode():
         repeats = min(options.repeats, REPEATS_OF_SIZES)
         measured = sd15_results(Path(folder, "sd15"), options, repeats)
@@ -255,6 +257,7 @@ def main() -> None:
                 "slots": SLOTS,
                 "slots_of_growth": MANY_SLOTS,
                 "repeats": options.repeats,
+                "bench_seconds": watch.seconds(),
                 "quick": options.quick,
             }
         )

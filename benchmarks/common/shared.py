@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+SLOW = 5.0
+"""Seconds of a side in which what warming up saves does not show."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -49,16 +51,18 @@ def say(text: str) -> None:
 def interleaved(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Every side once a round, in turn, so that a slow spell of the machine hits them all.
 
-    A side returns its own seconds: what it prepares and tidies up does not count. The first round only warms up.
-    As in timeit, garbage is collected between the sides and not while one runs.
+    A side returns its own seconds: what it prepares and tidies up does not count. The first round only warms up, but
+    for sides that take longer than SLOW, whose first round counts. As in timeit, garbage is collected between the sides
+    and not while one runs.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(repeats + 1):
-        for name, side in sides.items():
-            taken = uncollected(side)
-            if number:
+        for name in [name for name, counted in seconds.items() if len(counted) < repeats]:
+            taken = uncollected(sides[name])
+            counts = number > 0 or taken > SLOW
+            if counts:
                 seconds[name].append(taken)
-            say(f"round {number}/{repeats}{'' if number else ' (warm-up)'}: {name} {taken:.3f} s")
+            say(f"round {number}/{repeats}{'' if counts else ' (warm-up)'}: {name} {taken:.3f} s")
     return seconds
 
 

@@ -24,6 +24,7 @@ from blocklora.blocklora_core.host.use.kept_grams import GramStore
 from blocklora.blocklora_core.host.use.lora_list import find_lora, load_list
 from blocklora.blocklora_core.host.weights.names import weights_of
 from blocklora.blocklora_core.host.weights.patching import apply_merge
+from blocklora.blocklora_core.training.grams import collect_grams
 
 from tests.host.tiny import Base, adaptable, make_lora, patched, same
 
@@ -103,8 +104,14 @@ def test_kept_apart_is_another_merge_than_the_sum_and_off_is_the_chain_of_stock_
 
 
 def test_merge_does_the_same_with_files_loaded_one_by_one(
-    node: dict[str, Any], base: Base, plain: list[Path], folders: Path
+    node: dict[str, Any], base: Base, plain: list[Path], folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is asked for are the usual pictures, which take a minute; fewer steps of smaller ones are made.
+    def quickly(*args: Any, latent_shape: torch.Size, steps: int, **more: Any) -> Any:
+        assert (latent_shape[-1], steps) == (64, 20)
+        return collect_grams(*args, latent_shape=(latent_shape[0], 8, 8), steps=2, **more)
+
+    monkeypatch.setattr("blocklora.blocklora_core.host.train.collect.collect_grams", quickly)
     usual = patched(run(node, base, "ada\nbob", pictures=4, steps=20, size=0)[0])
     stack = tuple(load(path) for path in plain)
     kept = grams(folders)
