@@ -5,7 +5,7 @@ one shape at even distances, which is how a scheme deals them out, are one batch
 tensors to bring to the device and one operation, which a GPU pays for at every use of a weight that it cannot hold.
 
 The two are made for the moment of a load and kept only for such a GPU: kept, they would hold every concept a second
-time, and new pages of memory cost a merge of sixty four times what the copying does.
+time, in new pages of memory, which take longer to get than the copying takes.
 """
 
 from __future__ import annotations
