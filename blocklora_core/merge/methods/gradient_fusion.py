@@ -7,7 +7,8 @@ As delta tends to 0 it is what the paper's LBFGS converges to on the same inputs
 The paper's inputs are not quite these. It fuses the text encoder first, then takes for cross-attention's keys and
 values the concept's tokens and the end token alone, as the fused encoder encodes them, and then samples with both in
 place for the other layers. Here every layer is solved at once from inputs that each concept saw alone, and keys and
-values take all 77 tokens of its prompts, padding too.
+values take all 77 tokens of its prompts, padding too: with the concept's and the end token alone, eight plain LoRAs
+kept as much of themselves (docs/evidence.md).
 
 It differs from `fused` in what happens on inputs that no concept has shown. Here all concepts have a say in every row,
 so there D is their mean. In `fused` a row block belongs to one concept, which there stays as it was trained. Seen
