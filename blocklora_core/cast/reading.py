@@ -62,7 +62,8 @@ def _cast(root: Path, file: Path, table: Mapping[str, Any], folders: Mapping[str
         own = _Source(file, typed(file, f"concepts.{key}", listed.get(key, {}), dict))
         folder = folders[key] if key in folders else _below(root, file, key, own.values)
         members.append(_member(key, folder, [_Source(file, shared), *_concept_file(folder), own], reader))
-    return Cast(root.resolve().name if folders else file.stem, tuple(members), together)
+    source = (root if folders else file).resolve()
+    return Cast(source.name if folders else source.stem, tuple(members), together, source)
 
 
 def _concept_file(folder: Path) -> Iterator[_Source]:

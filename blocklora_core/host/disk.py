@@ -138,7 +138,7 @@ def is_owned(path: Path, owned: Owned) -> bool:
         return False
 
 
-def owned_by(lora: BlockLoRA) -> Owned:
+def owned_by(concept: Concept, base: str) -> Owned:
     """Accepts files of this concept: its name and base. Trained again in another slot it is the same concept."""
 
     def owned(metadata: Mapping[str, str]) -> bool:
@@ -146,7 +146,7 @@ def owned_by(lora: BlockLoRA) -> Owned:
             record = read_record(metadata)
         except ValueError:
             return False
-        return record is not None and (record.concept.name, record.base) == (lora.concept.name, lora.base)
+        return record is not None and (record.concept.name, record.base) == (concept.name, base)
 
     return owned
 
@@ -159,7 +159,7 @@ def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[
     saved, paths = [], []
     for lora in stack:
         target = target_file(prefix, lora.concept)
-        path = write_lora(target, lora, owned_by(lora) if overwrite else None)
+        path = write_lora(target, lora, owned_by(lora.concept, lora.base) if overwrite else None)
         saved.append(dataclasses.replace(lora, source=path.name))
         paths.append(path)
     return tuple(saved), paths

@@ -16,9 +16,11 @@ import torch
 from blocklora.blocklora_core.cast.journal import FAILED, FINISHED, Entry
 from blocklora.blocklora_core.cast.reading import read_cast
 from blocklora.blocklora_core.host.cast import train as training
+from blocklora.blocklora_core.host.cast import worker
 from blocklora.blocklora_core.host.cast.base import Loaded, Place, make_plan
 from blocklora.blocklora_core.host.cast.results import Wanted, stack_of, to_file, to_sheet
 from blocklora.blocklora_core.host.cast.train import job_of, train_cast
+from blocklora.blocklora_core.host.cast.worker import InTurn
 from blocklora.blocklora_core.host.disk import loras_folder, write_lora
 from blocklora.blocklora_core.host.evaluate.generate import Sampling
 from blocklora.blocklora_core.host.ledger import given_slots
@@ -67,11 +69,11 @@ def loaded(base: Base) -> Loaded:
 
 def run(root: Path, loaded: Loaded) -> tuple[training.Trained, list[Entry]]:
     told: list[Entry] = []
-    return train_cast(read_cast(root), loaded, told.append), told
+    return train_cast(read_cast(root), loaded.facts, InTurn(loaded), told.append), told
 
 
 def files(root: Path, loaded: Loaded) -> dict[str, bytes]:
-    folder = Place.of(read_cast(root), loaded.name).folder
+    folder = Place.of(read_cast(root), loaded.facts).folder
     return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
@@ -85,14 +87,14 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, BaseException], No
                 raise error
             return train_concept(*given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(training, "train_concept", train)
+        monkeypatch.setattr(worker, "train_concept", train)
 
     return breaks
 
 
 def test_a_cast_is_what_train_makes_one_by_one(studio: Path, loaded: Loaded) -> None:
     before = sorted(loras_folder().rglob("*"))
-    planned = make_plan(read_cast(studio), loaded)
+    planned = make_plan(read_cast(studio), loaded.facts)
     assert [row.slot for row in planned.rows] == [0, 1, 2]
     assert sorted(loras_folder().rglob("*")) == before
     done, told = run(studio, loaded)
@@ -111,7 +113,7 @@ def test_only_what_changed_is_trained_again(studio: Path, loaded: Loaded) -> Non
     first = files(studio, loaded)
     assert run(studio, loaded)[1] == []
     (studio / "bob" / "0.txt").write_text("another caption", encoding="utf-8")
-    (Place.of(read_cast(studio), loaded.name).folder / "cy.safetensors").unlink()
+    (Place.of(read_cast(studio), loaded.facts).folder / "cy.safetensors").unlink()
     put(studio, "alf", 77)
     done, told = run(studio, loaded)
     assert [entry.concept for entry in told] == ["<alf>", "<bob>", "<cy>"]
@@ -130,7 +132,7 @@ def test_one_that_fails_stops_nobody_and_is_told(
     assert [entry.event for entry in told] == [FAILED, FAILED, FINISHED]
     assert "0.png" in done.failed["<ada>"]
     assert "no memory left" in done.failed["<bob>"]
-    monkeypatch.setattr(training, "train_concept", train_concept)
+    monkeypatch.setattr(worker, "train_concept", train_concept)
     put_again = studio / "ada" / "0.png"
     Image.new("RGB", (64, 64), "red").save(put_again)
     done, told = run(studio, loaded)
@@ -146,10 +148,10 @@ def test_a_cancelled_cast_goes_on(
         run(studio, loaded)
     assert sorted(files(studio, loaded)) == ["ada.safetensors"]
     # Nobody else is given what waits.
-    waiting = {(row.slot, row.member.concept.name) for row in make_plan(read_cast(studio), loaded).to_train}
+    waiting = {(row.slot, row.member.concept.name) for row in make_plan(read_cast(studio), loaded.facts).to_train}
     assert {name for _, name in waiting} == {"<bob>", "<cy>"}
     assert waiting <= {(slot, name) for _, _, slot, name in given_slots()}
-    monkeypatch.setattr(training, "train_concept", train_concept)
+    monkeypatch.setattr(worker, "train_concept", train_concept)
     assert [entry.concept for entry in run(studio, loaded)[1]] == ["<bob>", "<cy>"]
 
 
@@ -159,7 +161,7 @@ def test_who_never_meets_shares_a_slot_and_others_files_are_left_theirs(studio: 
     for seed, name in enumerate(("dan", "eve", "flo")):
         put(again, name, 100 + seed)
     (again / "cast.toml").write_text(f'together = [["dan", "eve"], ["flo"]]\n{SETTINGS}', encoding="utf-8")
-    rows = make_plan(read_cast(again), loaded).rows
+    rows = make_plan(read_cast(again), loaded.facts).rows
     assert {row.member.key: row.slot for row in rows} == {"dan": 3, "eve": 4, "flo": 3}
 
 
@@ -169,14 +171,14 @@ def test_a_finished_cast_is_merged_into_a_file_and_a_sheet(studio: Path, loaded:
     exported = to_file(cast, loaded, Wanted(), "blocklora/merged")
     assert exported.path.is_file()
     wanted = Wanted(["ada", "cy"], sampling=Sampling(steps=1, size=64))
-    assert [lora.concept.name for lora in stack_of(cast, loaded, wanted.keys)] == ["<ada>", "<cy>"]
+    assert [lora.concept.name for lora in stack_of(cast, loaded.facts, wanted.keys)] == ["<ada>", "<cy>"]
     with Image.open(to_sheet(cast, loaded, wanted, "a photo of {}", tmp_path / "sheet.png")) as sheet:
         # Two panels side by side, drawn and not blank.
         pixels = np.asarray(sheet)
     assert len(np.unique(pixels[40:90, 16:80].reshape(-1, 3), axis=0)) > 9
     assert len(np.unique(pixels[40:90, 96:160].reshape(-1, 3), axis=0)) > 9
     with pytest.raises(ValueError, match="none for dan"):
-        stack_of(cast, loaded, ["dan"])
+        stack_of(cast, loaded.facts, ["dan"])
 
 
 @pytest.fixture
