@@ -65,6 +65,11 @@ def interrupted_folder() -> Path:
     return Path(folder_paths.get_user_directory()) / "blocklora" / "interrupted"
 
 
+def index_file() -> Path:
+    """Where the headers of LoRA files are remembered."""
+    return Path(folder_paths.get_user_directory()) / "blocklora" / "headers.jsonl"
+
+
 def lora_file(name: str) -> Path:
     """The file that a loras list calls `name`. ValueError when it is gone: not every host checks lists itself."""
     path = folder_paths.get_full_path("loras", name)

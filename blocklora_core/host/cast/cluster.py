@@ -126,7 +126,7 @@ class RayEngine:
             return Answer(*self.ray.get(given))
         except self.ray.exceptions.RayError as error:
             # The actor died, its machine went, or Ray ended it as memory ran out there.
-            raise LostError(told(error)) from error
+            raise LostError(told(error).partition("\n")[0][:300]) from error
 
     def progress(self, worker: Any) -> Progress | None:
         with suppress(self.ray.exceptions.RayError):
