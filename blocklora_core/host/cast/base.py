@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.sd
 import folder_paths
 import torch
+from torch import Tensor
 
 from ...cast.inputs import base_mark
 from ...cast.journal import Entry, Journal
 from ...cast.member import Cast, CastError
 from ...cast.planning import Known, Plan, plan, scheme_of
 from ...concept.rows import BY_NAME, BY_PARTS, Parts, Scheme
-from ..base import base_name, usual_size
+from ...training.state import hash_weights
+from ..base import base_name, small_weights, usual_size
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..disk import file_word, loras_folder, place
 from ..ledger import taken_slots
@@ -63,6 +66,23 @@ def load_base(checkpoint: str) -> Loaded:
     if model is None or clip is None or vae is None:
         raise ValueError(f"Checkpoint {path.name}: expected model, text encoder and VAE in one file, got less.")
     return Loaded(model, clip, vae, base_mark(path))
+
+
+def graph_base(model: ComfyModel, clip: ComfyClip, vae: ComfyVae) -> Loaded:
+    """What a graph brings, whose checkpoint nobody names: it is told from others by its weights, and by what is patched
+    onto them."""
+    networks = (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model)
+    told = [hash_weights(small_weights(network)) for network in networks]
+    for patcher in (model, clip.patcher):
+        told += [f"{key} {_patched(patches)}" for key, patches in sorted(patcher.patches.items(), key=str)]
+    return Loaded(model, clip, vae, sha256("\n".join(told).encode()).hexdigest())
+
+
+def _patched(patches: Sequence[Any]) -> str:
+    strengths = [patch[0] for patch in patches]
+    weights = [getattr(patch[1], "weights", patch[1]) for patch in patches]
+    tensors = [one for kept in weights for one in kept if isinstance(one, Tensor)]
+    return f"{strengths} {hash_weights(tensors)}"
 
 
 @dataclass(frozen=True)

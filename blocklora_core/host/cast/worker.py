@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,16 +102,15 @@ class InTurn:
 
     size = 1
 
-    def __init__(self, base: Loaded, hears: bool = True):
-        """hears: whether progress is taken from the host's bars, which a server shows itself."""
-        self.base, self.hears = base, hears
+    def __init__(self, base: Loaded):
+        self.base = base
 
     def share(self, value: T) -> T:
         return value
 
     def run(self, tasks: Iterable[Task], on_progress: OnProgress = unheard) -> Generator[Outcome, None, None]:
         for task in tasks:
-            with heard(partial(on_progress, task.concept)) if self.hears else nullcontext():
+            with heard(partial(on_progress, task.concept)):
                 outcome = self._attempt(task)
             yield outcome
 
@@ -127,12 +126,14 @@ class InTurn:
 
 @contextmanager
 def heard(on_progress: Callable[[Progress], None]) -> Iterator[None]:
-    """While the block runs, the host's progress bars tell `on_progress`."""
-
-    def hear(value: int, total: int, *_preview: Any, **_node: Any) -> None:
-        on_progress(Progress(value, total))
-
+    """While the block runs, the host's progress bars tell `on_progress`, and whom they told before."""
     before = getattr(comfy.utils, "PROGRESS_BAR_HOOK", None)
+
+    def hear(value: int, total: int, *preview: Any, **node: Any) -> None:
+        on_progress(Progress(value, total))
+        if before is not None:
+            before(value, total, *preview, **node)
+
     comfy.utils.set_progress_bar_global_hook(hear)
     try:
         yield
