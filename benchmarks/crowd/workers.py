@@ -23,11 +23,13 @@ from typing import Any
 
 import psutil
 
+from benchmarks.crowd.hooks import FAULTS
+
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"folder_paths.py", "models", "input", "output", "user", "temp", "custom_nodes", "extra_model_paths.yaml"}
 """Of ComfyUI's folder: what another one cannot share."""
 WORKERS = 2
-WORKER = "ray::"
+TITLES = {f"ray::{worker.__name__}" for worker in FAULTS.values()}
 MID = 8
 """Steps that a training has made when its worker is killed."""
 
@@ -84,7 +86,7 @@ def workers_of(process: subprocess.Popen[bytes]) -> Iterator[psutil.Process]:
     """Ray's workers below our driver that are at work."""
     for one in psutil.Process(process.pid).children(recursive=True):
         try:
-            if one.cmdline() and one.cmdline()[0].startswith(f"{WORKER}") and ".do" in one.cmdline()[0]:
+            if one.cmdline() and one.cmdline()[0].split(".")[0] in TITLES:
                 yield one
         except psutil.Error:
             continue

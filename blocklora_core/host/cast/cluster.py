@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AUTO = "auto"
+AUTO, LOCAL = "auto", "local"
 INSTALL = "pip install 'ray[default,client]>=2.40,<3'"
 ASKED = 2.0
 """Seconds that a worker has to say how far it is."""
@@ -43,7 +43,8 @@ class Setup:
 
 @dataclass(frozen=True)
 class Cluster:
-    """address: ray://HOST:PORT, or `auto` for a cluster that this machine is in, else one that is started on it.
+    """address: HOST:6379 on a machine of the cluster, ray://HOST:10001 from elsewhere; `auto` for what RAY_ADDRESS
+    says, else a cluster of this machine alone, which ends with this process.
     gpus: of each worker, such as .5 for two on one. workers: at most; 0 for as many as there is room for."""
 
     address: str
@@ -163,14 +164,13 @@ def connected(cluster: Cluster, setup: Setup, worker: type[RemoteWorker] = Remot
 
 def _connect(ray: Any, cluster: Cluster, runtime: dict[str, Any]) -> None:
     given = {"runtime_env": runtime, "log_to_driver": False, "logging_level": "ERROR"}
-    if cluster.address != AUTO:
-        ray.init(address=cluster.address, **given)
-        return
-    try:
-        ray.init(address="auto", **given)
-    except ConnectionError:
-        room = {"num_cpus": cluster.workers} if cluster.workers else {}
-        ray.init(address="local", include_dashboard=False, **room, **given)
+    # Ray's own "auto" would also join what another driver has started for itself, and end with it.
+    address = os.environ.get("RAY_ADDRESS", LOCAL) if cluster.address == AUTO else cluster.address
+    if address == LOCAL:
+        given["include_dashboard"] = False
+        # Without this a machine of one core would have room for one.
+        given |= {"num_cpus": cluster.workers} if cluster.workers else {}
+    ray.init(address=address, **given)
 
 
 def _ray() -> Any:

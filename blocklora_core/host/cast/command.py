@@ -56,7 +56,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     cast.add_argument("--seed", type=int, default=0, help="merge --sheet, evaluate, collect: of the noise")
     ray = cast.add_argument_group("on several GPUs or machines, by Ray: train, collect, evaluate")
     ray.add_argument(
-        "--cluster", metavar="ADDRESS", help=f"ray://HOST:10001, or {AUTO} for the one around, else this machine"
+        "--cluster",
+        metavar="ADDRESS",
+        help=f"HOST:6379, ray://HOST:10001, or {AUTO} for RAY_ADDRESS, else this machine alone",
     )
     ray.add_argument("--gpus", type=float, default=1.0, help="of each worker; .5 for two on one GPU")
     ray.add_argument("--workers", type=int, default=0, help="at most; without it as many as there is room for")

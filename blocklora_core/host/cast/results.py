@@ -137,10 +137,12 @@ def collected(
     told: Callable[[Entry], None],
     on_progress: OnProgress = unheard,
 ) -> dict[str, str]:
-    """Grams for the finished concepts whose files have none: written into their files. Concept -> why, of those that
-    failed."""
-    here, entries, failed = Place.of(cast, base), Place.of(cast, base).entries, dict[str, str]()
-    due = {lora.concept.name: lora for lora in stack_of(cast, base) if lacks_grams(lora)}
+    """Grams for those who were trained but lack them, as memory ran out: into their files, which are finished then.
+    Concept -> why, of those that failed."""
+    here, failed = Place.of(cast, base), dict[str, str]()
+    entries, names = here.entries, {member.concept.name for member in cast.members}
+    written = [entry for name, entry in entries.items() if name in names and is_there(entry, here.folder)]
+    due = {entry.concept: lora for entry in written if lacks_grams(lora := load(here.folder / entry.file))}
     tasks = [Task(name, COLLECT, partial(tuple, (lora, job))) for name, lora in due.items()]
     for outcome in executor.run(tasks, on_progress):
         name = outcome.task.concept
@@ -148,7 +150,7 @@ def collected(
             failed[name] = outcome.error
             continue
         path = keep(here, base, due[name].concept, outcome.result)
-        entry = replace(entries[name], file=path.name, bytes=path.stat().st_size)
+        entry = replace(entries[name], event=FINISHED, file=path.name, bytes=path.stat().st_size, error="")
         here.journal.add(entry)
         told(entry)
     return failed
