@@ -127,6 +127,8 @@ def driver(trial: Trial) -> dict[str, Any]:
     process.send_signal(signal.SIGKILL)
     process.wait()
     _, alive = psutil.wait_procs(left, timeout=60)
+    # Dead ones that nobody asks for stay in the list.
+    alive = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     before = trial.files()
     code = trial.go()
     again = [entry["concept"] for entry in trial.entries() if entry.get("event") == "finished"]
