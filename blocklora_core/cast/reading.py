@@ -10,11 +10,12 @@ from typing import Any
 
 from ..concept.concept import Concept
 from ..concept.rows import MOST_SLOTS
+from ..training.data.folder import CONCEPT_FILE
 from .member import Cast, CastError, Member
 from .settings import KEYS, SettingsReader
 from .toml import check_keys, read_toml, texts, typed, wrong
 
-CAST_FILE, CONCEPT_FILE = "cast.toml", "concept.toml"
+CAST_FILE = "cast.toml"
 
 _TOP = frozenset({"train", "concepts", "together"})
 _OWN: Mapping[str, type] = {"name": str, "class_word": str, "words": str, "slot": int, "folder": str}
