@@ -54,7 +54,7 @@ def cast_of(folder: str) -> Cast:
 def cast_hash(folder: str) -> str:
     """Changes when a picture, a caption or a setting of the cast does, or when some of it failed."""
     cast = cast_of(folder)
-    told = [stamp_of(member, "", member.slot) for member in cast.members]
+    told = [(member.slot, stamp_of(member, "", 0 if member.config.adapter.scheme else None)) for member in cast.members]
     return hashlib.sha256(f"{_failures[folder]} {cast.together} {told}".encode()).hexdigest()
 
 
