@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator, TimeoutError, expect
 
 from tests.browser.canvas import Canvas
 
@@ -58,6 +58,11 @@ class Hand:
     def add(self, node_type: str, at: Point) -> int:
         """Double-click on empty canvas, the node's name, Enter."""
         self.page.mouse.dblclick(*at)
+        try:
+            self.page.wait_for_function(SEARCHES, timeout=10_000)
+        except TimeoutError:
+            # A page that is busy may take the two clicks for single ones.
+            self.page.mouse.dblclick(*at)
         return self._chosen(node_type, at)
 
     def pull(self, node: int, output: str, at: Point, node_type: str) -> int:
