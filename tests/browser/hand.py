@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping
 
-from playwright.sync_api import Locator, TimeoutError, expect
+from playwright.sync_api import Locator, expect
+from playwright.sync_api import TimeoutError as TookTooLong
 
 from tests.browser.canvas import Canvas
 
@@ -60,7 +61,7 @@ class Hand:
         self.page.mouse.dblclick(*at)
         try:
             self.page.wait_for_function(SEARCHES, timeout=10_000)
-        except TimeoutError:
+        except TookTooLong:
             # A page that is busy may take the two clicks for single ones.
             self.page.mouse.dblclick(*at)
         return self._chosen(node_type, at)
