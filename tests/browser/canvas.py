@@ -80,8 +80,9 @@ class Canvas:
 
     def ready(self) -> None:
         """Waits until the page has its graph and our nodes."""
+        # In this order: newer frontends log an error when the graph is asked for before it is there.
         self.page.wait_for_function(
-            "Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.BlockLoRATrain)"
+            "Boolean(window.LiteGraph?.registered_node_types?.BlockLoRATrain && window.app?.graph)"
         )
         # The host loads its last workflow, or the default one, a moment after it has registered the nodes.
         self.page.wait_for_function("Boolean(window.app.extensionManager?.workflow?.activeWorkflow)")
