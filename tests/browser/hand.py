@@ -33,6 +33,7 @@ CORNER = """(id) => {
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [x + left - 3, y + top - 3];
 }"""
+HANGING = "app.canvas.state.ghostNodeId"
 SEARCHES = "() => document.activeElement?.tagName === 'INPUT'"
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
 # In the search, the field itself and what it filters by are options, too.
@@ -144,12 +145,23 @@ class Hand:
         self.page.keyboard.press("Enter")
         self.canvas.wait(lambda: self._nodes(node_type) - before, what=f"a node {title}")
         node = (self._nodes(node_type) - before).pop()
-        # In ComfyUI 0.33 it hangs on the mouse, a moment after it is there, until a click.
-        self.page.wait_for_timeout(200)
-        if self.canvas.evaluate("(id) => Boolean(app.graph.getNodeById(id).flags.ghost)", node):
-            self.page.mouse.click(*at)
+        if self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"):
+            self._put_down(at)
         self._done()
         return node
+
+    def _put_down(self, at: Point) -> None:
+        """In ComfyUI 0.33 a new node hangs on the mouse until a click, which the search may still be in the way of."""
+        self.page.wait_for_function(f"() => {HANGING} != null")
+
+        def lies() -> bool:
+            self.page.mouse.move(at[0] + 9, at[1] + 9)
+            self.page.mouse.move(*at, steps=3)
+            self.page.mouse.click(*at)
+            self.page.wait_for_timeout(300)
+            return bool(self.canvas.evaluate(f"{HANGING} == null"))
+
+        self.canvas.wait(lies, what="the node to be put down")
 
     def _nodes(self, node_type: str) -> set[int]:
         return set(map(int, self.canvas.evaluate(IDS, node_type)))
