@@ -13,6 +13,9 @@ from .environment.host import Host
 from .layout import PACK_NAME, Layout
 from .terminal import activity
 
+MOST_WORKERS = 4
+"""Each of pytest's processes may hold some GB at its peak."""
+
 Verdict = Callable[[subprocess.CompletedProcess[str]], bool]
 
 
@@ -72,10 +75,21 @@ def _passes(check: Check) -> bool:
     return False
 
 
+def workers(arguments: Sequence[str], cores: int | None) -> list[str]:
+    """pytest's options for the whole suite in one process a core, at most four; none where only a part is asked for."""
+    single = ("--pdb", "--numprocesses")
+    if any(argument.startswith(single) or not argument.startswith("--") for argument in arguments):
+        return []
+    return [f"--numprocesses={min(cores or 1, MOST_WORKERS)}", "--dist=loadgroup", "--no-loadscope-reorder"]
+
+
 def _pytest(layout: Layout, host: Host, arguments: Sequence[str]) -> int:
     extra = {"BLOCKLORA_COMFYUI": str(host.root), "BLOCKLORA_TOOLS": str(host.tools)}
     extra["BLOCKLORA_OURS"] = "1" if host.ours else ""
-    line = [str(host.python), "-m", "pytest", *arguments]
+    parallel = workers(arguments, os.cpu_count())
+    if parallel:
+        extra["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
+    line = [str(host.python), "-m", "pytest", *parallel, *arguments]
     return subprocess.run(line, cwd=layout.root, env=host.environment(extra), check=False).returncode
 
 

@@ -43,3 +43,14 @@ def repository() -> Path:
 def comfyui_root() -> Path:
     """The ComfyUI to test against."""
     return comfyui_folder()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With xdist's --dist loadgroup a file runs in one worker, and the server's, the longest, come first."""
+    if not hasattr(config, "workerinput"):
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}.{item.path.stem}"))
+    items.sort(key=lambda item: item.path.parent.name != "server")

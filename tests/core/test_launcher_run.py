@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from launcher import workflow
+from launcher.checks import workers
 from launcher.demo import changed_since, snapshot
 from launcher.environment import prepare as environment
 from launcher.environment.host import Host, comfyui_version, find_python, require_version
@@ -285,3 +286,13 @@ def test_a_step_that_fails_says_so() -> None:
     with pytest.raises(LauncherError), activity("a step", stream=stream):
         raise LauncherError("why")
     assert "a step: failed" in stream.getvalue()
+
+
+@pytest.mark.parametrize("arguments", [["tests/core"], ["-k", "layers"], ["-x"], ["--pdb"], ["--numprocesses=0"]])
+def test_a_part_of_the_suite_runs_in_one_process(arguments: list[str]) -> None:
+    assert workers(arguments, 8) == []
+
+
+def test_the_whole_suite_runs_in_a_process_a_core_at_most_four() -> None:
+    assert workers([], 2)[0] == "--numprocesses=2" == workers(["--durations=9"], 2)[0]
+    assert workers([], 64)[0] == "--numprocesses=4" and workers([], None)[0] == "--numprocesses=1"

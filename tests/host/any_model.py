@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import comfy.model_patcher
 import comfy.supported_models as architectures
 import torch
 from comfy.ldm.flux.model import FluxParams
 from torch import nn
+
+from tests.host.dynamic import patcher_of, with_weights
 
 CPU = torch.device("cpu")
 
@@ -51,6 +52,7 @@ MODELS: dict[str, tuple[Any, dict[str, Any], int]] = {
 """Name -> (ComfyUI's architecture, its settings, width of the pooled text features)."""
 
 
+@with_weights()
 def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """A MODEL whose weights are small random numbers of `dtype`; it computes in float32."""
     architecture, settings, _ = MODELS[name]
@@ -67,7 +69,7 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
             places = model.diffusion_model.pos_embed
             places.copy_(torch.randn(places.shape, generator=generator) * 0.05)
     model.requires_grad_(False)
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+    return patcher_of(model)
 
 
 class _Words(nn.Module):
@@ -95,7 +97,7 @@ class WordClip:
 
     def __init__(self, name: str):
         self.cond_stage_model = _Words(MODELS[name][2])
-        self.patcher = comfy.model_patcher.ModelPatcher(self.cond_stage_model, CPU, CPU)
+        self.patcher = patcher_of(self.cond_stage_model)
         self.tokenize: Callable[[str], str] = str
 
     def clone(self) -> WordClip:

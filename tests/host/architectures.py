@@ -10,10 +10,11 @@ from typing import Any
 import comfy.ldm.chroma.model as chroma
 import comfy.ldm.flux.model as flux
 import comfy.ldm.hunyuan_video.model as hunyuan_video
-import comfy.model_patcher
 import comfy.supported_models as supported
 import torch
 from torch import nn
+
+from tests.host.dynamic import patcher_of, with_weights
 
 CPU = torch.device("cpu")
 W = 96
@@ -138,6 +139,7 @@ def fill(module: nn.Module, scale: float = 0.05) -> nn.Module:
     return module
 
 
+@with_weights()
 def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
     """A MODEL that computes in float32."""
     kind, settings, *_ = ARCHITECTURES[name]
@@ -151,7 +153,7 @@ def build(name: str, dtype: torch.dtype = torch.float32) -> Any:
         for place in (buffer for at, buffer in model.diffusion_model.named_buffers() if at == "pos_embed"):
             place.copy_(torch.randn(place.shape, generator=torch.Generator().manual_seed(3)) * 0.05)
     model.requires_grad_(False).eval()
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+    return patcher_of(model)
 
 
 def latents_of(name: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from tests.conftest import ROOT, comfyui_folder
+from tests.host import dynamic
 
 
 def _import_comfy() -> None:
@@ -24,6 +25,8 @@ def _import_comfy() -> None:
 
     # The device is chosen when comfy.model_management is imported, so this comes first.
     args.cpu = True
+    if dynamic.WANTED:
+        dynamic.enable()
 
 
 def _import_pack() -> ModuleType:

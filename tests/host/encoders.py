@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import tokenizers
@@ -24,6 +25,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from tests.host.architectures import ARCHITECTURES, W, fill
+from tests.host.dynamic import with_weights
 
 # fmt: off
 _LLM = {"hidden_size": W, "intermediate_size": W, "num_hidden_layers": 4, "num_attention_heads": 1, "num_key_value_heads": 1}
@@ -62,6 +64,7 @@ WIDTHS = {"qwen3_06b": 1024}
 """Of the encoders that are not W wide."""
 
 
+@with_weights()
 def encoder_of(name: str) -> Any:
     """The CLIP of an architecture in architectures.py."""
     side = ARCHITECTURES[name][3]
@@ -75,6 +78,7 @@ def encoder_of(name: str) -> Any:
             model_options={**options, "dtype": torch.float32},
             tokenizer_data=_TOKENIZERS[side]() if side in _TOKENIZERS else {},
         )
+    comfy.model_management.unload_all_models()  # Else it goes on with what it was loaded with, and gets that back.
     fill(clip.cond_stage_model, scale=0.1)
     with torch.no_grad():  # Real T5 tables are long.
         for name, weight in clip.cond_stage_model.named_parameters():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import comfy.model_patcher
 import comfy.supported_models as architectures
 import torch
 from comfy.ldm.chroma.model import ChromaParams
 from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
 
 from tests.host.any_model import CPU, MODELS, build
+from tests.host.dynamic import patcher_of, with_weights
 
 _WAN = {
     "image_model": "wan2.1", "model_type": "t2v", "dim": 96, "ffn_dim": 192, "num_heads": 3, "num_layers": 1,
@@ -68,6 +68,7 @@ MORE: dict[str, tuple[Any, dict[str, Any]]] = {
 NAMES = (*MODELS, *MORE)
 
 
+@with_weights()
 def any_of(name: str) -> Any:
     """A MODEL of any of `NAMES`, in float32."""
     if name in MODELS:
@@ -81,4 +82,4 @@ def any_of(name: str) -> Any:
         for weight in model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.05)
     model.requires_grad_(False)
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+    return patcher_of(model)

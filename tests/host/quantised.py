@@ -13,12 +13,14 @@ import torch
 from torch import nn
 
 from tests.host.architectures import ARCHITECTURES, CPU, build
+from tests.host.dynamic import patcher_of, with_weights
 
 _MANY = hasattr(comfy.ops, "_load_quantized_module")
 FORMATS = ["float8_e4m3fn", *(["float8_e5m2", "int8_tensorwise", "mxfp8", "nvfp4"] if _MANY else [])]
 """Those of the host's formats that it computes with on a CPU."""
 
 
+@with_weights()
 def quantised(name: str, kind: str) -> Any:
     """A MODEL of architecture `name` whose Linears are all of `kind`, as the host loads them from a checkpoint."""
     plain = build(name).model.diffusion_model
@@ -34,7 +36,7 @@ def quantised(name: str, kind: str) -> Any:
     model = config.get_model({}, "", device=CPU)
     model.diffusion_model.load_state_dict(state, strict=False)
     model.requires_grad_(False).eval()
-    return comfy.model_patcher.ModelPatcher(model, CPU, CPU)
+    return patcher_of(model)
 
 
 def _stored(at: str, weight: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:

@@ -18,7 +18,6 @@ import comfy.model_patcher
 import comfy.sample
 import comfy.sd
 import pytest
-import safetensors.torch
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.host.compat import is_dynamic
@@ -31,9 +30,13 @@ from blocklora.blocklora_core.host.weights.patching import apply_merge
 from blocklora.blocklora_core.regions import Box, Region
 
 from demo.base import UNET
+from tests.host import dynamic
+from tests.host.dynamic import widen
 from tests.host.test_training import train
 from tests.host.tiny import Base, make_lora, write_base
 
+if dynamic.WANTED:
+    pytest.skip("compares with the plain patcher, which this run does without", allow_module_level=True)
 memory_management = pytest.importorskip("comfy.memory_management", reason="this ComfyUI has no Dynamic VRAM")
 
 KNOWN = hasattr(comfy.model_patcher, "ModelPatcherDynamic")
@@ -147,9 +150,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its UNet in what it computes in, so that what is used is the very memory that is lent; the rest in half of it."""
     path = tmp_path_factory.mktemp("base") / "base.safetensors"
     write_base(path)
-    state = safetensors.torch.load_file(path)
-    wide = {name: tensor.float() if name.startswith(UNET) else tensor for name, tensor in state.items()}
-    safetensors.torch.save_file(wide, path)
+    widen(path, UNET)
     return path
 
 

@@ -22,6 +22,7 @@ from comfy.taesd.taesd import TAESD
 
 from demo.base import UNET, VAE, write_checkpoint
 from demo.denoiser import build_unet
+from tests.host.dynamic import WANTED, as_used, widen, with_weights
 
 CONTIGUOUS = Scheme()
 TEXT_LAYERS = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
@@ -40,13 +41,16 @@ def write_base(path: Path) -> None:
     """A checkpoint of the demo's layout whose weights are all random: no output is zero, nothing is learnt."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
-        unet, vae = build_unet(), TAESD()
+        with with_weights():
+            unet, vae = build_unet(), TAESD()
         for tensor in (p for p in unet.parameters() if not p.any()):
             torch.nn.init.normal_(tensor, 0.0, 0.02)
         for tensor in vae.parameters():
             torch.nn.init.normal_(tensor, 0.0, 0.05)
     state = {UNET + name: tensor for name, tensor in unet.state_dict().items()}
     write_checkpoint(path, state | {VAE + name: tensor for name, tensor in vae.state_dict().items()})
+    if WANTED:
+        widen(path, "")
 
 
 def load_base(path: Path) -> Base:
@@ -58,12 +62,17 @@ def load_base(path: Path) -> Base:
     return Base(model, clip, vae)
 
 
+def in_use(patcher: Any) -> dict[str, torch.Tensor]:
+    """The weights that a loaded MODEL or CLIP's patcher computes with."""
+    return dict(patcher.model.state_dict()) | as_used(patcher.model)
+
+
 @contextmanager
 def loaded(patcher: Any) -> Iterator[dict[str, torch.Tensor]]:
     """The weights of a MODEL or a CLIP's patcher while ComfyUI has it loaded; unpatched at the end."""
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
     try:
-        yield dict(patcher.model.state_dict())
+        yield in_use(patcher)
     finally:
         comfy.model_management.unload_all_models()
 

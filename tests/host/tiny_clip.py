@@ -8,10 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import comfy.clip_vision
+import comfy.model_management
 import comfy.sd
 import torch
 from comfy.sd1_clip import SD1ClipModel, SD1Tokenizer
 from comfy.sdxl_clip import SDXLClipModel, SDXLTokenizer
+
+from tests.host.dynamic import with_weights
 
 WIDTH = 64
 
@@ -40,12 +43,14 @@ def _config(width: int) -> dict[str, Any]:
     return {"hidden_size": width, "intermediate_size": width, "num_attention_heads": 2, "num_hidden_layers": 3}
 
 
+@with_weights()
 def make_text(width: int = WIDTH) -> Any:
     """SD1.5's text encoder, made small."""
     target = SimpleNamespace(clip=SD1ClipModel, tokenizer=SD1Tokenizer, params={})
     return _filled(comfy.sd.CLIP(target, model_options={"clip_l_model_config": _config(width)}))
 
 
+@with_weights()
 def make_dual_text(left: int, right: int) -> Any:
     """SDXL's pair, clip_l and clip_g, made small."""
     target = SimpleNamespace(clip=SDXLClipModel, tokenizer=SDXLTokenizer, params={})
@@ -54,5 +59,6 @@ def make_dual_text(left: int, right: int) -> Any:
 
 
 def _filled(clip: Any) -> Any:
+    comfy.model_management.unload_all_models()  # Else it goes on with what it was loaded with, and gets that back.
     _fill(clip.cond_stage_model)
     return clip
