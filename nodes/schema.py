@@ -77,9 +77,10 @@ def newer(kind: str, name: str, **fields: Any) -> list[Any]:
     """A socket of a kind that only newer hosts have; none on others.
 
     Never the host's own input of that kind: it brings a default, which programs that make prompts of workflows fill in.
+    Nor a widget, which the page makes of the type's name, and whose value would be taken for a link's.
     """
     found = getattr(io, kind, None)
-    return [io.Custom(found.io_type).Input(name, **fields)] if found else []
+    return [io.Custom(found.io_type).Input(name, extra_dict={"forceInput": True}, **fields)] if found else []
 
 
 def advanced(kind: Any, name: str, **fields: Any) -> Any:

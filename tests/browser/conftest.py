@@ -24,7 +24,7 @@ NO_CHROMIUM = (
     "no Chromium was found: install it (Debian: apt-get install chromium), or name one in BLOCKLORA_CHROMIUM. "
     "The browser tests are skipped."
 )
-NOT_ASKED = "the browser tests take a quarter of an hour or more on two cores: BLOCKLORA_BROWSER=1 runs them."
+NOT_ASKED = "the browser tests take about 25 minutes on two cores: BLOCKLORA_BROWSER=1 runs them."
 PICTURES = ("amelia", "zed")
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
 PATIENCE = 60_000

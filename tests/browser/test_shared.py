@@ -22,6 +22,22 @@ STAND_IN = """async ([id, module]) => {
     globalThis.heard = [];
     globalThis.value = standIn(app.graph.getNodeById(id), "default_caption", (value) => globalThis.heard.push(value));
 }"""
+COLOURS = """async () => {
+    const painted = () => [
+        app.canvas.colourGetter?.getDisconnectedColor("BLOCK_LORA_STACK") ??
+            app.canvas.default_connection_color_byType.BLOCK_LORA_STACK,
+        LGraphCanvas.link_type_colors.BLOCK_LORA_STACK,
+        getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-BLOCK_LORA_STACK"),
+    ];
+    const before = painted();
+    const setting = app.extensionManager.setting;
+    const palette = setting.get("Comfy.ColorPalette");
+    for (const id of ["light", palette]) {
+        await setting.set("Comfy.ColorPalette", id);
+        await new Promise((done) => setTimeout(done, 300));
+    }
+    return [...before, ...painted()];
+}"""
 HIGHER = "globalThis.panelContent.append(Object.assign(document.createElement('div'), { style: 'height: 150px' }))"
 NODE = "BlockLoRAImages"
 
@@ -134,3 +150,7 @@ def test_stands_in_for_a_stock_widget(canvas: Canvas) -> None:
     assert "three" in saved["widgets_values"]
     text = canvas.page.locator(".lg-node").first.inner_text() if canvas.mode == "nodes2" else ""
     assert "default_caption" not in text
+
+
+def test_sockets_keep_their_colours_under_every_palette(canvas: Canvas) -> None:
+    assert set(canvas.evaluate(COLOURS)) == {"#e0705a"}
