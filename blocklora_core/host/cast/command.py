@@ -140,7 +140,9 @@ def _train(session: _Session) -> int:
 
 
 def _tell(entry: Entry) -> None:
-    how = "failed" if entry.event == FAILED else f"{entry.event} in {entry.seconds:.0f} s, slot {entry.slot}"
+    # Of a training that went on from a state nobody knows all seconds.
+    took = f" in {entry.seconds:.0f} s" if entry.seconds else ""
+    how = FAILED if entry.event == FAILED else f"{entry.event}{took}, slot {entry.slot}"
     print(f"{legible(entry.concept)} {how}", flush=True)
 
 
