@@ -21,6 +21,17 @@ SLOT = """([id, name, isInput]) => {
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [x + left, y + top];
 }"""
+CORNER = """(id) => {
+    const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
+    if (shown) {
+        const { right, bottom } = shown.getBoundingClientRect();
+        return [right - 3, bottom - 3];
+    }
+    const node = app.graph.getNodeById(id);
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0], node.pos[1] + node.size[1]]);
+    const { left, top } = app.canvas.canvas.getBoundingClientRect();
+    return [x + left - 3, y + top - 3];
+}"""
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
 # In the search, the field itself and what it filters by are options, too.
 FOUND = "[role=option]:not(:has(input), [data-pc-section=chipitem])"
@@ -56,6 +67,12 @@ class Hand:
     def wire(self, node: int, output: str, to: int, name: str) -> None:
         """A link dragged from an output to an input."""
         self._drag(self._slot(node, output, is_input=False), self._slot(to, name, is_input=True))
+        self._done()
+
+    def stretch(self, node: int, wider: float, higher: float) -> None:
+        """A node's lower right corner, dragged."""
+        x, y = self.canvas.evaluate(CORNER, node)
+        self._drag((x, y), (x + wider, y + higher))
         self._done()
 
     def draw(self, sheet: Locator, start: Point, end: Point) -> None:

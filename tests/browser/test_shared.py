@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from playwright.sync_api import FloatRect
+
 from tests.browser.canvas import Canvas
+from tests.browser.hand import Hand
 
 MODULE = "/extensions/blocklora/js/shared/dom.js"
 PANEL = """async ([id, options, module]) => {
@@ -17,11 +21,6 @@ STAND_IN = """async ([id, module]) => {
     const { standIn } = await import(module);
     globalThis.heard = [];
     globalThis.value = standIn(app.graph.getNodeById(id), "default_caption", (value) => globalThis.heard.push(value));
-}"""
-GROW = """(id) => {
-    const node = app.graph.getNodeById(id);
-    node.setSize([node.size[0] + 100, node.size[1] + 200]);
-    app.canvas.setDirty(true, true);
 }"""
 HIGHER = "globalThis.panelContent.append(Object.assign(document.createElement('div'), { style: 'height: 150px' }))"
 NODE = "BlockLoRAImages"
@@ -73,21 +72,45 @@ def test_keys_and_clicks_stay_within(canvas: Canvas) -> None:
     assert canvas.evaluate("document.activeElement.className") == "press"
 
 
-def test_grows_with_the_node(canvas: Canvas) -> None:
-    # A node without a panel of its own that grows: two would share the room.
-    node = _with_panel(canvas, {"minHeight": 120}, "BlockLoRALoad")
+def _shown(canvas: Canvas, options: dict[str, Any]) -> tuple[int, FloatRect]:
+    node = _with_panel(canvas, options, "BlockLoRALoad")
     panel = canvas.panel(node, "panel")
     panel.locator("button.press").wait_for()
+    canvas.evaluate(HIGHER)
     canvas.page.wait_for_timeout(300)
-    before = panel.bounding_box()
-    assert before is not None and before["height"] >= 110
-    canvas.evaluate(GROW, node)
+    box = panel.bounding_box()
+    assert box
+    return node, box
 
-    def grown() -> bool:
-        now = panel.bounding_box()
-        return now is not None and now["height"] - before["height"] > 150 and now["width"] - before["width"] > 80
 
-    canvas.wait(grown, what="the panel to grow")
+def _stretched(canvas: Canvas, node: int, least: Callable[[FloatRect], bool], what: str) -> None:
+    Hand(canvas).stretch(node, 100, 200)
+    panel = canvas.panel(node, "panel")
+
+    def holds() -> bool:
+        box = panel.bounding_box()
+        return box is not None and least(box)
+
+    canvas.wait(holds, 5, what)
+
+
+def test_grows_with_the_node(canvas: Canvas) -> None:
+    """All of the room, though in Nodes 2.0 the panel of a report waits below it."""
+    node, before = _shown(canvas, {"minHeight": 120})
+    assert before["height"] >= 110
+
+    def grown(box: FloatRect) -> bool:
+        return box["height"] - before["height"] > 180 and box["width"] - before["width"] > 80
+
+    _stretched(canvas, node, grown, "the panel to grow")
+    content = canvas.evaluate("globalThis.panelContent.offsetHeight")
+    assert content - before["height"] > 170
+
+
+def test_long_content_scrolls_and_a_higher_node_shows_more(canvas: Canvas) -> None:
+    node, before = _shown(canvas, {"most": 60})
+    assert 50 <= before["height"] <= 70
+    _stretched(canvas, node, lambda box: box["height"] - before["height"] > 80, "more to be seen")
 
 
 def test_panels_are_not_saved_by_position(canvas: Canvas) -> None:

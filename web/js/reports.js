@@ -17,6 +17,8 @@ const PANEL = "blocklora_report";
 const MOST_LETTERS = 20000;
 const MOST_NAMES = 200;
 const COPIED_FOR = 1200;
+/** Of a report, until the node is made higher. */
+const HEIGHT = 220;
 
 app.registerExtension({
   name: "blocklora.reports",
@@ -74,7 +76,7 @@ function isReport(value) {
 function panelOf(node) {
   if (!node.blockloraReport || !node.widgets?.some((widget) => widget.name === PANEL)) {
     node.blockloraReport = el("div", { class: "bl-column bl-report" });
-    addPanel(node, PANEL, node.blockloraReport, { last: true });
+    addPanel(node, PANEL, node.blockloraReport, { last: true, most: HEIGHT });
   }
   return node.blockloraReport;
 }

@@ -13,6 +13,7 @@ export { after, hide, isLinked, setValue, standIn } from "./widgets.js";
  * @typedef {string | Node | null | undefined | false} Child
  * @typedef {object} PanelOptions
  * @property {number} [minHeight] pixels that the panel needs; it grows with the node. Without it, its content decides.
+ * @property {number} [most] pixels beyond which its content scrolls; made higher, the node shows more of it.
  * @property {number} [minWidth] pixels below which the node is not made narrower by us, 0 without it.
  * @property {boolean} [last] it stays below panels that come after it.
  * @property {() => string} [getValue] the panel's own value, one serialised string. Without it, it has none.
@@ -126,7 +127,9 @@ function keepLast(node) {
 export function addPanel(node, name, content, options = {}) {
   useStyles(new URL("style.css", import.meta.url));
   const grows = options.minHeight !== undefined;
-  const root = el("div", { class: "blocklora", "data-panel": String(++panels), "data-grows": grows }, content);
+  const scrolls = options.most !== undefined;
+  const marks = { "data-panel": String(++panels), "data-grows": grows, "data-scrolls": scrolls };
+  const root = el("div", { class: "blocklora", ...marks }, content);
   const size = { height: options.minHeight ?? (content.hasChildNodes() ? 40 : 0), known: false };
   const widget = /** @type {any} */ (node).addDOMWidget(name, "blocklora", root, {
     getValue: options.getValue ?? (() => ""),
@@ -138,14 +141,39 @@ export function addPanel(node, name, content, options = {}) {
     margin: 4,
   });
   widget.serialize = false;
+  widget.fixedSize = () => [0, size.height];
   if (options.last) lasts.add(widget);
   else keepLast(node);
+  shareRoom(node);
   keepEvents(root);
   setHeight(root, size.height);
-  if (!grows) followContent(node, root, content, size);
+  if (!grows) followContent(node, root, content, size, options.most ?? Infinity);
   widen(node, options.minWidth ?? 0);
   resize(node, 0);
   return widget;
+}
+
+/** @param {any} widget */
+function rank({ element }) {
+  return "grows" in element.dataset ? 2 : "scrolls" in element.dataset ? 1 : 0;
+}
+
+/**
+ * What room a node has left goes to the panels that grow, else to those that scroll, and to others where it has neither.
+ *
+ * @param {LGraphNode} node
+ */
+function shareRoom(node) {
+  const ours = /** @type {any[]} */ (node.widgets ?? []).filter((widget) => widget.element?.dataset.panel);
+  const best = Math.max(...ours.map(rank));
+  for (const widget of ours) {
+    const expands = rank(widget) === best;
+    // Frontend 1.32 asks for the class, newer ones and the classic canvas for the method.
+    widget.element.classList.toggle("widget-expands", expands);
+    widget.computeSize = expands ? undefined : widget.fixedSize;
+    if (expands) delete widget.computeLayoutSize;
+    else widget.computeLayoutSize = undefined;
+  }
 }
 
 /**
@@ -172,10 +200,11 @@ function widen(node, width) {
  * @param {HTMLElement} root
  * @param {HTMLElement} content
  * @param {{ height: number, known: boolean }} size
+ * @param {number} most
  */
-function followContent(node, root, content, size) {
+function followContent(node, root, content, size, most) {
   const observer = new ResizeObserver(() => {
-    const height = Math.ceil(content.offsetHeight);
+    const height = Math.min(Math.ceil(content.offsetHeight), most);
     // Nodes out of sight, collapsed or zoomed away have no height.
     if (!height || height === size.height) return;
     const slack = Math.max(root.offsetHeight - size.height, 0);
@@ -222,15 +251,17 @@ function keepEvents(root) {
   });
 }
 
+const SCROLLING = ["auto", "scroll"];
+
 /**
- * Whether something between `inner` and `root` scrolls.
+ * Whether `root`, or something between it and `inner`, scrolls.
  *
  * @param {Element | null} inner
  * @param {Element} root
  */
 function scrolls(inner, root) {
-  for (let one = inner; one && one !== root; one = one.parentElement) {
-    if (one.scrollHeight > one.clientHeight + 1 && getComputedStyle(one).overflowY !== "visible") return true;
+  for (let one = inner; one && root.contains(one); one = one.parentElement) {
+    if (one.scrollHeight > one.clientHeight + 1 && SCROLLING.includes(getComputedStyle(one).overflowY)) return true;
   }
   return false;
 }
