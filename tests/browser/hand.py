@@ -33,6 +33,12 @@ CORNER = """(id) => {
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [x + left - 3, y + top - 3];
 }"""
+TOP = """(id) => {
+    const { pos, size } = app.graph.getNodeById(id);
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] / 2, pos[1] - 10]);
+    const { left, top } = app.canvas.canvas.getBoundingClientRect();
+    return [x + left, y + top];
+}"""
 HANGING = "app.canvas.state.ghostNodeId"
 SEARCHES = "() => document.activeElement?.tagName === 'INPUT'"
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
@@ -146,18 +152,23 @@ class Hand:
         self.canvas.wait(lambda: self._nodes(node_type) - before, what=f"a node {title}")
         node = (self._nodes(node_type) - before).pop()
         if self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"):
-            self._put_down(at)
+            self._put_down(node, at)
         self._done()
         return node
 
-    def _put_down(self, at: Point) -> None:
-        """In ComfyUI 0.33 a new node hangs on the mouse until a click, which the search may still be in the way of."""
+    def _put_down(self, node: int, at: Point) -> None:
+        """In ComfyUI 0.33 a new node hangs on the mouse until a click, which the search may still be in the way of.
+
+        In Nodes 2.0 it hangs beside the mouse, after a link was dragged.
+        """
         self.page.wait_for_function(f"() => {HANGING} != null")
+        x, y = self.canvas.evaluate(TOP, node)
+        there = (2 * at[0] - x, 2 * at[1] - y)
 
         def lies() -> bool:
-            self.page.mouse.move(at[0] + 9, at[1] + 9)
-            self.page.mouse.move(*at, steps=3)
-            self.page.mouse.click(*at)
+            self.page.mouse.move(*there, steps=3)
+            self.page.wait_for_timeout(200)
+            self.page.mouse.click(*there)
             self.page.wait_for_timeout(300)
             return bool(self.canvas.evaluate(f"{HANGING} == null"))
 
