@@ -169,9 +169,16 @@ class Hand:
 
         self.canvas.wait(lies, what="the node to be put down")
         # In Nodes 2.0, after a link was dragged, it hung where the mouse was before that.
-        x, y = self.canvas.evaluate(TOP, node)
-        if math.dist((x, y), at) > FAR:
+
+        def near() -> bool:
+            x, y = self.canvas.evaluate(TOP, node)
+            if math.dist((x, y), at) <= FAR:
+                return True
             self._drag((x, y), at)
+            self.page.wait_for_timeout(300)
+            return False
+
+        self.canvas.wait(near, what="the node to be where it was put")
 
     def _nodes(self, node_type: str) -> set[int]:
         return set(map(int, self.canvas.evaluate(IDS, node_type)))
