@@ -55,6 +55,17 @@ def node_id(node: Any) -> str | None:
     return getattr(node.hidden, "unique_id", None)
 
 
+def first(value: Any) -> Any:
+    """What an input list begins with, or the value of a node that has none."""
+    return value[0] if isinstance(value, list) and value else value
+
+
+def workflow_id(node: Any) -> str:
+    """The id of the workflow that the page queued, "" for a prompt that comes without one."""
+    workflow = (first(getattr(node.hidden, "extra_pnginfo", None)) or {}).get("workflow") or {}
+    return str(workflow.get("id") or "")
+
+
 def texts_of(node: Any, ours: bool) -> list[str]:
     """All texts written into nodes of the running graph: into those of this pack, or into the others."""
     graph = getattr(node.hidden, "prompt", None) or {}

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -107,6 +108,14 @@ class BlockLoRA:
     def effective_strength_clip(self) -> float:
         """Strength of the text encoders' layers."""
         return self.strength if self.strength_clip is None else self.strength_clip
+
+    @cached_property
+    def reach(self) -> float:
+        """No number of any layer's change at strength 1 is larger than this; not finite where one of a layer's tensors
+        is not."""
+        bounds = [abs(layer.scale) * layer.reach for layer in self.layers.values()]
+        # max() would pass over what is not a number.
+        return max(bounds, default=0.0) if math.isfinite(sum(bounds)) else math.inf
 
     @property
     def kinds(self) -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -51,8 +52,7 @@ class Layer:
             raise ValueError(f"Expected rows below {self.out_features}, got row {self.rows[-1][-1]}.")
         if self.parts:
             sizes(self.out_features, self.parts)
-        if not math.isfinite(self.scale):
-            raise ValueError(f"Expected a finite scale, got {self.scale!r}.")
+        _finite(self.scale)
 
     @classmethod
     def of_dense(cls, delta: Tensor) -> Layer:
@@ -127,9 +127,9 @@ class Layer:
         """The same layer, `factor` times as strong."""
         if factor == 1:
             return self
-        scaled = replace(self, scale=self.scale * factor)
-        if "reach" in vars(self):  # It costs as much as all else that a merge does with a layer.
-            vars(scaled)["reach"] = self.reach
+        # Not `replace`, which would check and work out again what a scale does not touch.
+        scaled = copy(self)
+        vars(scaled)["scale"] = _finite(self.scale * factor)
         return scaled
 
     def with_down(self, down: Tensor) -> Layer:
@@ -139,6 +139,12 @@ class Layer:
     def with_up(self, up: Tensor) -> Layer:
         """The same layer with another up for the same rows."""
         return replace(self, up=up)
+
+
+def _finite(scale: float) -> float:
+    if not math.isfinite(scale):
+        raise ValueError(f"Expected a finite scale, got {scale!r}.")
+    return scale
 
 
 def _largest(values: Tensor) -> float:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -126,6 +127,16 @@ def contains(rows: Rows, row: int) -> bool:
 def overlap(a: Rows, b: Rows) -> Rows:
     """Rows held by both, exact and without listing rows; `()` when there is none."""
     return tidy(range(max(p.start, q.start), min(p.stop, q.stop)) for p in a for q in b)
+
+
+def shared(held: Iterable[Rows]) -> int:
+    """How many rows several of `held` hold, exact and without listing rows."""
+    number = once = twice = 0  # once, twice: where the rows end that a segment, and that two, so far hold
+    for part in sorted(chain.from_iterable(held), key=attrgetter("start")):
+        several = min(part.stop, once)
+        number += max(0, several - max(part.start, twice))
+        once, twice = max(once, part.stop), max(twice, several)
+    return number
 
 
 def positions(rows: Rows, subset: Rows) -> Tensor:

@@ -39,7 +39,7 @@ def layers_alone(lora: BlockLoRA, why: str, convert: Convert) -> BlockLoRA:
 def _blocked(stack: Stack, method: Method) -> set[str]:
     """Weights whose adapters must become layers."""
     adapted = {name for lora in stack for name in lora.adapters}
-    if method.needs_layers or not method.needs_own_rows:
+    if method.needs_layers or not method.needs_own_rows or not adapted:
         return adapted if method.needs_layers else set()
     holders = Counter(name for lora in stack for name in {*lora.layers, *lora.adapters})
     return {name for name in adapted if holders[name] > 1}

@@ -38,7 +38,7 @@ def check_result(members: Stack, given: Stack) -> None:
 
 def _surely(lora: BlockLoRA, limit: float, factor: float = 1.0) -> bool:
     """Whether bounds that the layers know of themselves already tell that no number is larger than `limit`."""
-    return all(abs(layer.scale * factor) * layer.reach <= limit for layer in lora.layers.values())
+    return lora.reach * abs(factor) <= limit
 
 
 def stays_within(limit: float, layer: Layer, factor: float = 1.0) -> bool:

@@ -6,7 +6,7 @@ A plain LoRA holds every row, so it overlaps whatever else adapts its layers. It
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..concept.concept import BlockLoRA, Stack
 from ..concept.layer import Layer
-from ..concept.rows import Rows, count, describe, index, overlap
+from ..concept.rows import Rows, count, describe, index, overlap, shared
 
 Overlap = Literal["error", "share", "priority"]
 
@@ -53,45 +53,41 @@ def apply_overlap(stack: Stack, policy: Overlap) -> OverlapResult:
 def count_shared(stack: Stack) -> OverlapResult:
     """`stack` as it is, its shared rows counted: for methods that are made for them."""
     # Layers that are dealt out alike share as many rows, and a model has few ways of dealing.
-    shared = cache(shared_rows)
-    found = [number for dealt in _dealt(stack).values() if (number := shared(*dealt))]
+    shared_by = cache(shared)
+    found = [number for held in _dealt(stack).values() if (number := shared_by(tuple(held)))]
     return OverlapResult(stack, sum(found), len(found))
 
 
 def check_shapes(stack: Stack, task: str) -> None:
     """ValueError, for a message about `task`, when two members change one weight as if it had two shapes."""
-    first: dict[str, BlockLoRA] = {}
+    first: dict[str, Layer] = {}
     for lora in stack:
         for name, layer in lora.layers.items():
-            other = first.setdefault(name, lora)
-            expected = other.layers[name].weight_shape
+            expected = first.setdefault(name, layer).weight_shape
             if layer.weight_shape != expected:
+                other = next(lora for lora in stack if name in lora.layers)
                 raise ValueError(
                     f"{task}: expected {expected} for {name}, as in {other.label}, got "
                     f"{layer.weight_shape} in {lora.label}. They were trained on different base models."
                 )
 
 
-def shared_rows(out_features: int, held: tuple[Rows, ...]) -> int:
-    """How many of a weight's rows stand in several of `held`."""
-    return int((_count_holders(out_features, held) > 1).sum())
-
-
-def _dealt(stack: Stack) -> dict[str, tuple[int, tuple[Rows, ...]]]:
-    """Layer name -> how many rows the weight has, and which of them each member that changes it holds."""
-    held: dict[str, list[Layer]] = {}
+def _dealt(stack: Stack) -> dict[str, list[Rows]]:
+    """Layer name -> which of the weight's rows each member that changes it holds."""
+    held: dict[str, list[Rows]] = {}
     for lora in stack:
         for name, layer in lora.layers.items():
-            held.setdefault(name, []).append(layer)
-    return {name: (layers[0].out_features, tuple(layer.rows for layer in layers)) for name, layers in held.items()}
+            held.setdefault(name, []).append(layer.rows)
+    return held
 
 
 def _holders(stack: Stack) -> dict[str, Tensor]:
     """Layer name -> how many members hold each row, int64 (m,)."""
-    return {name: _count_holders(*dealt) for name, dealt in _dealt(stack).items()}
+    heights = {name: layer.out_features for lora in stack for name, layer in lora.layers.items()}
+    return {name: _count_holders(heights[name], held) for name, held in _dealt(stack).items()}
 
 
-def _count_holders(out_features: int, held: tuple[Rows, ...]) -> Tensor:
+def _count_holders(out_features: int, held: Iterable[Rows]) -> Tensor:
     counts = torch.zeros(out_features, dtype=torch.long)
     for rows in held:
         counts[index(rows)] += 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from itertools import combinations
 
 import pytest
@@ -163,6 +164,12 @@ def test_odd_halves_are_refused() -> None:
 def test_parts_that_do_not_make_the_weight_are_refused(parts: Parts) -> None:
     with pytest.raises(ValueError, match=f"parts that make 320 rows, got {len(parts)} that make {sum(parts)}"):
         Scheme().rows(0, 320, parts)
+
+
+@given(st.lists(any_rows(), max_size=6))
+def test_rows_that_several_hold_are_counted_once(held: list[Rows]) -> None:
+    holders = Counter(row for rows in held for row in numbers(rows))
+    assert ownership.shared(held) == sum(number > 1 for number in holders.values())
 
 
 def test_overlapping_segments_are_refused() -> None:

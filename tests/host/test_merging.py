@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from blocklora.blocklora_core.concept.keys import fused_parts, is_geglu, is_text
 from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count, index
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.weights.names import on_weights, weights_of
-from blocklora.blocklora_core.host.weights.patching import Applied, NothingFitsError, apply_merge
+from blocklora.blocklora_core.host.weights.patching import Applied, NothingFitsError, apply_merge, resolve
 from blocklora.blocklora_core.merge import Options
 
 import nodes
@@ -210,6 +211,17 @@ def test_refuses_a_file_with_no_layer_of_this_model(base: Base) -> None:
     strange = lora.renamed_layers({stem: f"lora_unet_nowhere_{stem}" for stem in lora.layers})
     with pytest.raises(NothingFitsError, match=r"none of its .* layers .* load that checkpoint"):
         per_row(base, strange)
+
+
+def test_what_was_found_of_a_file_is_found_once_and_lives_as_long_as_the_file(base: Base) -> None:
+    lora = make_lora(base, "<c>", 3)
+    (first,), _ = resolve((lora,), base.model, base.clip)
+    (again,), _ = resolve((lora,), base.model, base.clip)
+    (weaker,), _ = resolve((lora.with_strength(0.5),), base.model, base.clip)
+    assert first is again and (first.strength, weaker.strength) == (1.0, 0.5)
+    gone = weakref.ref(lora)
+    del lora
+    assert gone() is None
 
 
 def test_refuses_a_file_with_other_shapes(base: Base) -> None:

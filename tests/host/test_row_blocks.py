@@ -63,6 +63,16 @@ def test_a_weight_in_another_memory_order_is_patched() -> None:
     torch.testing.assert_close(patched, expected)
 
 
+def test_a_load_copies_no_concept_for_good_and_a_gpu_that_asks_again_gets_them_stacked() -> None:
+    layers = [make_layer(Scheme(slots=4).rows(slot, 8), (8, 5), 2, 0.5, slot) for slot in range(3)]
+    weight, adapter = torch.randn(8, 5), RowBlocksAdapter.of(layers)
+    once = adapter.calculate_weight(weight.clone(), "w", 1.0, 1.0, None, None)
+    assert "weights" not in vars(adapter)
+    again = [adapter.calculate_weight(weight.clone(), "w", 1.0, 1.0, None, None) for _ in range(2)]
+    assert all(torch.equal(once, one) for one in again)
+    assert [len(ups) for ups, *_ in vars(adapter)["weights"]] == [3]
+
+
 def test_the_host_can_rebuild_an_adapter_from_its_attributes() -> None:
     layers = [make_layer(Scheme(slots=4).rows(slot, 8), (8, 5), 2, 0.5, slot) for slot in range(3)]
     first = RowBlocksAdapter.of(layers)

@@ -121,15 +121,16 @@ def with_concepts(clip: ComfyClip, table: TokenTable) -> ComfyClip:
     known.tokenizer = copy.copy(clip.tokenizer)
     for encoder, (attribute, tokenizer) in encoder_tokenizers(clip).items():
         vectors = {name: parts[encoder] for name, parts in table.items() if encoder in parts}
+        if not vectors:
+            continue
         for name, vector in vectors.items():
             _check_width(name, encoder, vector, tokenizer.embedding_size)
-            if not takes_vectors(tokenizer):
-                raise ValueError(
-                    f"Concept token {name} for {encoder}: expected a tokenizer that takes embeddings, got "
-                    f"{type(tokenizer).__name__}, which reads letters alone. Train the concept with the token none."
-                )
-        if vectors:
-            setattr(known.tokenizer, attribute, _knowing(tokenizer, vectors))
+        if not takes_vectors(tokenizer):
+            raise ValueError(
+                f"Concept token {next(iter(vectors))} for {encoder}: expected a tokenizer that takes embeddings, got "
+                f"{type(tokenizer).__name__}, which reads letters alone. Train the concept with the token none."
+            )
+        setattr(known.tokenizer, attribute, _knowing(tokenizer, vectors))
     return known
 
 

@@ -92,6 +92,8 @@ def on_model(lora: BlockLoRA, weights: Weights) -> Fit:
 
     ValueError for one that ComfyUI would not apply whole.
     """
+    if not lora.adapters:
+        return Fit(lora.with_layers({}), [], [])
     misfits: list[str] = []
     made_of: dict[str, list[Adapter]] = defaultdict(list)
     steps: dict[str, list[Step]] = defaultdict(list)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -39,6 +39,7 @@ class Weights:
     stems: every key stem that ComfyUI accepts for a whole weight -> weight name; pieces: for rows of one -> which.
     shapes: weight name -> shape. targets: stem -> what ComfyUI's own loader patches for it, in its own form.
     parts: weight name -> rows of its parts, of those that are several layers in one and whose names do not tell.
+    fits: what was found of concepts that were put onto these weights before, as long as they live.
     """
 
     stems: Mapping[str, str]
@@ -46,9 +47,11 @@ class Weights:
     shapes: Mapping[str, tuple[int, ...]]
     targets: Mapping[str, Any]
     parts: Mapping[str, Parts]
+    fits: WeakKeyDictionary[BlockLoRA, Fit] = field(default_factory=WeakKeyDictionary)
 
 
 _LISTED: WeakKeyDictionary[Any, Weights] = WeakKeyDictionary()
+_TOGETHER: WeakKeyDictionary[Any, WeakKeyDictionary[Any, Weights]] = WeakKeyDictionary()
 
 
 def _listed(module: Any, list_stems: Callable[[Any, dict[str, Any]], dict[str, Any]]) -> Weights:
@@ -124,7 +127,15 @@ def shape_of(stem: str, weights: Weights) -> tuple[int, ...]:
 
 def weights_of(model: ComfyModel, clip: ComfyClip | None) -> Weights:
     """MODEL's and CLIP's together."""
-    sides = [model_weights(model), *([clip_weights(clip)] if clip is not None else [])]
+    if clip is None:
+        return model_weights(model)
+    together = _TOGETHER.setdefault(model.model, WeakKeyDictionary())
+    if clip.patcher.model not in together:
+        together[clip.patcher.model] = _joined([model_weights(model), clip_weights(clip)])
+    return together[clip.patcher.model]
+
+
+def _joined(sides: Sequence[Weights]) -> Weights:
     return Weights(
         {stem: name for side in sides for stem, name in side.stems.items()},
         {stem: piece for side in sides for stem, piece in side.pieces.items()},
@@ -183,33 +194,33 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> Fit:
 
     Layers of a weight's pieces become one layer of it. ValueError for several that change the same rows.
     """
-    known = {stem for stem in lora.layers if stem in weights.stems or stem in weights.pieces}
     misfits: list[str] = []
+    names: dict[str, str] = {}  # All pieces of a weight read its input.
     pieces: dict[str, list[Layer]] = defaultdict(list)
-    for stem, given in ((stem, layer) for stem, layer in lora.layers.items() if stem in known):
+    for stem, layer in lora.layers.items():
+        name = weights.stems.get(stem) or (weights.pieces[stem].weight if stem in weights.pieces else None)
+        if name is None:
+            continue
+        names[stem] = name
         try:
-            name, layer = _fitted(stem, given, weights)
+            layer = _fitted(stem, name, layer, weights)
             pieces[name].append(layer)
         except ShapeError as error:
             misfits.append(str(error))
     layers = {name: found[0] if len(found) == 1 else _concat(lora, name, found) for name, found in pieces.items()}
-    # All pieces of a weight read its input.
-    names = {stem: weights.stems[stem] if stem in weights.stems else weights.pieces[stem].weight for stem in known}
     grams = lora.grams.renamed(names) if lora.grams else None
-    unknown = [stem for stem in lora.layers if stem not in known]
+    unknown = [stem for stem in lora.layers if stem not in names]
     return Fit(replace(lora, layers=layers, grams=grams), unknown, misfits)
 
 
-def _fitted(stem: str, layer: Layer, weights: Weights) -> tuple[str, Layer]:
-    """The weight and the layer of it. ShapeError where the layer is not of its shape."""
-    if stem in weights.stems:
-        name = weights.stems[stem]
-    else:
-        name, rows, order = weights.pieces[stem]
+def _fitted(stem: str, name: str, layer: Layer, weights: Weights) -> Layer:
+    """The layer of the weight `name`. ShapeError where it is not of its shape."""
+    if stem not in weights.stems:
+        _, rows, order = weights.pieces[stem]
         if order is not None:
             layer = _shaped(stem, _ordered, layer, order)
         layer = _shaped(stem, placed, layer, rows, weights.shapes[name][0])
-    return name, _shaped(name, layer.fitted, weights.shapes[name])
+    return _shaped(name, layer.fitted, weights.shapes[name])
 
 
 def _ordered(layer: Layer, order: Tensor) -> Layer:

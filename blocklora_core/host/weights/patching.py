@@ -65,6 +65,8 @@ def _by_weight(patcher: ComfyModel, stack: Stack) -> dict[str, list[Layer | Adap
     own = weights_in(patcher).shapes
     by_weight: dict[str, list[Layer | Adapter]] = {}
     for lora in stack:
+        if own.keys().isdisjoint([*lora.layers, *lora.adapters]):
+            continue
         for name, layer in lora.layers.items():
             if layer.rows and name in own:
                 by_weight.setdefault(name, []).append(layer)
@@ -110,7 +112,8 @@ def resolve(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> tuple[St
     Raises NothingFitsError when a file is of another base (see `fit`).
     """
     weights = weights_of(model, clip)
-    fits = [fit(lora, weights) for lora in stack]
+    # Whoever changes one strength, or joins one more, merges the others as they were.
+    fits = [weights.fits.get(lora) or weights.fits.setdefault(lora, fit(lora, weights)) for lora in stack]
     unused = {found.lora.label: [*found.unknown, *found.misfits] for found in fits}
     return tuple(found.lora for found in fits), {label: left for label, left in unused.items() if left}
 
@@ -119,7 +122,7 @@ def _check_limits(members: Stack, model: ComfyModel, clip: ComfyClip | None) -> 
     limits = {}
     for patcher in [model, *([clip.patcher] if clip is not None else [])]:
         own = weights_in(patcher).shapes
-        for name in {name for lora in members for name in lora.layers if name in own}:
+        for name in own.keys() & set().union(*(lora.layers for lora in members)):
             weight = comfy.utils.get_attr(patcher.model, name)
             # Eight bits are scaled by their layer, and rounded to the largest number.
             if weight.dtype in (torch.float16, torch.bfloat16, torch.float32):

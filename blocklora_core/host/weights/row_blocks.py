@@ -3,12 +3,16 @@
 Stock patches cost a dozen small tensor operations each, so fifteen concepts cost fifteen times a LoRA. Here blocks of
 one shape at even distances, which is how a scheme deals them out, are one batched matrix product into the weight: two
 tensors to bring to the device and one operation, which a GPU pays for at every use of a weight that it cannot hold.
+
+The two are made for the moment of a load and kept only for such a GPU: kept, they would hold every concept a second
+time, and new pages of memory cost a merge of sixty four times what the copying does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -17,6 +21,7 @@ from comfy.weight_adapter.base import WeightAdapterBase
 from torch import Tensor
 
 from ...concept.layer import Layer
+from ...concept.rows import Rows
 
 Run = tuple[Tensor, Tensor, int, int]
 """ups (k, rows, r) with the scale folded in, downs (k, r, n), first row, rows from block to block."""
@@ -27,15 +32,21 @@ class RowBlocksAdapter(WeightAdapterBase):
 
     name = "row_blocks"
 
-    def __init__(self, loaded_keys: set[str], weights: Sequence[Run]):
-        # The host makes copies with this constructor, from these two attributes, for tensors on another device.
-        self.loaded_keys, self.weights = loaded_keys, tuple(weights)
+    def __init__(self, loaded_keys: set[str], weights: Sequence[Run] | None = None, layers: Sequence[Layer] = ()):
+        # The host makes copies with this constructor, from the first two attributes, for tensors on another device.
+        self.loaded_keys, self.layers, self.used = loaded_keys, tuple(layers), False
+        if weights is not None:
+            self.weights = tuple(weights)
 
     @classmethod
     def of(cls, layers: Sequence[Layer]) -> RowBlocksAdapter:
         """One patch of all `layers`, which must be of one weight."""
-        blocks = sorted((block for layer in layers for block in _blocks(layer)), key=itemgetter(0, 1, 2))
-        return cls(set(), [_stacked(run) for run in _runs(blocks)])
+        return cls(set(), layers=layers)
+
+    @cached_property
+    def weights(self) -> tuple[Run, ...]:
+        """The layers, stacked, and kept from now on."""
+        return tuple(self._stacked())
 
     def calculate_shape(self, _key: str) -> None:
         """Newer hosts ask: the weight keeps its shape."""
@@ -48,56 +59,69 @@ class RowBlocksAdapter(WeightAdapterBase):
         """
         weight = weight.contiguous()
         matrix = weight.view(weight.shape[0], -1)
-        for ups, downs, start, between in self.weights:
+        for ups, downs, start, between in self._for_now():
             (k, rows, _), n = ups.shape, matrix.shape[1]
             blocks = matrix[start:].as_strided((k, rows, n), (between * n, n, 1))
             blocks.baddbmm_(ups.to(matrix), downs.to(matrix), alpha=strength)
         return weight
 
+    def _for_now(self) -> Iterable[Run]:
+        # A load is one use. What is used again is used at every step.
+        again, self.used = self.used, True
+        return self.weights if again or "weights" in vars(self) else self._stacked()
+
+    def _stacked(self) -> Iterator[Run]:
+        runs = _runs(tuple((layer.rank, layer.rows) for layer in self.layers))
+        return (_stacked(run, self.layers) for run in runs)
+
 
 class _Block(NamedTuple):
-    """Neighbouring rows of one layer. up: (rows, r[, 1, 1])."""
+    """Neighbouring rows of one of a weight's layers. held: where they stand in its up."""
 
     rank: int
     length: int
     start: int
-    up: Tensor
-    layer: Layer
+    layer: int
+    held: slice
 
 
-def _blocks(layer: Layer) -> Iterator[_Block]:
-    ups = layer.up.split([len(rows) for rows in layer.rows]) if len(layer.rows) > 1 else [layer.up]
-    for rows, up in zip(layer.rows, ups, strict=True):
-        yield _Block(layer.rank, len(rows), rows.start, up, layer)
+@lru_cache(maxsize=512)
+def _runs(dealt: tuple[tuple[int, Rows], ...]) -> tuple[tuple[_Block, ...], ...]:
+    """The blocks of layers of these ranks and rows, in order of shape and place, in groups of one shape, each group
+    evenly spaced and disjoint.
 
-
-def _runs(blocks: Sequence[_Block]) -> list[list[_Block]]:
-    """The blocks, in order of shape and place, in groups of one shape, each group evenly spaced and disjoint."""
-    runs: list[list[_Block]] = []
-    for (_, length), alike in groupby(blocks, itemgetter(0, 1)):
+    Kept: a scheme deals out all weights of one height alike, and a model has hundreds of weights of few heights.
+    """
+    runs: list[tuple[_Block, ...]] = []
+    for (_, length), alike in groupby(sorted(_blocks(dealt)), itemgetter(0, 1)):
         run: list[_Block] = []
         for block in alike:
             gap = block.start - run[-1].start if run else 0
             even = gap == run[1].start - run[0].start if len(run) > 1 else gap >= length
             if run and not even:
-                runs.append(run)
+                runs.append(tuple(run))
                 run = []
             run.append(block)
-        runs.append(run)
-    return runs
+        runs.append(tuple(run))
+    return tuple(runs)
 
 
-def _between(run: Sequence[_Block]) -> int:
-    return run[1].start - run[0].start if len(run) > 1 else 0
+def _blocks(dealt: tuple[tuple[int, Rows], ...]) -> Iterator[_Block]:
+    for layer, (rank, rows) in enumerate(dealt):
+        for part, stop in zip(rows, accumulate(map(len, rows)), strict=True):
+            yield _Block(rank, len(part), part.start, layer, slice(stop - len(part), stop))
 
 
-def _stacked(run: Sequence[_Block]) -> Run:
-    ups = _one([block.up for block in run]).reshape(len(run), run[0].length, run[0].rank)
-    downs = _one([block.layer.down for block in run]).reshape(len(run), run[0].rank, -1)
-    scales = [block.layer.scale for block in run]
+def _stacked(run: tuple[_Block, ...], layers: Sequence[Layer]) -> Run:
+    first, owners = run[0], [layers[block.layer] for block in run]
+    held = zip(owners, run, strict=True)
+    ups = _one([layer.up if len(layer.rows) == 1 else layer.up[block.held] for layer, block in held])
+    ups = ups.reshape(len(run), first.length, first.rank)
+    downs = _one([layer.down for layer in owners]).reshape(len(run), first.rank, -1)
+    scales = [layer.scale for layer in owners]
     if any(scale != 1 for scale in scales):
         ups = ups * torch.tensor(scales, device=ups.device).reshape(-1, 1, 1)
-    return ups, downs, run[0].start, _between(run)
+    return ups, downs, first.start, run[1].start - first.start if len(run) > 1 else 0
 
 
 def _one(tensors: Sequence[Tensor]) -> Tensor:

@@ -40,7 +40,10 @@ def task_sum(stack: Stack, scale: float = 1.0) -> Stack:
     def weight(lora: BlockLoRA, text: bool) -> float:
         return scale * strength_of(lora, text)
 
-    return tuple(fold(lora, partial(weight, lora)) for lora in stack)
+    def asked_as_is(lora: BlockLoRA) -> bool:
+        return scale == lora.strength == lora.effective_strength_clip == 1.0
+
+    return tuple(lora if asked_as_is(lora) else fold(lora, partial(weight, lora)) for lora in stack)
 
 
 def orthogonal(stack: Stack, weight: float = 0.6) -> Stack:

@@ -9,12 +9,12 @@ from itertools import combinations
 
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.layer import Layer
-from ...concept.rows import count, overlap
+from ...concept.rows import count, overlap, shared
 from ...merge.diagnostics import cosine, inner_product, layer_cosines, layer_sign_conflicts
 from ...merge.methods.fused import fused, needs_grams
 from ...merge.methods.gradient_fusion import gradient_fusion
 from ...merge.methods.sums import per_row
-from ...merge.overlap import check_shapes, shared_rows
+from ...merge.overlap import check_shapes
 from .crosstalk import crosstalk, interference
 
 PairCrosstalk = tuple[float, float]
@@ -170,12 +170,11 @@ def _layers(stack: Stack) -> Iterable[LayerFigures]:
         held = {lora.concept.name: lora.layers[name] for lora in stack if name in lora.layers}
         norms = {concept: _norm(layer) for concept, layer in held.items()}
         shape = next(iter(held.values())).weight_shape
-        shared = shared_rows(shape[0], tuple(layer.rows for layer in held.values()))
         yield LayerFigures(
             name,
             shape=shape,
             norms=norms,
-            shared_rows=shared,
+            shared_rows=shared(layer.rows for layer in held.values()),
             cosine=cosines.get(name, 0.0),
             conflicts=conflicts.get(name, 0.0),
         )
