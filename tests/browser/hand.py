@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 
 from playwright.sync_api import Locator, expect
@@ -53,6 +54,7 @@ DROP = """([element, files]) => {
     }
     element.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
+FAR = 40
 Point = tuple[float, float]
 
 
@@ -157,22 +159,26 @@ class Hand:
         return node
 
     def _put_down(self, node: int, at: Point) -> None:
-        """In ComfyUI 0.33 a new node hangs on the mouse until a click, which the search may still be in the way of.
-
-        In Nodes 2.0 it hangs beside the mouse, after a link was dragged.
-        """
+        """In ComfyUI 0.33 a new node hangs on the mouse until a click, which the search may still be in the way of."""
         self.page.wait_for_function(f"() => {HANGING} != null")
-        x, y = self.canvas.evaluate(TOP, node)
-        there = (2 * at[0] - x, 2 * at[1] - y)
 
         def lies() -> bool:
-            self.page.mouse.move(*there, steps=3)
-            self.page.wait_for_timeout(200)
-            self.page.mouse.click(*there)
+            self.page.mouse.click(*at)
             self.page.wait_for_timeout(300)
             return bool(self.canvas.evaluate(f"{HANGING} == null"))
 
         self.canvas.wait(lies, what="the node to be put down")
+        # In Nodes 2.0, after a link was dragged, it hung where the mouse was before that.
+
+        def near() -> bool:
+            x, y = self.canvas.evaluate(TOP, node)
+            if math.dist((x, y), at) <= FAR:
+                return True
+            self._drag((x, y), at)
+            self.page.wait_for_timeout(300)
+            return False
+
+        self.canvas.wait(near, what="the node to be where it was put")
 
     def _nodes(self, node_type: str) -> set[int]:
         return set(map(int, self.canvas.evaluate(IDS, node_type)))

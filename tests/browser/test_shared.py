@@ -11,11 +11,15 @@ from tests.browser.canvas import Canvas
 from tests.browser.hand import Hand
 
 MODULE = "/extensions/blocklora/js/shared/dom.js"
-PANEL = """async ([id, options, module]) => {
+# As the pack does it: a node has its panels before it is in the graph.
+PANEL = """async ([kind, options, module]) => {
     const { addPanel, el } = await import(module);
+    const node = LiteGraph.createNode(kind);
     const parts = [el("button", { class: "press" }, "Press"), el("p", {}, "<b>x</b>")];
     globalThis.panelContent = el("div", { class: "bl-column" }, parts);
-    addPanel(app.graph.getNodeById(id), "panel", globalThis.panelContent, options);
+    addPanel(node, "panel", globalThis.panelContent, options);
+    app.graph.add(node);
+    return node.id;
 }"""
 STAND_IN = """async ([id, module]) => {
     const { standIn } = await import(module);
@@ -44,9 +48,7 @@ NODE = "BlockLoRAImages"
 
 def _with_panel(canvas: Canvas, options: dict[str, Any] | None = None, kind: str = NODE) -> int:
     canvas.clear()
-    node = canvas.add(kind)
-    canvas.evaluate(PANEL, [node, options or {}, MODULE])
-    return node
+    return int(canvas.evaluate(PANEL, [kind, options or {}, MODULE]))
 
 
 def _height(canvas: Canvas, node: int) -> float:
