@@ -55,6 +55,17 @@ def node_id(node: Any) -> str | None:
     return getattr(node.hidden, "unique_id", None)
 
 
+def first(value: Any) -> Any:
+    """What an input list begins with, or the value of a node that has none."""
+    return value[0] if isinstance(value, list) and value else value
+
+
+def workflow_id(node: Any) -> str:
+    """The id of the workflow that the page queued, "" for a prompt that comes without one."""
+    workflow = (first(getattr(node.hidden, "extra_pnginfo", None)) or {}).get("workflow") or {}
+    return str(workflow.get("id") or "")
+
+
 def texts_of(node: Any, ours: bool) -> list[str]:
     """All texts written into nodes of the running graph: into those of this pack, or into the others."""
     graph = getattr(node.hidden, "prompt", None) or {}
@@ -66,9 +77,10 @@ def newer(kind: str, name: str, **fields: Any) -> list[Any]:
     """A socket of a kind that only newer hosts have; none on others.
 
     Never the host's own input of that kind: it brings a default, which programs that make prompts of workflows fill in.
+    Nor a widget, which the page makes of the type's name, and whose value would be taken for a link's.
     """
     found = getattr(io, kind, None)
-    return [io.Custom(found.io_type).Input(name, **fields)] if found else []
+    return [io.Custom(found.io_type).Input(name, extra_dict={"forceInput": True}, **fields)] if found else []
 
 
 def advanced(kind: Any, name: str, **fields: Any) -> Any:

@@ -22,8 +22,10 @@ from blocklora_core.cast.planning import Known, plan
 from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, count
+from blocklora_core.files.catalogue.index import FORMAT, INDEX, known
+from blocklora_core.files.catalogue.stored import Kept, Times, line_of
 from blocklora_core.files.io import save
-from blocklora_core.files.slots import occupied_slots
+from blocklora_core.files.slots import owners_of_slots
 from blocklora_core.training import TrainConfig
 
 Result = TypeVar("Result")
@@ -66,19 +68,44 @@ def write_journal(folder: Path, rows: Sequence[Any]) -> Journal:
     return journal
 
 
-def header_cost(folder: Path) -> None:
-    """What the ledger of the loras folder costs, which reads every file's header."""
-    scheme = Scheme()
+def ledger_cost(folder: Path, number: int) -> None:
+    """What the ledger of a loras folder costs: headers read the first time, the index file from then on."""
+    scheme, loras = Scheme(), folder / "loras"
+    loras.mkdir()
     for at in range(FILES):
         rows = scheme.rows(at % 16, 64)
         layer = Layer(torch.zeros(count(rows), 4), torch.zeros(4, 64), rows, 64)
         layers = {f"lora_unet_mid_block_attentions_0_transformer_blocks_{n}_attn1_to_q": layer for n in range(64)}
-        save(folder / f"{at}.safetensors", BlockLoRA(Concept(f"<f{at}>"), layers, scheme, at % 16, "sd15"))
+        save(loras / f"{at}.safetensors", BlockLoRA(Concept(f"<f{at}>"), layers, scheme, at % 16, "sd15"))
     started = time.perf_counter()
-    held = occupied_slots(folder, "sd15", scheme)
+    held = owners_of_slots(loras, "sd15", scheme)
     seconds = time.perf_counter() - started
     assert sum(map(len, held.values())) == FILES
-    print(f"headers: {seconds / FILES * 1e3:.2f} ms a file of 64 layers, so {seconds / FILES * 1e5:.0f} s for 100,000")
+    print(
+        f"headers: {seconds / FILES * 1e3:.2f} ms a file of 64 layers, so {seconds / FILES * number:.0f} s for {number}"
+    )
+    write_index(folder / "headers.jsonl", loras, number)
+    INDEX.path = lambda: folder / "headers.jsonl"
+    held = timed(f"ledger of {number} files, by the index", lambda: owners_of_slots(loras, "sd15", scheme))
+    assert sum(map(len, held.values())) == FILES
+    timed("the same again", lambda: owners_of_slots(loras, "sd15", scheme))
+
+
+def write_index(path: Path, loras: Path, number: int) -> None:
+    """More names for the files, and the index as reading them all would have written it."""
+    originals = sorted(loras.iterdir())
+    names = [originals[at % FILES] for at in range(FILES, number)]
+    copies = [loras / f"{at:06d}.safetensors" for at in range(FILES, number)]
+    for copy, original in zip(copies, names, strict=True):
+        copy.hardlink_to(original)
+    found = {one: known(one) for one in originals}
+    with path.open("wb") as file:
+        file.write(FORMAT)
+        for copy, original in zip([*originals, *copies], [*originals, *names], strict=True):
+            state = copy.stat()
+            times = Times(state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+            file.write(line_of(str(copy), Kept(times, found[original])))
+    print(f"index: {path.stat().st_size / 1e6:.1f} MB for {number} files")
 
 
 def main() -> None:
@@ -94,7 +121,7 @@ def main() -> None:
         again = timed("planned from the journal", lambda: plan(cast, Known("base", Path(folder), entries)))
         assert [row.slot for row in again.rows] == [row.slot for row in made.rows]
     with tempfile.TemporaryDirectory() as folder:
-        header_cost(Path(folder))
+        ledger_cost(Path(folder), number)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What was done with a cast: a file of lines, each a JSON object, to which lines are only added.
 
-One file tells of 100,000 concepts what a hundred thousand headers would have to be read for. The last line of a concept
-counts; a line that a killed process left unfinished is passed over.
+One file tells of 100,000 concepts what a hundred thousand headers would have to be read for. The first line says whose
+it is. The last line of a concept counts; a line that a killed process left unfinished is passed over.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 NAME = "cast.jsonl"
 DEALT, FINISHED, FAILED = "dealt", "finished", "failed"
 MOST_LINE = 2**14
+_CAST = "cast"
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 
 
 class Journal:
-    """The journal in `folder`, which need not be there: reading makes nothing."""
+    """The journal in `folder`, which need not be there: reading makes nothing. source: of the cast whose it is."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.path = folder, folder / NAME
+    def __init__(self, folder: Path, source: Path | None = None):
+        self.folder, self.path, self.source = folder, folder / NAME, source
 
     def entries(self) -> dict[str, Entry]:
         """Concept -> its last entry."""
@@ -56,10 +57,23 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         line = json.dumps(_told(entry))
         with self.path.open("ab+") as file:
-            whole = _ends_whole(file.tell(), self.path)
-            file.write((b"" if whole else b"\n") + line.encode() + b"\n")
+            size = file.tell()
+            before = b"" if _ends_whole(size, self.path) else b"\n"
+            if not size and self.source is not None:
+                before = json.dumps({_CAST: str(self.source)}).encode() + b"\n"
+            file.write(before + line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+    @property
+    def other(self) -> Path | None:
+        """Where the cast is whose journal this is, if it is another one than `source` and still there: one that is not
+        was moved here."""
+        if self.source is None or not self.path.is_file():
+            return None
+        with self.path.open("rb") as file:
+            told = _whose(file.readline(MOST_LINE))
+        return told if told is not None and told != self.source and told.exists() else None
 
     def _lines(self) -> Iterator[Entry]:
         try:
@@ -82,6 +96,15 @@ def _ends_whole(size: int, path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(size - 1)
         return file.read(1) == b"\n"
+
+
+def _whose(line: bytes) -> Path | None:
+    try:
+        given: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    told = given.get(_CAST) if isinstance(given, dict) else None
+    return Path(told) if isinstance(told, str) and "\0" not in told else None
 
 
 def _parsed(line: bytes) -> Entry | None:

@@ -45,6 +45,7 @@ class Member:
 @dataclass(frozen=True)
 class Cast:
     """Members in the order of their keys. together: groups of keys that are used in one picture; without any, all are.
+    source: the folder or file it was read from.
 
     Raises CastError for no members, two of one name, a group that names a stranger.
     """
@@ -52,6 +53,7 @@ class Cast:
     name: str
     members: tuple[Member, ...]
     together: tuple[tuple[str, ...], ...] = ()
+    source: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.members:

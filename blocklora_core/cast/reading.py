@@ -10,11 +10,12 @@ from typing import Any
 
 from ..concept.concept import Concept
 from ..concept.rows import MOST_SLOTS
+from ..training.data.folder import CONCEPT_FILE
 from .member import Cast, CastError, Member
 from .settings import KEYS, SettingsReader
 from .toml import check_keys, read_toml, texts, typed, wrong
 
-CAST_FILE, CONCEPT_FILE = "cast.toml", "concept.toml"
+CAST_FILE = "cast.toml"
 
 _TOP = frozenset({"train", "concepts", "together"})
 _OWN: Mapping[str, type] = {"name": str, "class_word": str, "words": str, "slot": int, "folder": str}
@@ -62,7 +63,8 @@ def _cast(root: Path, file: Path, table: Mapping[str, Any], folders: Mapping[str
         own = _Source(file, typed(file, f"concepts.{key}", listed.get(key, {}), dict))
         folder = folders[key] if key in folders else _below(root, file, key, own.values)
         members.append(_member(key, folder, [_Source(file, shared), *_concept_file(folder), own], reader))
-    return Cast(root.resolve().name if folders else file.stem, tuple(members), together)
+    source = (root if folders else file).resolve()
+    return Cast(source.name if folders else source.stem, tuple(members), together, source)
 
 
 def _concept_file(folder: Path) -> Iterator[_Source]:

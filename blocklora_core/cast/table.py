@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..files.untrusted.text import legible
-from .planning import Plan, Row
+from .planning import FINISHED, Plan, Row
 
 COLUMNS = ("concept", "slot", "state", "steps", "seconds", "MB")
 MOST_ROWS = 200
@@ -50,6 +50,23 @@ def _cells(row: Row) -> list[str]:
         f"{entry.seconds:.0f}" if entry and entry.seconds else "",
         f"{entry.bytes / 1e6:.1f}" if entry and entry.bytes else "",
     ]
+
+
+def lines(plan: Plan, under_way: Mapping[str, str]) -> list[str]:
+    """A line a concept, as a node shows them. under_way: concept -> how far it is, where that is more than the plan
+    knows."""
+    rows = plan.rows[:MOST_ROWS]
+    more = [f"and {len(plan.rows) - MOST_ROWS} more"] if len(plan.rows) > MOST_ROWS else []
+    return [*(_line(row, under_way.get(row.member.concept.name)) for row in rows), *more]
+
+
+def _line(row: Row, under_way: str | None) -> str:
+    concept, slot, state, *_, seconds, size = _cells(row)
+    told = [under_way or state, f"slot {slot}" if row.slot is not None else "no slot"]
+    if under_way is None and row.state == FINISHED:
+        told += [f"{seconds} s"] if seconds else []
+        told += [f"{size} MB"] if size else []
+    return f"{concept}: {', '.join(told)}"
 
 
 def summary(plan: Plan) -> str:

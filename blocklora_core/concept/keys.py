@@ -60,6 +60,8 @@ def is_geglu(name: str) -> bool:
     return _GEGLU.search(name) is not None
 
 
+# As is_text.
+@lru_cache(maxsize=2**14)
 def fused_parts(name: str) -> int:
     """Equal parts of the weight's rows that rows.py deals out separately, so that every slot gets some of each:
     2 for a GEGLU projection (values, gates), 3 for a fused Q, K and V, else 1."""

@@ -49,6 +49,17 @@ class Measured:
     drift: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     runs: int = 1
 
+    @staticmethod
+    def join(parts: Sequence[Measured], names: Sequence[str]) -> Measured:
+        """Of one model, each part with other concepts of `names`."""
+        concepts = {name: scores for part in parts for name, scores in part.concepts.items()}
+        drift = {name: values for part in parts for name, values in part.drift.items()}
+        return replace(
+            parts[0],
+            concepts={name: concepts[name] for name in names if name in concepts},
+            drift={name: drift[name] for name in names if name in drift},
+        )
+
     @property
     def found(self) -> dict[str, tuple[str, ...]]:
         return {name: scores.found for name, scores in self.concepts.items()}
@@ -71,6 +82,18 @@ class Evaluation:
     alone: Measured | None = None
     base: Measured | None = None
     notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def join(parts: Sequence[Evaluation]) -> Evaluation:
+        """Of the same merges, each part with other concepts; the figures of a merge itself are the first part's."""
+        first = parts[0]
+        return Evaluation(
+            first.names,
+            tuple(Measured.join(same, first.names) for same in zip(*(part.merges for part in parts), strict=True)),
+            _joined([part.alone for part in parts], first.names),
+            _joined([part.base for part in parts], first.names),
+            tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+        )
 
     # Cached, as every form of the report asks and bootstraps take their time.
     @cached_property
@@ -97,6 +120,11 @@ class Summary:
     image_kept: Interval | None
     accuracy_kept: Interval | None
     drift: Interval | None
+
+
+def _joined(parts: Sequence[Measured | None], names: Sequence[str]) -> Measured | None:
+    there = [part for part in parts if part is not None]
+    return Measured.join(there, names) if there else None
 
 
 def with_notes(evaluation: Evaluation, notes: Iterable[str]) -> Evaluation:

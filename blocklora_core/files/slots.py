@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..cancel import check
 from ..concept.rows import BY_NAME, Parts, Scheme
-from .catalogue.summary import Block, block_of, known
+from .catalogue.index import INDEX, block_of, known
+from .catalogue.summary import Block
 from .untrusted.folders import Folders, files_below
 from .untrusted.text import legible
 
@@ -92,11 +93,22 @@ def _describe(table: Table) -> str:
 
 def _entries(folders: Folders) -> dict[Path, Block]:
     found = {}
-    for path in sorted(lora_files(folders)):
-        check()
-        if (entry := block_of(path)) is not None:
-            found[path] = entry
-    return found
+    try:
+        for path in lora_files(folders):
+            check()
+            if (entry := block_of(path)) is not None:
+                found[path] = entry
+    finally:
+        # Also where the user was not willing to wait: the next time it is shorter.
+        INDEX.save()
+    return {path: found[path] for path in sorted(found, key=str)}
+
+
+def owners_of_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, set[str]]:
+    """As `occupied_slots`, with names of concepts in place of files."""
+    entries = _entries(folders)
+    held = _held(entries, base, scheme, parts)
+    return {slot: {entries[path].concept for path in files} for slot, files in held.items()}
 
 
 def _held(entries: Mapping[Path, Block], base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, list[Path]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
 from .comfy import ComfyModel
 
 # ComfyUI's architecture and millions of parameters of the released diffusion models -> name; a model of another size
@@ -26,6 +30,12 @@ def usual_size(model: ComfyModel) -> int:
     if sum(weight.numel() for weight in model.model.diffusion_model.parameters()) < _TINY:
         return _TINY_SIZE
     return _SIZES.get(base_name(model).partition("-")[0], _SIZE)
+
+
+def small_weights(module: nn.Module) -> Iterator[Tensor]:
+    """Norms and biases: they tell a checkpoint from another, and merges that are still in the weights rarely change
+    them."""
+    return (weight for _, weight in sorted(module.named_parameters()) if weight.ndim == 1 and weight.numel())
 
 
 def base_name(model: ComfyModel) -> str:

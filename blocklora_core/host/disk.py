@@ -65,6 +65,11 @@ def interrupted_folder() -> Path:
     return Path(folder_paths.get_user_directory()) / "blocklora" / "interrupted"
 
 
+def index_file() -> Path:
+    """Where the headers of LoRA files are remembered."""
+    return Path(folder_paths.get_user_directory()) / "blocklora" / "headers.jsonl"
+
+
 def lora_file(name: str) -> Path:
     """The file that a loras list calls `name`. ValueError when it is gone: not every host checks lists itself."""
     path = folder_paths.get_full_path("loras", name)
@@ -138,7 +143,7 @@ def is_owned(path: Path, owned: Owned) -> bool:
         return False
 
 
-def owned_by(lora: BlockLoRA) -> Owned:
+def owned_by(concept: Concept, base: str) -> Owned:
     """Accepts files of this concept: its name and base. Trained again in another slot it is the same concept."""
 
     def owned(metadata: Mapping[str, str]) -> bool:
@@ -146,7 +151,7 @@ def owned_by(lora: BlockLoRA) -> Owned:
             record = read_record(metadata)
         except ValueError:
             return False
-        return record is not None and (record.concept.name, record.base) == (lora.concept.name, lora.base)
+        return record is not None and (record.concept.name, record.base) == (concept.name, base)
 
     return owned
 
@@ -159,7 +164,7 @@ def save_stack(stack: Stack, prefix: str, overwrite: bool) -> tuple[Stack, list[
     saved, paths = [], []
     for lora in stack:
         target = target_file(prefix, lora.concept)
-        path = write_lora(target, lora, owned_by(lora) if overwrite else None)
+        path = write_lora(target, lora, owned_by(lora.concept, lora.base) if overwrite else None)
         saved.append(dataclasses.replace(lora, source=path.name))
         paths.append(path)
     return tuple(saved), paths

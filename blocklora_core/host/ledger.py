@@ -14,15 +14,17 @@ import folder_paths
 
 from ..concept.concept import BlockLoRA, Concept
 from ..concept.rows import Parts, Scheme
-from ..files.catalogue.summary import block_of
-from ..files.slots import Table, lora_files, occupied_slots, tables, unreadable_files
+from ..files.catalogue.index import INDEX
+from ..files.slots import Table, lora_files, owners_of_slots, tables, unreadable_files
 from .claims import Claim, claims
-from .disk import interrupted_folder
+from .disk import index_file, interrupted_folder
 from .interrupt import cancellable
 
 # Slots given by this server, also where its claims cannot be written: (base, scheme, concept name) -> slot.
 _given: dict[tuple[str, Scheme, str], int] = {}
 _lock = threading.Lock()
+
+INDEX.path = index_file
 
 
 def _folders() -> list[str]:
@@ -43,11 +45,7 @@ def taken_slots(base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int
 
 
 def _taken(base: str, scheme: Scheme, parts: Collection[Parts]) -> dict[int, set[str]]:
-    taken: dict[int, set[str]] = {}
-    for slot, files in occupied_slots(_folders(), base, scheme, parts).items():
-        for file in files:
-            entry = block_of(file)
-            taken.setdefault(slot, set()).add(entry.concept if entry else file.name)
+    taken = owners_of_slots(_folders(), base, scheme, parts)
     for claim in _all_given():
         if (claim.base, claim.scheme) == (base, scheme):
             taken.setdefault(claim.slot, set()).add(claim.concept)

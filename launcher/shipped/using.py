@@ -19,7 +19,7 @@ MERGE = Story(
 **Change**: add your files in *Your LoRAs*, and write their words into the prompt. The first run looks once at what
 each file sees; later runs merge at once.
 
-**Compare**: `keep_apart` off is the plain sum of chained loaders.
+**Compare**: *keep_apart* off is the plain sum of chained loaders.
 """),
         Column(LORAS, (loader(),)),
         Column(
@@ -66,7 +66,7 @@ TWO = Story(
 **You need**: two LoRAs. Without any, the boxes are painted from their words alone.
 
 **Change**: add both files in *Your LoRAs*. Then click a box in the canvas, choose who stands in it, and say what
-they do; drag boxes and their corners as you like. `{concept}` is the name, `{scene}` the prompt of the whole picture.
+they do; drag boxes and their corners as you like. *{concept}* is the name, *{scene}* the prompt of the whole picture.
 """),
         Column(LORAS, (loader(),)),
         Column(
@@ -96,7 +96,7 @@ FIVE = Story(
 **Change**: add the files in *Your LoRAs*, choose a name for each box. More boxes than five work as well. Boxes that
 overlap: the one in front, lower in the list, wins.
 
-**If a box stays empty**: set `mode` to composer, which pulls each concept into its box.
+**If a box stays empty**: set *mode* to composer, which pulls each concept into its box.
 """),
         Column(LORAS, (loader(),)),
         Column(

@@ -1,5 +1,5 @@
 """Training: pictures, settings, the training itself."""
 
-from . import dataset, settings, train
+from . import cast, dataset, settings, train
 
-NODES = [*dataset.NODES, *settings.NODES, *train.NODES]
+NODES = [*dataset.NODES, *settings.NODES, *train.NODES, *cast.NODES]

@@ -17,7 +17,7 @@ from ...blocklora_core.host.train.train import AUTO_SLOT, TrainJob, train_concep
 from ...blocklora_core.reports.curves import loss_curve
 from ...blocklora_core.training import ADAPTERS, AS_SET, PRESETS, TOKENS, TrainConfig, TrainSettings
 from ...blocklora_core.training.regularisers.erasure import Erasure
-from ..schema import SettingsType, StackType, advanced, schema, shown
+from ..schema import SettingsType, StackType, advanced, first, schema, shown, workflow_id
 
 DEFAULTS = TrainConfig()
 
@@ -210,7 +210,7 @@ class BlockLoRATrain(io.ComfyNode):
             precision=one.get("precision", AUTO),
             checkpointing=one.get("checkpointing", False),
             node_id=cls.hidden.unique_id,
-            workflow=_workflow(cls.hidden.extra_pnginfo),
+            workflow=workflow_id(cls),
             masks=masks or (),
             resume=one.get("resume", True),
             again=one.get("train_again", False),
@@ -226,17 +226,7 @@ class BlockLoRATrain(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, concept: Any = "", **_others: Any) -> int:
         """Changes when the panel told this concept's training to go on, or to end as it is."""
-        return BOARD.turns.get(str(_first(concept)).strip(), 0)
-
-
-def _first(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value else value
-
-
-def _workflow(extra: Any) -> str:
-    """The id of the workflow that the page queued, "" for a prompt that comes without one."""
-    workflow = (_first(extra) or {}).get("workflow") or {}
-    return str(workflow.get("id") or "")
+        return BOARD.turns.get(str(first(concept)).strip(), 0)
 
 
 NODES = [BlockLoRATrain]

@@ -9,13 +9,18 @@ from typing import Any
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Route
 
+from launcher.errors import LauncherError
 from launcher.server import Server
 
-# What the host logs of itself (frontend 1.32, of a setting), or of the network that a test has not.
+# What the host logs of itself (frontend 1.32, of a setting; 1.49, as it starts, of app.rootGraph, which is not for us),
+# or of the network that a test has not.
 NOISE = re.compile(
-    r"net::ERR_|Failed to load resource|firebase|Network Error|reading 'id'\)\s+at onChange \(.*/assets/",
+    r"net::ERR_|Failed to load resource|firebase|Network Error|reading 'id'\)\s+at onChange \(.*/assets/|"
+    r"^ComfyApp graph accessed before initialization$",
     re.IGNORECASE,
 )
+# What a frontend of 1.58 says of the one route that it asks for and that ComfyUI 0.3.75 lacks.
+NO_JOBS = re.compile(r"Failed to fetch jobs: 404\b")
 
 ADD = """([type, x, y, values]) => {
     const node = LiteGraph.createNode(type);
@@ -44,6 +49,14 @@ CLOSE = """() => {
 }"""
 
 
+def _lacks(server: Server, path: str) -> bool:
+    try:
+        server.get(path)
+    except LauncherError as error:
+        return "answered 404" in str(error)
+    return False
+
+
 class Canvas:
     """One page. `errors` collects what it logs as an error."""
 
@@ -51,13 +64,18 @@ class Canvas:
         self.page, self.server, self.mode = page, server, mode
         self.errors: list[str] = []
         self.failures: int | None = None
+        self.lacks_jobs = _lacks(server, "/api/jobs")
         page.on("console", self._console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self._failed(str(error)))
         page.route(lambda url: not url.startswith(("blob:", "data:", server.url)), self._refuse)
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type == "error" and not NOISE.search(message.text):
-            self.errors.append(message.text)
+            self._failed(message.text)
+
+    def _failed(self, text: str) -> None:
+        if not (self.lacks_jobs and NO_JOBS.search(text)):
+            self.errors.append(text)
 
     def _refuse(self, route: Route) -> None:
         route.abort()
@@ -81,7 +99,7 @@ class Canvas:
     def ready(self) -> None:
         """Waits until the page has its graph and our nodes."""
         self.page.wait_for_function(
-            "Boolean(window.app?.graph && window.LiteGraph?.registered_node_types?.BlockLoRATrain)"
+            "Boolean(window.LiteGraph?.registered_node_types?.BlockLoRATrain && window.app?.graph)"
         )
         # The host loads its last workflow, or the default one, a moment after it has registered the nodes.
         self.page.wait_for_function("Boolean(window.app.extensionManager?.workflow?.activeWorkflow)")

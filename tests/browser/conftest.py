@@ -10,25 +10,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, ViewportSize, expect, sync_playwright
 
 from launcher.environment.link import link_pack
 from launcher.layout import Layout
 from launcher.server import Server, running
 from tests.browser.canvas import Canvas
+from tests.browser.program import Program, chromium_program
 from tests.hosting import host_of, put_demo
 
 HERE = Path(__file__).parent
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-NO_CHROMIUM = (
-    "no Chromium was found: install it (Debian: apt-get install chromium), or name one in BLOCKLORA_CHROMIUM. "
-    "The browser tests are skipped."
-)
-NOT_ASKED = "the browser tests take a quarter of an hour or more on two cores: BLOCKLORA_BROWSER=1 runs them."
+NOT_ASKED = "the browser tests take about 25 minutes on two cores: BLOCKLORA_BROWSER=1 runs them."
 PICTURES = ("amelia", "zed")
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
 PATIENCE = 60_000
-SIZE = {"width": 1500, "height": 950}
+SIZE: ViewportSize = {"width": 1500, "height": 950}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,19 +74,15 @@ def base(tmp_path_factory: pytest.TempPathFactory, comfyui_root: Path, repositor
 
 
 @pytest.fixture(scope="session")
-def chromium() -> str:
+def chromium(repository: Path) -> Program:
     """The browser's program; the tests are skipped where there is none, and unless they are asked for."""
     if not os.environ.get("BLOCKLORA_BROWSER"):
         pytest.skip(NOT_ASKED)
-    named = os.environ.get("BLOCKLORA_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip(NO_CHROMIUM)
-    return found
+    return chromium_program(repository)
 
 
 @pytest.fixture(scope="session")
-def server(chromium: str, base: Path, comfyui_root: Path, repository: Path) -> Iterator[Server]:
+def server(chromium: Program, base: Path, comfyui_root: Path, repository: Path) -> Iterator[Server]:
     """ComfyUI with this pack and nothing else."""
     assert chromium
     arguments = arguments_of(base, repository)
@@ -99,11 +91,13 @@ def server(chromium: str, base: Path, comfyui_root: Path, repository: Path) -> I
 
 
 @pytest.fixture(scope="package")
-def browser(chromium: str) -> Iterator[Browser]:
-    """Debian's Chromium. It ends with these tests: while it runs, the thread has an event loop."""
+def browser(chromium: Program) -> Iterator[Browser]:
+    """It ends with these tests: while it runs, the thread has an event loop."""
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        launched = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        launched = playwright.chromium.launch(
+            executable_path=chromium.path, args=arguments, env={**os.environ, **chromium.environment}
+        )
         yield launched
         launched.close()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Mapping
 
 from playwright.sync_api import Locator, expect
+from playwright.sync_api import TimeoutError as TookTooLong
 
 from tests.browser.canvas import Canvas
 
@@ -32,6 +34,14 @@ CORNER = """(id) => {
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [x + left - 3, y + top - 3];
 }"""
+TOP = """(id) => {
+    const { pos, size } = app.graph.getNodeById(id);
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] / 2, pos[1] - 10]);
+    const { left, top } = app.canvas.canvas.getBoundingClientRect();
+    return [x + left, y + top];
+}"""
+HANGING = "app.canvas.state.ghostNodeId"
+SEARCHES = "() => document.activeElement?.tagName === 'INPUT'"
 IDS = "(type) => app.graph.nodes.filter((node) => node.type === type).map((node) => node.id)"
 # In the search, the field itself and what it filters by are options, too.
 FOUND = "[role=option]:not(:has(input), [data-pc-section=chipitem])"
@@ -44,11 +54,12 @@ DROP = """([element, files]) => {
     }
     element.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
+FAR = 40
 Point = tuple[float, float]
 
 
 class Hand:
-    """gestures: a node that was searched for, a drag, a click, a text that was typed."""
+    """gestures: a node that was searched for and put down, a drag, a click, a text that was typed."""
 
     def __init__(self, canvas: Canvas):
         self.canvas, self.page = canvas, canvas.page
@@ -57,12 +68,22 @@ class Hand:
     def add(self, node_type: str, at: Point) -> int:
         """Double-click on empty canvas, the node's name, Enter."""
         self.page.mouse.dblclick(*at)
-        return self._chosen(node_type)
+        try:
+            self.page.wait_for_function(SEARCHES, timeout=10_000)
+        except TookTooLong:
+            # A page that is busy may take the two clicks for single ones.
+            self.page.mouse.dblclick(*at)
+        return self._chosen(node_type, at)
 
     def pull(self, node: int, output: str, at: Point, node_type: str) -> int:
         """A link dragged onto empty canvas, the name of the node to put there, Enter."""
         self._drag(self._slot(node, output, is_input=False), at)
-        return self._chosen(node_type)
+        search = self.page.locator(".litecontextmenu").get_by_text("Search", exact=True)
+        # ComfyUI 0.33 offers a menu first.
+        self.page.wait_for_function(f"({SEARCHES})() || document.querySelector('.litecontextmenu')")
+        if search.count():
+            search.click()
+        return self._chosen(node_type, at)
 
     def wire(self, node: int, output: str, to: int, name: str) -> None:
         """A link dragged from an output to an input."""
@@ -121,18 +142,43 @@ class Hand:
         self.page.mouse.move(*end, steps=4)
         self.page.mouse.up()
 
-    def _chosen(self, node_type: str) -> int:
+    def _chosen(self, node_type: str, at: Point) -> int:
         """Types the name under which the host lists the node, which differs between hosts."""
         title, before = str(self.canvas.evaluate(TITLE, node_type)), self._nodes(node_type)
-        self.page.wait_for_function("document.activeElement?.tagName === 'INPUT'")
+        self.page.wait_for_function(SEARCHES)
         self.page.keyboard.type(title)
         expect(self.page.locator(FOUND).first).to_contain_text(title)
         # What was listed before may begin with it, too: the search marks its first a moment after the last key.
         self.page.wait_for_timeout(300)
         self.page.keyboard.press("Enter")
         self.canvas.wait(lambda: self._nodes(node_type) - before, what=f"a node {title}")
+        node = (self._nodes(node_type) - before).pop()
+        if self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"):
+            self._put_down(node, at)
         self._done()
-        return (self._nodes(node_type) - before).pop()
+        return node
+
+    def _put_down(self, node: int, at: Point) -> None:
+        """In ComfyUI 0.33 a new node hangs on the mouse until a click, which the search may still be in the way of."""
+        self.page.wait_for_function(f"() => {HANGING} != null")
+
+        def lies() -> bool:
+            self.page.mouse.click(*at)
+            self.page.wait_for_timeout(300)
+            return bool(self.canvas.evaluate(f"{HANGING} == null"))
+
+        self.canvas.wait(lies, what="the node to be put down")
+        # In Nodes 2.0, after a link was dragged, it hung where the mouse was before that.
+
+        def near() -> bool:
+            x, y = self.canvas.evaluate(TOP, node)
+            if math.dist((x, y), at) <= FAR:
+                return True
+            self._drag((x, y), at)
+            self.page.wait_for_timeout(300)
+            return False
+
+        self.canvas.wait(near, what="the node to be where it was put")
 
     def _nodes(self, node_type: str) -> set[int]:
         return set(map(int, self.canvas.evaluate(IDS, node_type)))

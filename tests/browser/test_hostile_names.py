@@ -136,7 +136,16 @@ def test_an_error_shows_what_stands_in_the_file(canvas: Canvas, refused: str) ->
     canvas.link(node, "trigger_words", report, "source")
     canvas.queue()
     assert canvas.idle()["status"]["status_str"] == "error"
-    canvas.wait(lambda: "Remove" in shown(canvas.page) and ATTACK in shown(canvas.page), what="the error")
+
+    def told() -> bool:
+        return "Remove" in shown(canvas.page) and ATTACK in shown(canvas.page)
+
+    # ComfyUI 0.33 says what happened when it is asked.
+    details = canvas.page.get_by_role("button", name="View details")
+    canvas.wait(lambda: details.count() or told(), what="the error")
+    if details.count():
+        details.first.click()
+    canvas.wait(told, what="what the error says")
     unharmed(canvas)
 
 

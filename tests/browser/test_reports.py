@@ -68,3 +68,21 @@ def test_what_a_workflow_claims_is_checked(canvas: Canvas) -> None:
         workflow["nodes"][0]["properties"][REPORT] = property_
         canvas.load(workflow)
         assert canvas.page.locator(".bl-text").count() == 0
+
+
+def test_a_cast_is_told_of_while_it_is_trained(canvas: Canvas) -> None:
+    canvas.clear()
+    node = canvas.add("BlockLoRATrainCast")
+    tell = """async ([node, mine, text]) => {
+      const { api } = await import("/scripts/api.js");
+      const workflow = mine ? app.graph.id : "another";
+      api.dispatchEvent(new CustomEvent("blocklora.report", { detail: { node: String(node), workflow, text } }));
+    }"""
+    canvas.evaluate(tell, [node, True, f"<ada>: finished, slot 0\n{HOSTILE}: step 3 of 9, slot 1"])
+    shown = canvas.panel(node, REPORT).locator(".bl-text")
+    assert shown.inner_text().splitlines() == ["<ada>: finished, slot 0", f"{HOSTILE}: step 3 of 9, slot 1"]
+    canvas.evaluate(tell, [node, False, "of another workflow"])
+    assert "<ada>" in shown.inner_text()
+    # What is under way is not kept with the workflow.
+    assert REPORT not in canvas.saved()["nodes"][0]["properties"]
+    assert canvas.evaluate("globalThis.hacked") is None

@@ -11,16 +11,36 @@ from tests.browser.canvas import Canvas
 from tests.browser.hand import Hand
 
 MODULE = "/extensions/blocklora/js/shared/dom.js"
-PANEL = """async ([id, options, module]) => {
+# As the pack does it: a node has its panels before it is in the graph.
+PANEL = """async ([kind, options, module]) => {
     const { addPanel, el } = await import(module);
+    const node = LiteGraph.createNode(kind);
     const parts = [el("button", { class: "press" }, "Press"), el("p", {}, "<b>x</b>")];
     globalThis.panelContent = el("div", { class: "bl-column" }, parts);
-    addPanel(app.graph.getNodeById(id), "panel", globalThis.panelContent, options);
+    addPanel(node, "panel", globalThis.panelContent, options);
+    app.graph.add(node);
+    return node.id;
 }"""
 STAND_IN = """async ([id, module]) => {
     const { standIn } = await import(module);
     globalThis.heard = [];
     globalThis.value = standIn(app.graph.getNodeById(id), "default_caption", (value) => globalThis.heard.push(value));
+}"""
+COLOURS = """async () => {
+    const painted = () => [
+        app.canvas.colourGetter?.getDisconnectedColor("BLOCK_LORA_STACK") ??
+            app.canvas.default_connection_color_byType.BLOCK_LORA_STACK,
+        LGraphCanvas.link_type_colors.BLOCK_LORA_STACK,
+        getComputedStyle(document.documentElement).getPropertyValue("--color-datatype-BLOCK_LORA_STACK"),
+    ];
+    const before = painted();
+    const setting = app.extensionManager.setting;
+    const palette = setting.get("Comfy.ColorPalette");
+    for (const id of ["light", palette]) {
+        await setting.set("Comfy.ColorPalette", id);
+        await new Promise((done) => setTimeout(done, 300));
+    }
+    return [...before, ...painted()];
 }"""
 HIGHER = "globalThis.panelContent.append(Object.assign(document.createElement('div'), { style: 'height: 150px' }))"
 NODE = "BlockLoRAImages"
@@ -28,9 +48,7 @@ NODE = "BlockLoRAImages"
 
 def _with_panel(canvas: Canvas, options: dict[str, Any] | None = None, kind: str = NODE) -> int:
     canvas.clear()
-    node = canvas.add(kind)
-    canvas.evaluate(PANEL, [node, options or {}, MODULE])
-    return node
+    return int(canvas.evaluate(PANEL, [kind, options or {}, MODULE]))
 
 
 def _height(canvas: Canvas, node: int) -> float:
@@ -134,3 +152,7 @@ def test_stands_in_for_a_stock_widget(canvas: Canvas) -> None:
     assert "three" in saved["widgets_values"]
     text = canvas.page.locator(".lg-node").first.inner_text() if canvas.mode == "nodes2" else ""
     assert "default_caption" not in text
+
+
+def test_sockets_keep_their_colours_under_every_palette(canvas: Canvas) -> None:
+    assert set(canvas.evaluate(COLOURS)) == {"#e0705a"}

@@ -14,7 +14,7 @@ import pytest
 from launcher.layout import Layout
 
 HERE = Path(__file__).parent
-NO_NPM = "npm could not fetch what tests/browser/package.json names: web/js is not checked. npm said: {}"
+NO_NPM = "npm could not fetch what {} names: the tests that need it are skipped. npm said: {}"
 INSTALL = ("install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--legacy-peer-deps")
 
 
@@ -28,20 +28,20 @@ def node() -> list[str]:
     return _program("node")
 
 
-def web_tools(repository: Path) -> Path:
+def web_tools(repository: Path, package: Path = HERE / "package.json") -> Path:
     """A folder with node_modules; the tests are skipped where npm cannot fill it."""
-    key = hashlib.sha256((HERE / "package.json").read_bytes()).hexdigest()[:12]
+    key = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
     folder = Layout(repository).home / "web-tools" / key
     if (folder / "node_modules" / ".package-lock.json").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(HERE / "package.json", folder)
+    shutil.copy(package, folder)
     try:
         done = subprocess.run([*npm(), *INSTALL], cwd=folder, capture_output=True, text=True, check=False, timeout=400)
     except (OSError, subprocess.TimeoutExpired) as error:
-        pytest.skip(NO_NPM.format(error))
+        pytest.skip(NO_NPM.format(package, error))
     if done.returncode != 0:
-        pytest.skip(NO_NPM.format(done.stderr.strip()[-600:]))
+        pytest.skip(NO_NPM.format(package, done.stderr.strip()[-600:]))
     return folder
 
 

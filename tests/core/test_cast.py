@@ -21,6 +21,7 @@ from blocklora_core.cast.reading import read_cast
 from blocklora_core.cast.slots import deal
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.training import PRESETS, TrainConfig
+from blocklora_core.training.data.folder import listing
 
 
 def put(root: Path, name: str, text: str | None = None, colour: str = "red") -> Path:
@@ -57,6 +58,8 @@ def test_a_folder_of_folders_is_a_cast(three: Path) -> None:
         ("<cyrus>", "", "", 300),
     ]
     assert found["cy"].config == TrainConfig()
+    # What a cast puts beside the pictures is nothing that was skipped.
+    assert [listing(member.folder).skipped for member in cast.members] == [()] * 3
 
 
 def test_what_is_nearer_to_the_concept_goes_before(three: Path) -> None:

@@ -11,7 +11,9 @@ import safetensors.torch
 import torch
 
 from blocklora_core.concept.rows import Scheme
-from blocklora_core.files.catalogue.summary import Summary, block_of, known
+from blocklora_core.files.catalogue import index
+from blocklora_core.files.catalogue.index import Index, block_of, known
+from blocklora_core.files.catalogue.summary import Summary
 from blocklora_core.files.io import load, save
 from blocklora_core.files.shown import trigger_words
 from blocklora_core.training.data.advice import advice
@@ -105,3 +107,42 @@ def test_advice_names_what_to_mind() -> None:
     assert [line.split()[0] for line in told] == ["Few", "1", "1", "Mixed"]
     assert "a.png (64 x 64)" in told[1] and "b.png" in told[2] and "64 x 64 to 2000 x 600" in told[3]
     assert "and 9 more" in advice(dict.fromkeys(fine, (64, 64)), 12)[0]
+
+
+def test_headers_are_read_once_also_by_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = tmp_path / "loras" / "plain.safetensors"
+    plain.parent.mkdir()
+    block = save(tmp_path / "loras" / "block.safetensors", RECIPE.make("<a>", 3))
+    plain.write_bytes(b"no header")
+    file = tmp_path / "user" / "headers.jsonl"
+    first = Index(lambda: file)
+    told = {path: first.known(path) for path in (block, plain)}
+    monkeypatch.setattr(index, "_YOUNG", -(10**12))  # as if they had lain there for long
+    first = Index(lambda: file)
+    assert {path: first.known(path) for path in (block, plain)} == told
+    first.save()
+
+    def unread(_path: Path) -> Summary:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(index, "read_summary", unread)
+    with file.open("ab") as torn:
+        torn.write(b'["x", 1, 2\n[[[\n{}\n["y", 1, 2, 3, ["a"]]\n')
+    assert {path: Index(lambda: file).known(path) for path in (block, plain)} == told
+    monkeypatch.undo()
+    # A file that was written to is another one, and one of another format is none.
+    save(block, RECIPE.make("<b>", 4), overwrite=True)
+    changed = Index(lambda: file)
+    assert isinstance(found := changed.known(block), Summary) and found.concept == "<b>"
+    file.write_bytes(b"{}\n" + file.read_bytes())
+    assert isinstance(found := Index(lambda: file).known(block), Summary) and found.concept == "<b>"
+
+
+def test_the_index_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "_YOUNG", -(10**12))
+    file = tmp_path / "headers.jsonl"
+    here = Index(lambda: file)
+    for number in range(12):
+        here.known(save(tmp_path / "a.safetensors", RECIPE.make("<a>", number), overwrite=True))
+        here.save()
+    assert 2 <= len(file.read_bytes().splitlines()) <= 4

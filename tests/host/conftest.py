@@ -87,6 +87,10 @@ def _no_test_writes_into_comfyui(tmp_path_factory: pytest.TempPathFactory) -> It
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A scratch folder in place of ComfyUI's output, input, temp and user folders and its loras and embeddings."""
     import folder_paths
+    from blocklora.blocklora_core.host import ledger
+
+    # Slots that other tests' trainings were given in this process, in folders of their own.
+    monkeypatch.setattr(ledger, "_given", {})
 
     _redirect(tmp_path, monkeypatch)
     yield tmp_path

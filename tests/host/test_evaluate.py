@@ -15,7 +15,7 @@ import comfy.utils
 import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import Stack
-from blocklora.blocklora_core.evaluation import Reference, text
+from blocklora.blocklora_core.evaluation import Evaluation, Reference, text
 from blocklora.blocklora_core.host.evaluate.clip_embedder import ClipEmbedder
 from blocklora.blocklora_core.host.evaluate.evaluate import Evaluated, evaluate
 from blocklora.blocklora_core.host.evaluate.generate import Sampler, Sampling
@@ -179,6 +179,24 @@ def test_the_same_seed_gives_the_same_report(
     small = replace(JOB, counts=(), pictures=1, drift=False)
     other = evaluate(triple(base), stack, references, embedder, replace(small, sampling=replace(SAMPLING, seed=6)))
     assert not torch.equal(other.pictures["<a>"], evaluated.pictures["<a>"][:1])
+
+
+def test_concepts_sampled_apart_make_the_same_evaluation(
+    base: Base,
+    stack: Stack,
+    references: tuple[Reference, ...],
+    embedder: ClipEmbedder,
+    evaluated: Evaluated,
+) -> None:
+    parts = [
+        evaluate(triple(base), stack, references, embedder, replace(JOB, names=names)).evaluation
+        for names in (("<a>", "<c>"), ("<b>",))
+    ]
+    joined, whole = Evaluation.join(parts), evaluated.evaluation
+    # The merge's own cost is another each time.
+    one, other = ([replace(merge, seconds=None) for merge in found.merges] for found in (joined, whole))
+    assert (joined.names, joined.alone, joined.base, one) == (whole.names, whole.alone, whole.base, other)
+    assert joined.notes == whole.notes
 
 
 @pytest.mark.usefixtures("untouched")

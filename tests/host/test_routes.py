@@ -18,6 +18,7 @@ from blocklora.blocklora_core.host.routes.ahead import names_into
 from blocklora.blocklora_core.host.routes.catalogue import _has_picture, catalogue
 from blocklora.blocklora_core.host.routes.list_check import check_list
 from blocklora.blocklora_core.host.routes.picture_grid import picture_grid
+from blocklora.blocklora_core.host.routes.serving import folder_problem
 from blocklora.blocklora_core.host.use.lora_list import check_files
 from PIL import Image
 
@@ -180,3 +181,9 @@ def test_no_other_folder_is_told(folders: Path, name: str) -> None:
     (folders / "input" / "dog").mkdir()
     with pytest.raises(ValueError, match="expected a folder below"):
         picture_grid(name)
+
+
+@pytest.mark.parametrize(("name", "served"), [("blocklora", True), ("a(1)-b", True), ("my pack", False), ("é", False)])
+def test_a_folder_that_the_host_cannot_serve_is_told(name: str, served: bool) -> None:
+    told = folder_problem(f"/home/a b/custom_nodes/{name}.blocklora_core.host.routes.serving")
+    assert told is None if served else told and "Rename it" in told and repr(name) in told

@@ -26,6 +26,8 @@ CONFIG = TrainConfig.of(
 )  # fmt: skip
 SIDES = {ARCHITECTURES[name][3]: name for name in KNOWN if ARCHITECTURES[name][3] in REAL}
 """One architecture for each text side."""
+LETTERS_ALONE = {"longcat"}
+"""Their tokenizers take no embeddings."""
 
 
 def train(name: str, model: Any, clip: Any) -> Trainer:
@@ -37,7 +39,13 @@ def train(name: str, model: Any, clip: Any) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", LETTERS_ALONE.intersection(SIDES))
+def test_a_text_side_that_reads_letters_alone_is_told(side: str) -> None:
+    with pytest.raises(ValueError, match=r"reads letters alone\. Set token to none in Train"):
+        train(SIDES[side], build(SIDES[side]), encoder_of(SIDES[side]))
+
+
+@pytest.mark.parametrize("side", [side for side in SIDES if side not in LETTERS_ALONE])
 def test_token_and_text_layers_learn_and_work_in_stock_prompts(side: str, tmp_path: Path) -> None:
     name = SIDES[side]
     model, clip = build(name), encoder_of(name)

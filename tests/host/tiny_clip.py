@@ -25,6 +25,7 @@ def _fill(module: torch.nn.Module) -> None:
         weight.data.copy_(torch.randn(weight.shape, generator=generator) * 0.2)
 
 
+@with_weights()
 def make_vision(folder: Path, width: int = WIDTH) -> comfy.clip_vision.ClipVisionModel:
     """width: of its image embeddings."""
     config = {

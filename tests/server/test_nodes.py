@@ -14,6 +14,7 @@ NODES = (
     "BlockLoRAImages",
     "BlockLoRATrainSettings",
     "BlockLoRATrain",
+    "BlockLoRATrainCast",
     "BlockLoRASave",
     "BlockLoRALoad",
     "BlockLoRAStack",

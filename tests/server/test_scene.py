@@ -101,6 +101,8 @@ def test_bounding_boxes_of_newer_hosts_move_the_boxes(comfyui: ComfyUI) -> None:
     if "PrimitiveBoundingBox" not in comfyui.server.get("/object_info"):
         assert "bounding_boxes" not in info["optional"]
         return
+    # A page would make a widget of the type's name, with a box that nobody drew.
+    assert info["optional"]["bounding_boxes"][1]["forceInput"] is True
     graph = drawn("regional", unmerged=False)
     told = graph["sc"]["inputs"]
     told["scene"] = json.dumps({"boxes": [{**BOXES[0], "x": 0.5}]})

@@ -12,12 +12,14 @@ const COLOURS = {
   BLOCKLORA_REFERENCES: "#8a86d6",
 };
 
-/** Of the canvas. A palette that is loaded takes them away again. */
+/** Of the canvas. A palette empties these tables as it is loaded, which is after this: what cannot be set stays. */
 function paint() {
   const canvas = /** @type {any} */ (app.canvas);
-  Object.assign(canvas.default_connection_color_byType, COLOURS);
-  Object.assign(canvas.constructor.link_type_colors, COLOURS);
-  canvas.setDirty(true, true);
+  for (const table of [canvas.default_connection_color_byType, canvas.constructor.link_type_colors]) {
+    for (const [type, colour] of Object.entries(COLOURS)) {
+      Object.defineProperty(table, type, { get: () => colour, set() {}, enumerable: true, configurable: true });
+    }
+  }
 }
 
 app.registerExtension({
@@ -27,6 +29,5 @@ app.registerExtension({
     const lines = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`);
     document.head.append(el("style", {}, `:root { ${lines.join(" ")} }`));
     paint();
-    /** @type {any} */ (app).ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(paint, 200));
   },
 });

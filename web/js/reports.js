@@ -4,7 +4,9 @@
  */
 
 import { addPanel, after, el, fill, isNodes2 } from "./shared/dom.js";
+import { listen } from "./shared/events.js";
 import { app } from "./shared/host.js";
+import { isRunOf, placeOf } from "./shared/place.js";
 
 /**
  * @typedef {{ text: string, names: string[], warnings: string[] }} Report
@@ -12,6 +14,7 @@ import { app } from "./shared/host.js";
  */
 
 const OURS = "BlockLoRA";
+const LIVE = ["BlockLoRATrainCast"];
 const PROPERTY = "blocklora_report";
 const PANEL = "blocklora_report";
 const MOST_LETTERS = 20000;
@@ -28,6 +31,7 @@ app.registerExtension({
     after(nodeType.prototype, "onNodeCreated", function () {
       if (isNodes2()) panelOf(this);
     });
+    if (LIVE.includes(nodeData.name)) after(nodeType.prototype, "onNodeCreated", listenToRun);
     after(nodeType.prototype, "onExecuted", function (/** @type {any} */ output) {
       const report = fromOutput(output);
       if (!report) return;
@@ -39,6 +43,20 @@ app.registerExtension({
     });
   },
 });
+
+/**
+ * Of a node that says how it goes on while it runs: shown, but not kept with the workflow.
+ *
+ * @this {LGraphNode}
+ */
+function listenToRun() {
+  const end = listen("blocklora.report", (run) => {
+    if (isRunOf(run, this)) show(this, { text: String(run.text), names: [], warnings: [] });
+  });
+  after(this, "onRemoved", end);
+  // The workflow has an id before it is queued.
+  setTimeout(() => placeOf(this));
+}
 
 /**
  * The report in what the server says of a run; null where there is none.

@@ -6,6 +6,7 @@
 import { addPanel, after, el, fill } from "./shared/dom.js";
 import { ask, listen, send } from "./shared/events.js";
 import { api, app } from "./shared/host.js";
+import { isRunOf, placeOf } from "./shared/place.js";
 import { trainForm } from "./train/form.js";
 import { liveView } from "./train/live.js";
 
@@ -23,7 +24,6 @@ const ASKED_EVERY = 1000;
 const WIDTH = 340;
 const PICTURES_WIDTH = 480;
 const GAP = 60;
-const NO_ID = "00000000-0000-0000-0000-000000000000";
 
 app.registerExtension({
   name: "blocklora.train",
@@ -59,7 +59,7 @@ class TrainPanel {
 
   listen() {
     const ends = [
-      listen("blocklora.run", (run) => this.isMine(run) && this.update()),
+      listen("blocklora.run", (run) => isRunOf(run, this.node) && this.update()),
       listen("reconnected", () => this.update()),
     ];
     after(this.node, "onRemoved", () => {
@@ -80,31 +80,13 @@ class TrainPanel {
     });
   }
 
-  /** Where the server knows this node: its id, and that of the workflow. Within a subgraph, a colon comes first. */
-  get place() {
-    const graph = /** @type {any} */ (this.node.graph);
-    const root = graph?.rootGraph ?? graph ?? app.graph;
-    // The host gives a workflow that was cleared none, and keeps that: all such would be one to the server.
-    if (root.id === NO_ID) root.id = /** @type {any} */ (globalThis).LiteGraph.uuidv4();
-    return {
-      node: graph && graph !== root ? `:${this.node.id}` : String(this.node.id),
-      workflow: String(root.id ?? ""),
-    };
-  }
-
-  /** @param {{ node: string, workflow: string }} run */
-  isMine(run) {
-    const { node, workflow } = this.place;
-    return run.workflow === workflow && (node.startsWith(":") ? run.node.endsWith(node) : run.node === node);
-  }
-
   /** Asks for the run's state, once at a time, and again while it runs. */
   async update() {
     if (this.asking) return;
     this.asking = true;
     clearTimeout(this.timer);
     try {
-      this.run = await ask(`/blocklora/run?${new URLSearchParams(this.place)}`);
+      this.run = await ask(`/blocklora/run?${new URLSearchParams(placeOf(this.node))}`);
       this.live.show(this.run);
       this.startButton.disabled = Boolean(this.run?.running) || this.missing().length > 0;
     } catch {

@@ -1,4 +1,4 @@
-"""What one LoRA file says about itself: read from its header, and kept until the file changes.
+"""What one LoRA file says about itself, read from its header.
 
 Pickles have no header: nothing but their names is known here.
 """
@@ -66,7 +66,7 @@ class Block:
 
         known: parts of weights that other files or a model tell.
         """
-        return _slots_in(self, scheme, known)
+        return {self.slot} if self.scheme == scheme else _slots_in(self, scheme, known)
 
     def shares_rows(self, other: Block) -> bool:
         """Whether both hold some row of one base; a file that names no base may be for any."""
@@ -76,8 +76,6 @@ class Block:
 
 @lru_cache(maxsize=2**14)
 def _slots_in(block: Block, scheme: Scheme, known: frozenset[Parts]) -> set[int]:
-    if block.scheme == scheme:
-        return {block.slot}
     others = known if block.scheme.version == BY_NAME else frozenset[Parts]()
     dealt = {(shape.rows, parts) for shape in block.shapes for parts in shape.dealt(scheme, others)}
     return {
@@ -101,24 +99,8 @@ class Summary:
     problem: str = ""
 
 
-def known(path: Path) -> Summary | str:
-    """The file's summary, or why it cannot be read; its header is read anew only when the file changes."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        return str(error.strerror)
-    return _read(path, state.st_size, state.st_mtime_ns)
-
-
-def block_of(path: Path) -> Block | None:
-    """The row block that the file holds, None for any other."""
-    summary = known(path)
-    return None if isinstance(summary, str) else summary.block
-
-
-# Bounded by what a large folder holds; an entry takes a kilobyte or two.
-@lru_cache(maxsize=2**14)
-def _read(path: Path, _size: int, _changed: int) -> Summary | str:
+def read_summary(path: Path) -> Summary | str:
+    """The file's summary, or why it cannot be read."""
     if path.suffix.lower() in pickles.SUFFIXES:
         return Summary(shown.foreign_concept({}, path).name, "", "", None, "collect")
     try:

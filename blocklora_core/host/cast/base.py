@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import comfy.sd
 import folder_paths
 import torch
+from torch import Tensor
 
 from ...cast.inputs import base_mark
-from ...cast.journal import Journal
-from ...cast.member import Cast
+from ...cast.journal import Entry, Journal
+from ...cast.member import Cast, CastError
 from ...cast.planning import Known, Plan, plan, scheme_of
-from ...concept.rows import BY_NAME, BY_PARTS, Scheme
-from ..base import base_name
+from ...concept.rows import BY_NAME, BY_PARTS, Parts, Scheme
+from ...training.state import hash_weights
+from ..base import base_name, small_weights, usual_size
 from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..disk import file_word, loras_folder, place
 from ..ledger import taken_slots
 from ..weights.names import model_weights
 
 
+class Facts(NamedTuple):
+    """What a plan needs to know of a base, which a cluster's driver does not load. mark: tells one base from another.
+    parts: of its weights that are several layers in one. size: of its usual picture, height and width in pixels."""
+
+    name: str
+    mark: str
+    parts: frozenset[Parts]
+    size: int
+
+    def versioned(self, scheme: Scheme) -> Scheme:
+        """`scheme` in the version that a training on the base gives its files."""
+        return replace(scheme, version=BY_PARTS if self.parts else BY_NAME)
+
+
 class Loaded(NamedTuple):
-    """What CheckpointLoaderSimple gives. mark: see `base_mark`."""
+    """What CheckpointLoaderSimple gives. mark: see `Facts`."""
 
     model: ComfyModel
     clip: ComfyClip
@@ -31,8 +49,9 @@ class Loaded(NamedTuple):
     mark: str
 
     @property
-    def name(self) -> str:
-        return base_name(self.model)
+    def facts(self) -> Facts:
+        parts = frozenset(model_weights(self.model).parts.values())
+        return Facts(base_name(self.model), self.mark, parts, usual_size(self.model))
 
 
 def load_base(checkpoint: str) -> Loaded:
@@ -49,15 +68,41 @@ def load_base(checkpoint: str) -> Loaded:
     return Loaded(model, clip, vae, base_mark(path))
 
 
+def graph_base(model: ComfyModel, clip: ComfyClip, vae: ComfyVae) -> Loaded:
+    """What a graph brings, whose checkpoint nobody names: it is told from others by its weights, and by what is patched
+    onto them."""
+    networks = (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model)
+    told = [hash_weights(small_weights(network)) for network in networks]
+    for patcher in (model, clip.patcher):
+        told += [f"{key} {_patched(patches)}" for key, patches in sorted(patcher.patches.items(), key=str)]
+    return Loaded(model, clip, vae, sha256("\n".join(told).encode()).hexdigest())
+
+
+def _patched(patches: Sequence[Any]) -> str:
+    strengths = [patch[0] for patch in patches]
+    weights = [getattr(patch[1], "weights", patch[1]) for patch in patches]
+    tensors = [one for kept in weights for one in kept if isinstance(one, Tensor)]
+    return f"{strengths} {hash_weights(tensors)}"
+
+
 @dataclass(frozen=True)
 class Place:
     """Where the files of a cast on one base lie, below the loras folder, where the page's lists find them."""
 
     prefix: str
+    source: Path | None = None
 
     @classmethod
-    def of(cls, cast: Cast, base: str) -> Place:
-        return cls(f"blocklora/casts/{file_word(cast.name)[:80]}/{file_word(base)[:80]}/")
+    def of(cls, cast: Cast, base: Facts) -> Place:
+        """Bases of one architecture have folders of their own. CastError where another cast of this name has it."""
+        prefix = f"blocklora/casts/{file_word(cast.name)[:80]}/{file_word(base.name)[:80]}-{base.mark[:8]}/"
+        here = cls(prefix, cast.source)
+        if other := here.journal.other:
+            raise CastError(
+                f"Cast {cast.name}: expected a name of its own, as its files lie in loras/{prefix}, got the name of "
+                f"the cast in {other}. Rename one of the two folders."
+            )
+        return here
 
     @property
     def folder(self) -> Path:
@@ -65,18 +110,15 @@ class Place:
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.folder)
+        return Journal(self.folder, self.source)
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        return self.journal.entries()
 
 
-def model_scheme(model: ComfyModel, scheme: Scheme) -> Scheme:
-    """`scheme` in the version that a training on MODEL gives its files."""
-    return Scheme(BY_PARTS if model_weights(model).parts else BY_NAME, scheme.slots)
-
-
-def make_plan(cast: Cast, base: Loaded) -> Plan:
+def make_plan(cast: Cast, base: Facts) -> Plan:
     """The plan of `cast` on `base`. Changes nothing."""
-    here, scheme, taken = Place.of(cast, base.name), scheme_of(cast), {}
-    if scheme is not None:
-        parts = set(model_weights(base.model).parts.values())
-        taken = taken_slots(base.name, model_scheme(base.model, scheme), parts)
-    return plan(cast, Known(base.mark, here.folder, here.journal.entries(), taken))
+    here, scheme = Place.of(cast, base), scheme_of(cast)
+    taken = {} if scheme is None else taken_slots(base.name, base.versioned(scheme), base.parts)
+    return plan(cast, Known(base.mark, here.folder, here.entries, taken))

@@ -22,10 +22,11 @@ def find_comfyui(given: Path | None) -> Path:
     )
 
 
-def start(comfyui: Path, cpu: bool = False) -> None:
+def start(comfyui: Path, cpu: bool = False, states: Path | None = None) -> None:
     """Make `comfy` and `folder_paths` importable, on the GPU where there is one; nothing of either was imported before.
 
-    Folders of extra_model_paths.yaml count as in the server.
+    Folders of extra_model_paths.yaml count as in the server. states: where states of trainings are kept, None for
+    ComfyUI's own user folder.
     """
     sys.path.insert(0, str(comfyui))
     from comfy import options
@@ -40,6 +41,10 @@ def start(comfyui: Path, cpu: bool = False) -> None:
         from utils.extra_config import load_extra_path_config
 
         load_extra_path_config(str(extra))
+    if states is not None:
+        import folder_paths
+
+        folder_paths.set_user_directory(str(states))
 
 
 def _has_device() -> bool:

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import comfy.clip_vision
-import folder_paths
 import torch
 from PIL import Image
 
 from ...cast.inputs import is_there
-from ...cast.journal import FINISHED
+from ...cast.journal import FINISHED, Entry
 from ...cast.member import Cast, CastError
+from ...cast.tasks import Executor, OnProgress, Task, unheard
 from ...concept.concept import BlockLoRA, Stack
 from ...evaluation import Evaluation, Reference
 from ...files.io import load
 from ...files.shown import trigger_words
 from ...merge import DEFAULTS
+from ...merge.methods.fused import lacks_grams
 from ...reports.palette import colour
 from ...reports.panels import new_panel, page
 from ..base import usual_size
-from ..evaluate.clip_embedder import ClipEmbedder
-from ..evaluate.evaluate import evaluate
 from ..evaluate.generate import Sampler, Sampling
 from ..evaluate.job import EvaluateJob
+from ..train.collect import CollectJob
 from ..train.folders import read_folder
 from ..weights.export import Exported, ExportJob, export
 from ..weights.patching import Applied, apply_merge
-from .base import Loaded, Place
+from .base import Facts, Loaded, Place
+from .train import keep
+from .worker import COLLECT, EVALUATE
 
 LABEL = 16
 
@@ -44,10 +47,10 @@ class Wanted:
     sampling: Sampling | None = None
 
 
-def stack_of(cast: Cast, base: Loaded, keys: Sequence[str] = ()) -> Stack:
+def stack_of(cast: Cast, base: Facts, keys: Sequence[str] = ()) -> Stack:
     """The finished concepts, or those of `keys`, each from its file. CastError for one that is not finished."""
-    here = Place.of(cast, base.name)
-    entries = here.journal.entries()
+    here = Place.of(cast, base)
+    entries = here.entries
     done = dict[str, BlockLoRA]()
     for member in cast.members:
         entry = entries.get(member.concept.name)
@@ -64,7 +67,7 @@ def stack_of(cast: Cast, base: Loaded, keys: Sequence[str] = ()) -> Stack:
 
 def merged(cast: Cast, base: Loaded, wanted: Wanted) -> tuple[Applied, Stack]:
     """The merge, and what was merged."""
-    stack = stack_of(cast, base, wanted.keys)
+    stack = stack_of(cast, base.facts, wanted.keys)
     with torch.inference_mode():
         return apply_merge(stack, base.model, base.clip, method=wanted.method, options=DEFAULTS), stack
 
@@ -96,18 +99,61 @@ def _panel(place: int, title: str, picture: torch.Tensor) -> Image.Image:
     return panel
 
 
-def evaluated(cast: Cast, base: Loaded, wanted: Wanted, vision: str, job: EvaluateJob) -> Evaluation:
-    """Whether the merged concepts keep their identity, against their own training pictures. vision: a file of the
-    clip_vision folder, or a path."""
+def evaluated(
+    cast: Cast,
+    base: Facts,
+    executor: Executor,
+    wanted: Wanted,
+    vision: str,
+    job: EvaluateJob,
+    on_progress: OnProgress = unheard,
+) -> Evaluation:
+    """Whether the merged concepts keep their identity, against their own training pictures: each executor's worker
+    samples some of them from the merge of all. vision: a file of the clip_vision folder, or a path. CastError where a
+    worker could not."""
     stack = stack_of(cast, base, wanted.keys)
-    path = Path(folder_paths.get_full_path("clip_vision", vision) or vision)
-    if not path.is_file():
-        raise ValueError(f"CLIP vision: expected a file of the clip_vision folder, or a path, got {vision!r}.")
-    with torch.inference_mode():
-        embedder = ClipEmbedder(comfy.clip_vision.load(str(path)))
-        ready = replace(job, counts=(len(stack),), method=wanted.method)
-        references = _references(cast, {lora.concept.name for lora in stack})
-        return evaluate((base.model, base.clip, base.vae), stack, references, embedder, ready).evaluation
+    names = [lora.concept.name for lora in stack]
+    shared = executor.share(stack), executor.share(_references(cast, {*names})), vision
+    ready = replace(job, method=wanted.method)
+    parts = [tuple(names[at :: executor.size]) for at in range(min(executor.size, len(names)))]
+    tasks = [Task(part[0], EVALUATE, partial(_given, shared, part, ready)) for part in parts]
+    found = dict[str, Evaluation]()
+    for outcome in executor.run(tasks, on_progress):
+        if outcome.error:
+            raise CastError(f"Cast {cast.name}: expected an evaluation, got: {outcome.error}")
+        found[outcome.task.concept] = outcome.result
+    return Evaluation.join([found[part[0]] for part in parts])
+
+
+def _given(shared: tuple[Any, ...], part: tuple[str, ...], job: EvaluateJob) -> tuple[Any, ...]:
+    return (*shared, part, job)
+
+
+def collected(
+    cast: Cast,
+    base: Facts,
+    executor: Executor,
+    job: CollectJob,
+    told: Callable[[Entry], None],
+    on_progress: OnProgress = unheard,
+) -> dict[str, str]:
+    """Grams for those who were trained but lack them, as memory ran out: into their files, which are finished then.
+    Concept -> why, of those that failed."""
+    here, failed = Place.of(cast, base), dict[str, str]()
+    entries, names = here.entries, {member.concept.name for member in cast.members}
+    written = [entry for name, entry in entries.items() if name in names and is_there(entry, here.folder)]
+    due = {entry.concept: lora for entry in written if lacks_grams(lora := load(here.folder / entry.file))}
+    tasks = [Task(name, COLLECT, partial(tuple, (lora, job))) for name, lora in due.items()]
+    for outcome in executor.run(tasks, on_progress):
+        name = outcome.task.concept
+        if outcome.error:
+            failed[name] = outcome.error
+            continue
+        path = keep(here, base, due[name].concept, outcome.result)
+        entry = replace(entries[name], event=FINISHED, file=path.name, bytes=path.stat().st_size, error="")
+        here.journal.add(entry)
+        told(entry)
+    return failed
 
 
 def _references(cast: Cast, names: set[str]) -> list[Reference]:

@@ -89,7 +89,7 @@ class _Run:
     def run(self) -> Evaluated:
         self.callback.begin(self._planned())
         alone, pictures = self._alone()
-        base_seen = self._classes(self._sampler(*self.base[:2]), self.subsets[-1], "base") if self._drifting else {}
+        base_seen = self._classes(self._sampler(*self.base[:2]), self._last, "base") if self._drifting else {}
         merges = []
         for subset in self.subsets:
             measured, pictures = self._merged(subset, base_seen)
@@ -100,17 +100,26 @@ class _Run:
 
     @property
     def _drifting(self) -> bool:
-        return self.job.drift and bool(self.subsets) and bool(class_words(self.subsets[-1]))
+        return self.job.drift and bool(self.subsets) and bool(class_words(self._last))
+
+    @property
+    def _last(self) -> list[Subject]:
+        return self._seen(self.subsets[-1])
+
+    def _seen(self, subset: Sequence[Subject]) -> list[Subject]:
+        """Those whose pictures are sampled."""
+        return [one for one in subset if not self.job.names or one.name in self.job.names]
 
     def _planned(self) -> int:
         """Pictures to sample."""
-        drifting = [*self.subsets, self.subsets[-1]] if self._drifting else []
-        kinds = len(self.subjects) + sum(map(len, self.subsets)) + sum(len(class_words(one)) for one in drifting)
+        subsets = [self._seen(subset) for subset in self.subsets]
+        drifting = [*subsets, subsets[-1]] if self._drifting else []
+        kinds = len(self._seen(self.subjects)) + sum(map(len, subsets)) + sum(len(class_words(one)) for one in drifting)
         return kinds * self.job.pictures
 
     def _alone(self) -> tuple[Measured, Pictures]:
         pictures = {}
-        for subject in self.subjects:
+        for subject in self._seen(self.subjects):
             self.callback.setting(f"{subject.name} alone")
             applied = self._apply([subject], SINGLE)
             pictures[subject.name] = self._sample(self._sampler(applied.model, applied.clip), subject.called)
@@ -123,11 +132,11 @@ class _Run:
         sampler = self._sampler(applied.model, applied.clip)
         title = f"{len(subset)} merged by {applied.merged.method}"
         pictures = {}
-        for subject in subset:
+        for subject in self._seen(subset):
             self.callback.setting(f"{title}, {subject.name}")
             pictures[subject.name] = self._sample(sampler, subject.called)
-        seen = self._classes(sampler, subset, title) if base_seen else {}
-        drift = {name: tuple(values) for name, values in self._drifts(subset, seen, base_seen).items()}
+        seen = self._classes(sampler, self._seen(subset), title) if base_seen else {}
+        drift = {name: tuple(values) for name, values in self._drifts(self._seen(subset), seen, base_seen).items()}
         return Measured(
             title,
             concepts=self._scores(pictures),
@@ -169,7 +178,7 @@ class _Run:
         """The base's pictures of each concept's class word, scored as if they were the concept's."""
         scores = {
             one.name: self.judge.score(one.name, base_seen[one.class_word], self._texts(one))
-            for one in self.subjects
+            for one in self._seen(self.subjects)
             if one.class_word in base_seen
         }
         return Measured("base model, class words", scores, 0)

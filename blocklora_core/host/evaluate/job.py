@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from ...concept.prompt_lines import PLACEHOLDER, PLAIN, in_turn
@@ -30,7 +30,8 @@ class EvaluateJob:
 
     prompts: with `{concept}`; empty for PROMPTS. pictures: of each concept in each setting, prompts taken in turn.
     counts: how many concepts to merge; subsets are nested, in an order that the seed draws. drift: whether to sample
-    the class words. method, overlap, options: as in `merge`.
+    the class words. method, overlap, options: as in `merge`. names: of the concepts whose pictures are sampled, of all
+    that are merged; empty for all.
     """
 
     prompts: Sequence[str] = ()
@@ -41,6 +42,7 @@ class EvaluateJob:
     overlap: Overlap = "error"
     options: Options = DEFAULTS
     sampling: Sampling = field(default_factory=Sampling)
+    names: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.pictures < 1:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...concept.lora_list import parse_list
 from ...concept.names import fold
-from ...files.catalogue.summary import known
+from ...files.catalogue.index import known
 from ..disk import lora_file
 from ..queued import Graph
 from .list_check import check_list

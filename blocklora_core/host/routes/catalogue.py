@@ -11,7 +11,8 @@ from typing import Any
 
 import folder_paths
 
-from ...files.catalogue.summary import Summary, known
+from ...files.catalogue.index import known
+from ...files.catalogue.summary import Summary
 from ...files.untrusted.text import legible
 
 SECONDS = 0.4

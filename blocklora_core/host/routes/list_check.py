@@ -12,7 +12,8 @@ from typing import Any
 from ...concept.concept import Concept
 from ...concept.lora_list import MOST_TOLD, Entry, read_list
 from ...concept.names import fold
-from ...files.catalogue.summary import Block, Summary, known
+from ...files.catalogue.index import known
+from ...files.catalogue.summary import Block, Summary
 from ...files.untrusted.text import legible
 from ..disk import lora_file
 from ..use.lora_list import find_name

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -27,6 +30,20 @@ def register() -> None:
         found.routes.post("/blocklora/list")(_list)
         found.routes.get("/blocklora/pictures")(_pictures)
         found.routes.post("/blocklora/scene")(_scene)
+        problem = folder_problem(__name__)
+        if problem:
+            logging.warning("BlockLoRA: %s", problem)
+
+
+def folder_problem(module: str) -> str | None:
+    """Why the page will get nothing of this pack, if so. The host calls the package by the path of its folder."""
+    folder = Path(module.rpartition(".blocklora_core.")[0]).name
+    if re.fullmatch(r"[!-~]+", folder):
+        return None
+    return (
+        f"expected a folder in custom_nodes named in ASCII letters without spaces, got {folder!r}: ComfyUI serves "
+        "no panel, template or help page from it. Rename it, to blocklora for example, and restart ComfyUI."
+    )
 
 
 async def _files(_: web.Request) -> web.Response:

@@ -23,7 +23,7 @@ from ...files.record import GRAMS_TENSOR
 from ...files.untrusted.header import read_whole, tensors_in
 from ...files.untrusted.json_text import parse_object
 from ...training.state import hash_weights
-from ..base import base_name
+from ..base import base_name, small_weights
 from ..comfy import ComfyModel
 from ..disk import newest_first
 from ..train.collect import CollectJob
@@ -44,9 +44,7 @@ class GramStore:
     @classmethod
     def of(cls, model: ComfyModel) -> GramStore:
         """The store for MODEL, as it is without any LoRA."""
-        # Norms and biases tell a checkpoint from another, and merges that are still in the weights rarely change them.
-        small = (weight for _, weight in sorted(model.model.diffusion_model.named_parameters()) if weight.ndim == 1)
-        base = f"{base_name(model)} {hash_weights(weight for weight in small if weight.numel())}"
+        base = f"{base_name(model)} {hash_weights(small_weights(model.model.diffusion_model))}"
         return cls(base, Path(folder_paths.get_user_directory()) / "blocklora" / "grams")
 
     def path(self, lora: BlockLoRA, job: CollectJob) -> Path:

@@ -23,8 +23,11 @@ _FORMATS = {
     "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP",
 }  # fmt: skip
 
-# What systems and programs leave beside pictures.
-_SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
+CONCEPT_FILE = "concept.toml"
+"""What a cast's concept is called, and its settings: see `cast.reading`."""
+
+# What systems and programs leave beside pictures, and what a cast puts there.
+_SIDE_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", CONCEPT_FILE})
 
 _REPEATED = re.compile(r"(\d{1,4})_(.+)")
 
