@@ -18,6 +18,7 @@ from blocklora.nodes.regions.composer import BlockLoRAComposer, BlockLoRACompose
 from blocklora.nodes.regions.regions import BlockLoRARegion
 
 import nodes
+from tests.host.dynamic import equal
 from tests.host.tiny import Base, make_lora, patched, same
 
 PARTS = ("injection", "enhancement", "fill", "region", "isolation", "reinitialise")
@@ -55,7 +56,7 @@ def test_a_prompt_knows_where_its_concept_is(
         found = concept_prompt(clip, text, concept)
         ((plain, _),) = nodes.CLIPTextEncode().encode(clip, text)[0]
     assert concept_at(found) == places == found[0][1][CONCEPT_AT]
-    assert torch.equal(found[0][0], plain)
+    assert equal(found[0][0], plain)
 
 
 def test_a_concept_behind_77_tokens_is_found(base: Base, stack: tuple[BlockLoRA, BlockLoRA]) -> None:
@@ -131,7 +132,7 @@ def test_the_nodes_make_a_picture(base: Base, stack: tuple[BlockLoRA, BlockLoRA]
     picture = run(base, output[0])
     assert bool(picture.isfinite().all()) and output[1].shape[-1] == 3
     assert "enhancement 8" in output[2] and "act nowhere" in output[2] and "Injected layers: 0" not in output[2]
-    assert torch.equal(picture, run(base, output[0]))
+    assert equal(picture, run(base, output[0]))
     off = BlockLoRAComposer.execute(base.model, found, "strong", "mean", stack, **dict.fromkeys(PARTS, False)).args
     assert "Guidance: none" in off[2] and "Injected layers: 0" in off[2]
     assert not torch.allclose(run(base, off[0]), picture, rtol=1e-3, atol=1e-3)

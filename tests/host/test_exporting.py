@@ -230,7 +230,8 @@ def test_diffusers_names_and_back(base: Base, stack: Any, folders: Path) -> None
 
 def test_the_stock_checkpoint_saver_bakes_a_merge(base: Base, stack: Any, folders: Path) -> None:
     applied = apply_merge(stack, base.model, base.clip, "fused")
-    CheckpointSave().save(applied.model, applied.clip, base.vae, "checkpoints/baked")
+    with torch.inference_mode():
+        CheckpointSave().save(applied.model, applied.clip, base.vae, "checkpoints/baked")
     (path,) = (folders / "output" / "checkpoints").glob("*.safetensors")
     model, clip, _, _ = comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=[])
     names = [*applied.model.patches, *applied.clip.patcher.patches]

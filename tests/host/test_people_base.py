@@ -25,12 +25,15 @@ from demo.people.recipe.layout import PEOPLE_UNET_CONFIG, inherited_state
 from demo.people.recipe.stages import save_state
 from demo.people.scenes import TRAINING, Record, draw_scene
 from demo.text_encoder import FastTextEncoder
+from tests.host.dynamic import with_weights
 
 
+@with_weights()
 def meta_unet() -> UNetModel:
     return UNetModel(**PEOPLE_UNET_CONFIG, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init)
 
 
+@with_weights()
 def small_unet() -> UNetModel:
     torch.manual_seed(0)
     config = {**PEOPLE_UNET_CONFIG, "model_channels": 32, "context_dim": 8, "num_heads": 4}

@@ -23,6 +23,7 @@ from torch import nn
 
 import nodes
 from tests.host.architectures import Vae, build, latents_of
+from tests.host.dynamic import WANTED
 from tests.host.encoders import encoder_of
 from tests.host.quantised import FORMATS, packed, quantised
 from tests.host.tiny import patched
@@ -59,7 +60,9 @@ def test_trains_and_collects_on_a_quantised_base_and_leaves_it(name: str, kind: 
         assert len(result.lora.layers) == sum(isinstance(one, nn.Linear) for one in build(name).model.modules())
         assert all(bool(layer.up.any()) for layer in result.lora.layers.values()), "every layer learns"
         kept = [*bytes_of(model).values(), *clip.cond_stage_model.parameters()]
-        assert result.memory and result.memory.model == sum(one.numel() * one.element_size() for one in kept)
+        size = sum(one.numel() * one.element_size() for one in kept)
+        # Dynamic VRAM lends whole pages.
+        assert result.memory and result.memory.model == pytest.approx(size, rel=0.1 if WANTED else 0)
         bare = dataclasses.replace(result.lora, grams=None)
         grams = (
             collect(model, clip, (bare,), CollectJob(["a {concept}"], 1, 2, latents_of(name)[-1] * 8)).stack[0].grams

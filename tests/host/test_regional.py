@@ -21,6 +21,7 @@ from blocklora.blocklora_core.host.text.layerwise import LayerContext, cross_att
 from blocklora.blocklora_core.regions import Box, Region
 
 from tests.host.any_model import MODELS, build
+from tests.host.dynamic import WANTED
 
 UNETS, JOINT = ("sd15", "sd20-v", "sdxl"), ("sd3", "flux")
 LEFT, RIGHT, ALL = Box(0, 0, 0.5, 1), Box(0.5, 0, 0.5, 1), Box(0, 0, 1, 1)
@@ -322,6 +323,7 @@ def test_other_patches_of_attention_s_input_are_kept(models: dict[str, Any]) -> 
     assert near(sample("sd15", regional(model, Region(ALL, own)), prompt("sd15", 1)), expected)
 
 
+@pytest.mark.skipif(WANTED, reason="for hooks the host makes a second patcher, of its loader nodes' models alone")
 def test_a_lora_by_hooks_is_in_the_regions_too(models: dict[str, Any]) -> None:
     """Create Hook LoRA on the sampler's prompt: weights change between its part of the batch and the negative's."""
     random = torch.Generator().manual_seed(0)
@@ -477,6 +479,7 @@ def test_a_mask_of_attention_is_refused(models: dict[str, Any]) -> None:
     refused("expected attention without a mask", lambda: sample("flux", model, masked))
 
 
+@pytest.mark.skipif(WANTED, reason="who guides has weights of its own first: see with_own_weights")
 def test_gradients_flow_through_regions(models: dict[str, Any]) -> None:
     """Guidance differentiates through them."""
     own = prompt("sd15", 2)

@@ -14,6 +14,7 @@ from blocklora.nodes.regions.regions import BlockLoRARegion, BlockLoRARegionalSa
 from blocklora.nodes.regions.scene import BlockLoRAScene
 
 import nodes
+from tests.host.dynamic import equal
 from tests.host.tiny import Base, make_lora
 
 PARTS = ("injection", "enhancement", "fill", "region", "isolation", "reinitialise")
@@ -76,7 +77,7 @@ def test_a_scene_is_the_same_as_its_regions(merged: Base) -> None:
     latent = nodes.EmptyLatentImage().generate(**SIZE)[0]
     expected = sampled(model, encode(clip, "a park"), encode(clip, "dull"), latent)
     *ours, report = scene(merged, *BOXES)
-    assert torch.equal(sampled(*ours), expected)
+    assert equal(sampled(*ours), expected)
     assert "Box 1: a <ada>, a park" in report and "not merged" not in report
     plain = sampled(merged.model, encode(clip, "a park"), encode(clip, "dull"), latent)
     assert not torch.allclose(plain, expected, rtol=1e-3, atol=1e-3)
@@ -96,7 +97,7 @@ def test_a_scene_is_the_same_as_its_composer(base: Base, merged: Base, stack: An
     expected = sampled(model, encode(known.clip, "a park"), encode(known.clip, "dull"), latent)
     # What is merged may stand in the stack as well: a Loader gives both.
     *ours, report = scene(known, *BOXES, mode="composer", preset="strong", overlap="mean", stack=stack)
-    assert torch.equal(sampled(*ours), expected)
+    assert equal(sampled(*ours), expected)
     assert "enhancement 8" in report and ("Injected layers: 0" in report) == is_merged
 
 
@@ -105,8 +106,8 @@ def test_an_empty_canvas_samples_the_picture_s_own_prompt(merged: Base) -> None:
     model, positive, negative, latent, report = scene(merged, batch_size=2)
     assert model is merged.model and "No boxes" in report
     assert latent["samples"].shape == (2, 4, 8, 12)
-    assert torch.equal(positive[0][0], encode(merged.clip, "a park")[0][0])
-    assert torch.equal(negative[0][0], encode(merged.clip, "dull")[0][0])
+    assert equal(positive[0][0], encode(merged.clip, "a park")[0][0])
+    assert equal(negative[0][0], encode(merged.clip, "dull")[0][0])
 
 
 @torch.inference_mode()
@@ -133,7 +134,7 @@ def test_a_box_that_cannot_be_is_named(merged: Base, asked: tuple[str, dict[str,
 @torch.inference_mode()
 def test_names_are_found_in_any_case(merged: Base) -> None:
     ours, theirs = (scene(merged, {**BOXES[0], "concept": name}, mode="composer") for name in ("<ada>", "<ADA>"))
-    assert torch.equal(sampled(*ours[:4]), sampled(*theirs[:4]))
+    assert equal(sampled(*ours[:4]), sampled(*theirs[:4]))
 
 
 @torch.inference_mode()
@@ -143,4 +144,4 @@ def test_bounding_boxes_move_the_boxes(merged: Base) -> None:
         scene(merged, {"concept": "<ada>", **place}, bounding_boxes=given)
         for place, given in (({"w": 0.5}, None), ({"x": 0.9}, moved))
     )
-    assert torch.equal(sampled(*drawn[:4]), sampled(*placed[:4]))
+    assert equal(sampled(*drawn[:4]), sampled(*placed[:4]))
