@@ -227,7 +227,7 @@ def test_kept_grams_are_read_as_a_strangers_file(base: Base, small: BlockLoRA, s
 
 
 def test_headers_are_read_once(small: BlockLoRA, monkeypatch: pytest.MonkeyPatch) -> None:
-    from blocklora.blocklora_core.files.catalogue import summary
+    from blocklora.blocklora_core.files.catalogue import index, summary
 
     path = save(disk.loras_folder() / "a.safetensors", small)
     ledger.slot_tables()
@@ -235,7 +235,7 @@ def test_headers_are_read_once(small: BlockLoRA, monkeypatch: pytest.MonkeyPatch
     ledger.slot_tables()
     monkeypatch.undo()
     save(path, small.renamed("<bobby>"), overwrite=True)
-    entry = summary.block_of(path)
+    entry = index.block_of(path)
     assert entry is not None and entry.concept == "<bobby>"
 
 

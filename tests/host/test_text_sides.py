@@ -39,7 +39,7 @@ def train(name: str, model: Any, clip: Any) -> Trainer:
     return trainer
 
 
-@pytest.mark.parametrize("side", LETTERS_ALONE.intersection(SIDES))
+@pytest.mark.parametrize("side", sorted(LETTERS_ALONE.intersection(SIDES)))
 def test_a_text_side_that_reads_letters_alone_is_told(side: str) -> None:
     with pytest.raises(ValueError, match=r"reads letters alone\. Set token to none in Train"):
         train(SIDES[side], build(SIDES[side]), encoder_of(SIDES[side]))
