@@ -54,6 +54,12 @@ def axes_of_words(network: nn.Module) -> Any:
     return getattr(network.params, "txt_ids_dims", None)
 
 
+def loaded_dtype(module: nn.Module, name: str) -> torch.dtype | None:
+    """What the weight `name` of `module` is on its device, where it may be stored in another; None where it says."""
+    found: torch.dtype | None = getattr(module, f"{name}_comfy_model_dtype", None)
+    return found
+
+
 @contextmanager
 def told_of_training() -> Iterator[None]:
     """Newer hosts know that gradients flow, and take no shortcut that has none."""

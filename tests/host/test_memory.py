@@ -32,6 +32,7 @@ from blocklora.blocklora_core.training.optimisation.optimizers import Group
 from torch import nn
 
 from tests.host.architectures import build, latents_of
+from tests.host.dynamic import WANTED, equal
 from tests.host.encoders import encoder_of
 from tests.host.test_runs import CONFIG, pictures, progress_hook, train
 from tests.host.tiny import Base, make_lora, same
@@ -168,8 +169,10 @@ def test_a_preview_that_evicts_the_model_changes_nothing(base: Base, precision: 
     found = trained(replace(changed, vae=evicting), **settings)
     assert evicting.decoded == 3
     expected, plain = trained(changed, **settings), trained(base, **settings)
-    assert found.losses == expected.losses != plain.losses
-    assert same(ups(found), ups(expected))
+    assert found.losses == (pytest.approx(expected.losses, rel=1e-3) if WANTED else expected.losses)
+    assert expected.losses != plain.losses
+    for name, up in ups(expected).items():
+        assert equal(up, ups(found)[name])
 
 
 def trained(base: Base, precision: str, again: bool, **changes: Any) -> TrainResult:
@@ -224,7 +227,10 @@ def test_memory_is_told_before_the_model_is_loaded(base: Base, monkeypatch: pyte
     monkeypatch.setattr("blocklora.blocklora_core.host.train.memory.estimate", tell)
     use = train(base, again=True).memory
     assert use is not None and use.expected is seen[0]
-    assert use.expected.model == use.model and abs(use.expected.learnt - use.learnt) <= 0.02 * use.learnt
+    assert (
+        use.expected.model == pytest.approx(use.model, rel=0.01 if WANTED else 0)
+        and abs(use.expected.learnt - use.learnt) <= 0.02 * use.learnt
+    )
     assert use.expected.activations is not None
     # At most in a step, against what is kept of it: more, by what is passing.
     assert 0.95 * use.activations <= use.expected.activations <= 2 * use.activations

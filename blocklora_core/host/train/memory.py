@@ -15,7 +15,7 @@ from ...training import Trainer
 from ...training.optimisation.learner import Learner
 from ...training.quantised import is_quantised, stored
 from ..comfy import ComfyModel
-from ..compat import is_dynamic, total_memory
+from ..compat import is_dynamic, loaded_dtype, total_memory
 from ..weights.weightless import Live, weightless
 from .port import ComfyPort
 
@@ -64,7 +64,12 @@ def load_told(port: ComfyPort, trainer: Trainer) -> MemoryEstimate:
 
 def estimate(port: ComfyPort, trainer: Trainer) -> MemoryEstimate:
     """What a run of `trainer` will take, whose model need not be loaded: its step, made without numbers."""
-    weights = {id(weight): weight for one in (port.model, port.clip.patcher) for weight in one.model.parameters()}
+    modules = [module for one in (port.model, port.clip.patcher) for module in one.model.modules()]
+    frozen = {
+        id(weight): _bytes_loaded(weight, loaded_dtype(module, name))
+        for module in modules
+        for name, weight in module.named_parameters(recurse=False)
+    }
     learnt = sum(map(_bytes, trainer.learner.parameters)) * (2 + _MOMENTS + (trainer.learner.ema is not None))
     activations: int | None = None
     try:
@@ -73,7 +78,7 @@ def estimate(port: ComfyPort, trainer: Trainer) -> MemoryEstimate:
         raise
     except Exception as error:  # noqa: BLE001  any code of any model runs there, and an estimate is no reason to fail
         logging.info("BlockLoRA: the activations of this model cannot be told before: %s", error)
-    return MemoryEstimate(str(port.device), sum(map(_bytes, weights.values())), learnt, activations)
+    return MemoryEstimate(str(port.device), sum(frozen.values()), learnt, activations)
 
 
 def _step_bytes(port: ComfyPort, trainer: Trainer) -> int:
@@ -129,6 +134,10 @@ def _gib(size: int) -> str:
 
 def _bytes(tensor: Tensor) -> int:
     return sum(part.numel() * part.element_size() for part in stored(tensor))
+
+
+def _bytes_loaded(weight: Tensor, dtype: torch.dtype | None) -> int:
+    return _bytes(weight) if dtype is None or is_quantised(weight) else weight.numel() * dtype.itemsize
 
 
 def model_bytes(patchers: Sequence[ComfyModel], device: torch.device) -> int:
