@@ -44,7 +44,7 @@ from benchmarks.sizes.models import MODELS, QUICK, Sized  # noqa: E402
 from benchmarks.sizes.real import DTYPES, measured, real  # noqa: E402
 
 LAYERS = {"attention": "attention", "all_linear": "all linear"}
-REAL = (("sdxl", "bf16", 32), ("flux", "fp8", 32))
+REAL = (("sdxl", "bf16", 32), ("flux", "fp8", 16))
 """Model, format and side of the latents of what is really run."""
 
 GB, MB = 1e9, 1e6
