@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -116,17 +115,13 @@ def evaluated(
     shared = executor.share(stack), executor.share(_references(cast, {*names})), vision
     ready = replace(job, method=wanted.method)
     parts = [tuple(names[at :: executor.size]) for at in range(min(executor.size, len(names)))]
-    tasks = [Task(part[0], EVALUATE, partial(_given, shared, part, ready)) for part in parts]
+    tasks = [Task(part[0], EVALUATE, partial(tuple, (*shared, part, ready))) for part in parts]
     found = dict[str, Evaluation]()
     for outcome in executor.run(tasks, on_progress):
         if outcome.error:
             raise CastError(f"Cast {cast.name}: expected an evaluation, got: {outcome.error}")
         found[outcome.task.concept] = outcome.result
     return Evaluation.join([found[part[0]] for part in parts])
-
-
-def _given(shared: tuple[Any, ...], part: tuple[str, ...], job: EvaluateJob) -> tuple[Any, ...]:
-    return (*shared, part, job)
 
 
 def collected(

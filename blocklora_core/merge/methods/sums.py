@@ -21,6 +21,8 @@ def strength_of(lora: BlockLoRA, text: bool) -> float:
 def fold(lora: BlockLoRA, weigh: Weigh) -> BlockLoRA:
     """`lora` at strength 1, with the factors that `weigh` gives folded into its layers and adapters."""
     factor = cache(weigh)
+    if factor(True) == factor(False) == lora.strength == lora.effective_strength_clip == 1.0:
+        return lora
     layers = {name: layer.scaled(factor(keys.is_text(name))) for name, layer in lora.layers.items()}
     adapters = {name: adapter.scaled(factor(keys.is_text(name))) for name, adapter in lora.adapters.items()}
     return lora.with_layers(layers).with_adapters(adapters).with_strength(1.0)
@@ -40,10 +42,7 @@ def task_sum(stack: Stack, scale: float = 1.0) -> Stack:
     def weight(lora: BlockLoRA, text: bool) -> float:
         return scale * strength_of(lora, text)
 
-    def asked_as_is(lora: BlockLoRA) -> bool:
-        return scale == lora.strength == lora.effective_strength_clip == 1.0
-
-    return tuple(lora if asked_as_is(lora) else fold(lora, partial(weight, lora)) for lora in stack)
+    return tuple(fold(lora, partial(weight, lora)) for lora in stack)
 
 
 def orthogonal(stack: Stack, weight: float = 0.6) -> Stack:
