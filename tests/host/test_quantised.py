@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import Concept
@@ -68,6 +69,8 @@ def test_trains_and_collects_on_a_quantised_base_and_leaves_it(name: str, kind: 
             collect(model, clip, (bare,), CollectJob(["a {concept}"], 1, 2, latents_of(name)[-1] * 8)).stack[0].grams
         )
         assert grams is not None and grams.covers(needs_grams(result.lora))
+    if WANTED:  # Layers of a few kilobytes are quantised anew for a load, and come back with its end.
+        comfy.model_management.unload_all_models()
     after = bytes_of(model)
     assert before.keys() == after.keys() and all(torch.equal(before[at].cpu(), after[at].cpu()) for at in before)
 
