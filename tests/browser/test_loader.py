@@ -218,6 +218,7 @@ def test_settings_are_folded_until_they_are_asked_for_or_changed(canvas: Canvas)
     assert canvas.prompt()[str(node)]["inputs"]["steps"] == 8
 
 
+@pytest.mark.essential
 def test_by_hand_from_an_empty_canvas(canvas: Canvas, base: Path) -> None:
     """Three files, reordered, one switched off, run."""
     put_people(base / "models" / "loras")

@@ -191,6 +191,7 @@ def test_the_canvas_has_the_picture_s_shape(canvas: Canvas) -> None:
     assert shown and abs(shown["height"] / shown["width"] - 0.5) < 0.05
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("people")
 def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     """By mouse and keyboard alone: at most 7 nodes and 15 gestures, from nothing to the picture."""

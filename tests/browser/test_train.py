@@ -93,6 +93,7 @@ def _from_nothing(canvas: Canvas, pictures: Path) -> tuple[int, Locator]:
     return train, panel
 
 
+@pytest.mark.essential
 def test_train_watch_stop_reload_resume_cancel_use(canvas: Canvas, base: Path) -> None:
     train, panel = _from_nothing(canvas, base / "input" / "blocklora_demo" / "amelia")
     panel.get_by_role("button", name="Start").click()
