@@ -34,11 +34,20 @@ CORNER = """(id) => {
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [x + left - 3, y + top - 3];
 }"""
-TOP = """(id) => {
+# Of a node's title: the middle, and a place that nothing of the page lies over.
+TITLE_BAR = """(id) => {
     const { pos, size } = app.graph.getNodeById(id);
-    const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] / 2, pos[1] - 10]);
+    const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
-    return [x + left, y + top];
+    const at = (share) => {
+        const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] * share, pos[1] - 10]);
+        return [x + left, y + top];
+    };
+    const free = [0.5, 0.3, 0.7, 0.2, 0.8, 0.9, 0.95].map(at).find((point) => {
+        const hit = document.elementFromPoint(...point);
+        return shown ? shown.contains(hit) : hit === app.canvas.canvas;
+    });
+    return [at(0.5), free ?? at(0.5)];
 }"""
 HANGING = "app.canvas.state.ghostNodeId"
 SEARCHES = "() => document.activeElement?.tagName === 'INPUT'"
@@ -171,10 +180,10 @@ class Hand:
         # In Nodes 2.0, after a link was dragged, it hung where the mouse was before that.
 
         def near() -> bool:
-            x, y = self.canvas.evaluate(TOP, node)
-            if math.dist((x, y), at) <= FAR:
+            middle, free = self.canvas.evaluate(TITLE_BAR, node)
+            if math.dist(middle, at) <= FAR:
                 return True
-            self._drag((x, y), at)
+            self._drag(free, (free[0] + at[0] - middle[0], free[1] + at[1] - middle[1]))
             self.page.wait_for_timeout(300)
             return False
 
