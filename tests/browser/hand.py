@@ -63,16 +63,20 @@ DROP = """([element, files]) => {
     }
     element.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
+FRAME = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
 FAR = 40
 Point = tuple[float, float]
 
 
 class Hand:
-    """gestures: a node that was searched for and put down, a drag, a click, a text that was typed."""
+    """gestures: a node that was searched for and put down, a drag, a click, a text that was typed.
+
+    acts: the same by hand alone, each press of the mouse (a double-click is one) and each run of keys.
+    """
 
     def __init__(self, canvas: Canvas):
         self.canvas, self.page = canvas, canvas.page
-        self.gestures = 0
+        self.gestures = self.acts = 0
 
     def add(self, node_type: str, at: Point) -> int:
         """Double-click on empty canvas, the node's name, Enter."""
@@ -113,14 +117,14 @@ class Hand:
         self._drag(*corners)
         self._done()
 
-    def click(self, target: Locator) -> None:
-        target.click()
+    def click(self, target: Locator, shift: bool = False) -> None:
+        target.click(modifiers=["Shift"] if shift else [])
         self._done()
 
     def type(self, field: Locator, text: str) -> None:
         field.click()
         self.page.keyboard.type(text)
-        self._done()
+        self._done(acts=2)
 
     def retype(self, field: Locator, text: str) -> None:
         """Another text in place of the one that is there. A list is not clicked: keys choose in it, too."""
@@ -145,10 +149,14 @@ class Hand:
         return x, y
 
     def _drag(self, start: Point, end: Point) -> None:
+        """Nodes 2.0 takes one move a frame, and follows no mouse that has left the node before the first."""
+        length = max(math.dist(start, end), 1.0)
         self.page.mouse.move(*start)
         self.page.mouse.down()
-        self.page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, steps=4)
-        self.page.mouse.move(*end, steps=4)
+        for way in (min(4 / length, 1.0), 0.5, 1.0 - 1 / length, 1.0):
+            at = (start[side] + way * (end[side] - start[side]) for side in (0, 1))
+            self.page.mouse.move(*at, steps=1 if way < 0.5 else 4)
+            self.page.evaluate(FRAME)
         self.page.mouse.up()
 
     def _chosen(self, node_type: str, at: Point) -> int:
@@ -162,9 +170,10 @@ class Hand:
         self.page.keyboard.press("Enter")
         self.canvas.wait(lambda: self._nodes(node_type) - before, what=f"a node {title}")
         node = (self._nodes(node_type) - before).pop()
-        if self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"):
+        hangs = bool(self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"))
+        if hangs:
             self._put_down(node, at)
-        self._done()
+        self._done(acts=3 if hangs else 2)
         return node
 
     def _put_down(self, node: int, at: Point) -> None:
@@ -192,6 +201,7 @@ class Hand:
     def _nodes(self, node_type: str) -> set[int]:
         return set(map(int, self.canvas.evaluate(IDS, node_type)))
 
-    def _done(self) -> None:
+    def _done(self, acts: int = 1) -> None:
         self.gestures += 1
+        self.acts += acts
         self.page.wait_for_timeout(200)
