@@ -6,12 +6,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from ..training import TrainConfig
 from ..training.data.folder import listing
 from ..training.state import deciding
 from .journal import FINISHED, Entry
-from .member import Member
+from .member import Member, RunSettings
 
 _BLOCK, _BLOCKS = 2**12, 64
 
@@ -46,12 +49,26 @@ def base_mark(path: Path) -> str:
 
 
 def _hash(member: Member, base: str, slot: int | None, told: Callable[[Path], str]) -> str:
-    run = {name: value for name, value in asdict(member.run).items() if name != "checkpointing"}
-    said = [member.concept.name, member.concept.class_word, member.words, base, slot, run]
-    state = hashlib.sha256(json.dumps([said, deciding(member.config.changed(slot=slot))], sort_keys=True).encode())
+    said = [member.concept.name, member.concept.class_word, member.words, base, slot, _run(member.run)]
+    state = hashlib.sha256(f"[{_told(said)}, {_config(member.config, slot)}]".encode())
     for name, path in _files(member.folder):
         state.update(json.dumps([name, told(path)]).encode())
     return state.hexdigest()
+
+
+# Most concepts of a cast have the same settings.
+@lru_cache(maxsize=2**10)
+def _config(config: TrainConfig, slot: int | None) -> str:
+    return _told(deciding(config.changed(slot=slot)))
+
+
+@lru_cache(maxsize=2**10)
+def _run(run: RunSettings) -> dict[str, Any]:
+    return {name: value for name, value in asdict(run).items() if name != "checkpointing"}
+
+
+def _told(value: object) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -52,16 +52,16 @@ class Journal:
         """Concept -> its last entry."""
         return {entry.concept: entry for entry in self._lines()}
 
-    def add(self, entry: Entry) -> None:
-        """Add a line, on the disk when this returns. OSError when the disk does not take it."""
+    def add(self, *entries: Entry) -> None:
+        """Add a line for each, on the disk when this returns. OSError when the disk does not take them."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(_told(entry))
+        lines = "".join(f"{json.dumps(_told(entry))}\n" for entry in entries)
         with self.path.open("ab+") as file:
             size = file.tell()
             before = b"" if _ends_whole(size, self.path) else b"\n"
             if not size and self.source is not None:
                 before = json.dumps({_CAST: str(self.source)}).encode() + b"\n"
-            file.write(before + line.encode() + b"\n")
+            file.write(before + lines.encode())
             file.flush()
             os.fsync(file.fileno())
 

@@ -60,9 +60,11 @@ class Cast:
             raise CastError(f"Cast {self.name}: expected folders with pictures, one a concept, got none.")
         counted = Counter(member.concept.bare.lower() for member in self.members)
         if twice := sorted(name for name, count in counted.items() if count > 1):
+            keys = [member.key for member in self.members if member.concept.bare.lower() == twice[0]]
+            others = f", and so {', '.join(twice[1:5])}" if twice[1:] else ""
             raise CastError(
-                f"Cast {self.name}: expected a name of its own for each concept, got several called "
-                f"{', '.join(twice[:5])}. Give one of them another `name`."
+                f"Cast {self.name}: expected a name of its own for each concept, got {' and '.join(keys[:5])}, all "
+                f"called {twice[0]}{others}. Give one of them another `name`."
             )
         strangers = {key for group in self.together for key in group} - {member.key for member in self.members}
         if strangers:

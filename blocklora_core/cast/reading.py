@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..concept.concept import Concept
 from ..concept.rows import MOST_SLOTS
+from ..files.untrusted.text import legible
 from ..training.data.folder import CONCEPT_FILE
 from .member import Cast, CastError, Member
 from .settings import KEYS, SettingsReader
@@ -41,20 +43,31 @@ def read_cast(path: Path) -> Cast:
         table = read_toml(file) if file.is_file() else {}
         return _cast(path, file, table, _folders(path))
     if path.suffix.lower() != ".toml":
-        raise CastError(f"{path}: expected a folder of folders with pictures, or a TOML file, got neither.")
+        got = "neither" if path.exists() else "nothing there"
+        raise CastError(f"{path}: expected a folder of folders with pictures, or a TOML file, got {got}.")
     return _cast(path.parent, path, read_toml(path), {})
 
 
 def _folders(root: Path) -> dict[str, Path]:
-    return {one.name: one for one in sorted(root.iterdir()) if one.is_dir() and not one.name.startswith((".", "__"))}
+    below = sorted(one for one in root.iterdir() if not one.name.startswith((".", "__")) and one.is_dir())
+    found = {_same(one.name): one for one in below}
+    if len(found) < len(below):
+        twice = next(one.name for one in below if found[_same(one.name)] != one)
+        raise CastError(f"{root}: expected folders of different names, got two that read {legible(twice)}. Rename one.")
+    return found
+
+
+def _same(name: str) -> str:
+    """A name as other systems write it: macOS takes accents off their letters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _cast(root: Path, file: Path, table: Mapping[str, Any], folders: Mapping[str, Path]) -> Cast:
     check_keys(file, "", table, _TOP)
-    listed = typed(file, "concepts", table.get("concepts", {}), dict)
+    listed = {_same(key): own for key, own in typed(file, "concepts", table.get("concepts", {}), dict).items()}
     shared = typed(file, "train", table.get("train", {}), dict)
     together = tuple(
-        texts(file, f"together[{at}]", group)
+        tuple(map(_same, texts(file, f"together[{at}]", group)))
         for at, group in enumerate(typed(file, "together", table.get("together", []), list))
     )
     reader = SettingsReader()
@@ -63,8 +76,9 @@ def _cast(root: Path, file: Path, table: Mapping[str, Any], folders: Mapping[str
         own = _Source(file, typed(file, f"concepts.{key}", listed.get(key, {}), dict))
         folder = folders[key] if key in folders else _below(root, file, key, own.values)
         members.append(_member(key, folder, [_Source(file, shared), *_concept_file(folder), own], reader))
-    source = (root if folders else file).resolve()
-    return Cast(source.name if folders else source.stem, tuple(members), together, source)
+    whole = bool(folders) or not listed
+    source = (root if whole else file).resolve()
+    return Cast(source.name if whole else source.stem, tuple(members), together, source)
 
 
 def _concept_file(folder: Path) -> Iterator[_Source]:
@@ -96,15 +110,18 @@ def _member(key: str, folder: Path, sources: list[_Source], reader: SettingsRead
     path = next(source.path for source in reversed(sources) if source.values or source is sources[0])
     config, run = reader.read(path, settings)
     slot = own.get("slot")
-    if slot is not None and not 0 <= slot < (config.adapter.scheme.slots if config.adapter.scheme else MOST_SLOTS):
-        raise wrong(path, "slot", "a slot of the scheme's", slot)
+    most = config.adapter.scheme.slots if config.adapter.scheme else MOST_SLOTS
+    if slot is not None and not 0 <= slot < most:
+        raise wrong(path, "slot", f"a slot from 0 to {most - 1}", slot)
     try:
         return Member(key, _concept(key, own), folder, config, run, own.get("words", "").strip(), slot)
     except ValueError as error:
-        raise CastError(f"{path}, concept {key}: {error}") from error
+        if own.keys() & {"name", "class_word"}:
+            raise CastError(f"{path}, concept {key}: {error}") from error
+        raise CastError(f"Folder {folder}: {error} Or give it a `name` in its {CONCEPT_FILE}.") from error
 
 
 def _concept(key: str, own: Mapping[str, str]) -> Concept:
     """By its keys, else by the folder's name: `amelia girl`, or kohya's `10_amelia girl`."""
-    name, _, rest = _REPEATS.sub("", key, count=1).partition(" ")
-    return Concept(own.get("name", f"<{name}>").strip(), own.get("class_word", rest).strip())
+    name, _, rest = _REPEATS.sub("", key.strip(), count=1).partition(" ")
+    return Concept(own.get("name", f"<{name.strip('<>')}>").strip(), own.get("class_word", rest).strip())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +27,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         return _loads(read_whole(path, MOST_BYTES).decode("utf-8-sig"))
     except (FileError, OSError) as error:
         raise CastError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise CastError(f"{path}: expected text in UTF-8, got something else. Save it as UTF-8.") from error
     except (ValueError, RecursionError) as error:
         raise CastError(f"{path}: expected TOML, got something else: {legible(str(error))}. Mend that line.") from error
 
@@ -64,4 +67,6 @@ def check_keys(path: Path, where: str, given: Mapping[str, Any], known: Collecti
     """CastError for a key that there is not."""
     for key in given:
         if key not in known:
-            raise wrong(path, f"{where}{key}", f"one of {', '.join(sorted(known))}", key)
+            near = get_close_matches(key, known)
+            expected = f"a known key, perhaps {' or '.join(near)}" if near else f"one of {', '.join(sorted(known))}"
+            raise wrong(path, f"{where}{key}", expected, key)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +32,7 @@ def put(root: Path, name: str, text: str | None = None, colour: str = "red") -> 
     Image.new("RGB", (8, 8), colour).save(folder / "a.png")
     (folder / "a.txt").write_text("a person", encoding="utf-8")
     if text is not None:
-        (folder / "concept.toml").write_text(text, encoding="utf-8")
+        (folder / "concept.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
     return folder
 
 
@@ -60,6 +62,32 @@ def test_a_folder_of_folders_is_a_cast(three: Path) -> None:
     assert found["cy"].config == TrainConfig()
     # What a cast puts beside the pictures is nothing that was skipped.
     assert [listing(member.folder).skipped for member in cast.members] == [()] * 3
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "class_word"),
+    [("Zoe\u0308 M\u00fcller woman", "<Zo\u00eb>", "M\u00fcller woman"), (" lead man ", "<lead>", "man"),
+     ("\u674e \u96f7", "<\u674e>", "\u96f7"), ("<zed>", "<zed>", "")],
+)  # fmt: skip
+def test_folders_are_called_as_other_systems_call_them(tmp_path: Path, folder: str, name: str, class_word: str) -> None:
+    put(tmp_path / "c", folder)
+    (tmp_path / "c" / "cast.toml").write_text(
+        f"[concepts.{json.dumps(unicodedata.normalize('NFC', folder))}]\nsteps = 9", encoding="utf-8"
+    )
+    (member,) = read_cast(tmp_path / "c").members
+    assert (member.concept.name, member.concept.class_word, member.config.steps) == (name, class_word, 9)
+    assert [picture.path.name for picture in listing(member.folder).pictures] == ["a.png"]
+
+
+def test_what_is_no_cast_is_told_with_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(CastError, match="nothing there"):
+        read_cast(tmp_path / "studio")
+    (tmp_path / "studio").mkdir()
+    with pytest.raises(CastError, match="Cast studio: expected folders"):
+        read_cast(tmp_path / "studio")
+    put(tmp_path / "studio", "jean,luc")
+    with pytest.raises(CastError, match=r"jean,luc.*give it a `name`"):
+        read_cast(tmp_path / "studio")
 
 
 def test_what_is_nearer_to_the_concept_goes_before(three: Path) -> None:
@@ -92,7 +120,8 @@ def test_a_toml_file_lists_its_concepts(three: Path) -> None:
 
 
 WRONG = [
-    ("stps = 3", "stps", "one of"),
+    ("stps = 3", "stps", "perhaps steps"),
+    ("zzz = 3", "zzz", "one of"),
     ("steps = 'many'", "steps", "a whole number"),
     ("steps = true", "steps", "a whole number"),
     ("steps = 0", "steps", "at least 1"),
@@ -103,6 +132,7 @@ WRONG = [
     ("slots = 999", "slots", "256"),
     ("slot = 16", "slot", "a slot"),
     ("name = 'a b'", "ada", "Concept name"),
+    ("words = '\udcff'", "concept.toml", "Save it as UTF-8"),
     ("steps = = 3", "concept.toml", "TOML"),
     ("caption_dropout = 2.0", "caption_dropout", "0 to 1"),
 ]

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 AUTO, LOCAL = "auto", "local"
 INSTALL = "pip install 'ray[default,client]>=2.40,<3'"
+TOKEN = Path.home() / ".ray" / "auth_token"
 ASKED = 2.0
 """Seconds that a worker has to say how far it is."""
 
@@ -145,12 +146,16 @@ class RayEngine:
 @contextmanager
 def connected(cluster: Cluster, setup: Setup, worker: type[RemoteWorker] = RemoteWorker) -> Iterator[Pool[Any, Any]]:
     """A pool of the cluster's workers. ValueError without Ray, or where none answers at the address."""
+    _bring_token(cluster.address)
     ray = _ray()
     known = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, (str(PACK), os.environ.get("PYTHONPATH"))))}}
     try:
         _connect(ray, cluster, known)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ValueError(f"Cluster: expected a Ray cluster at {cluster.address}, got: {told(error)}") from error
+        raise ValueError(
+            f"Cluster: expected a Ray cluster at {cluster.address}, got: {told(error)}. Its port must be open to this "
+            f"machine, Ray and Python of one version on both, and its token, if it wants one, in {TOKEN} here."
+        ) from error
     # So that what ends this process ends the workers as Ctrl-C does: they keep what they learnt.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     pool = Pool(RayEngine(ray, setup, cluster, worker))
@@ -160,6 +165,13 @@ def connected(cluster: Cluster, setup: Setup, worker: type[RemoteWorker] = Remot
         pool.close()
         ray.shutdown()
         signal.signal(signal.SIGTERM, before)
+
+
+def _bring_token(address: str) -> None:
+    """Ray's client, unlike its drivers on the cluster's machines, does not look for a token by itself."""
+    has_token = TOKEN.is_file() or os.environ.keys() & {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
+    if address.startswith("ray://") and has_token:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _connect(ray: Any, cluster: Cluster, runtime: dict[str, Any]) -> None:
