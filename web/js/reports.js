@@ -23,6 +23,9 @@ const COPIED_FOR = 1200;
 /** Of a report, until the node is made higher. */
 const HEIGHT = 220;
 
+// A page without such a node hears of runs, too, and the host takes a message that nobody listens to for an error.
+listen("blocklora.report", () => {});
+
 app.registerExtension({
   name: "blocklora.reports",
   beforeRegisterNodeDef(nodeType, nodeData) {

@@ -25,6 +25,9 @@ const WIDTH = 340;
 const PICTURES_WIDTH = 480;
 const GAP = 60;
 
+// A page without this node hears of runs, too, and the host takes a message that nobody listens to for an error.
+listen("blocklora.run", () => {});
+
 app.registerExtension({
   name: "blocklora.train",
   nodeCreated(node) {

@@ -42,11 +42,11 @@ function collect(node, graph) {
   const inputs = {};
   graph[id] = { class_type: ours ? node.type : "", inputs };
   for (const widget of ours ? (node.widgets ?? []) : []) inputs[widget.name] = widget.value;
-  for (const [slot, input] of (node.inputs ?? []).entries()) {
-    const before = input.link == null ? null : node.getInputNode(slot);
-    // A subgraph's own getInputLink looks for its inner outputs.
-    const link = before && node.graph?.getLink(input.link);
-    if (!link) continue;
+  for (const input of node.inputs ?? []) {
+    // Not by getInputNode: a subgraph looks for its inner outputs there.
+    const link = input.link == null ? null : node.graph?.getLink(input.link);
+    const before = link && node.graph.getNodeById(link.origin_id);
+    if (!before) continue;
     inputs[input.name] = [String(before.id), link.origin_slot];
     collect(before, graph);
   }
