@@ -1,6 +1,7 @@
-"""Trains a base of the demo by its own recipe: `python run.py bench pretrain [people]`; last line: one JSON object.
+"""Trains a base of the demo by its own recipe: `python run.py bench pretrain [NAME]`; last line: one JSON object.
 
-Without a word, today's base, from nothing; with `people`, one sitting at the base that draws people.
+Without a word, today's base, from nothing; with `people`, one sitting at the base that draws people; with `reader`,
+what reads genes from its pictures.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib
 import os
 import sys
 
-RECIPES = {"emoji": "demo.pretrain", "people": "demo.people.recipe.pretrain"}
+RECIPES = {"emoji": "demo.pretrain", "people": "demo.people.recipe.pretrain", "reader": "demo.people.reader.training"}
 
 sys.path.insert(0, os.environ["BLOCKLORA_COMFYUI"])
 arguments, sys.argv = sys.argv[1:], sys.argv[:1]

@@ -1,7 +1,7 @@
-"""`python -m demo.thumbnails PICTURES`: the templates' thumbnails, from what the demo made (docs/) and was taught.
+"""`python -m demo.thumbnails ART`: the templates' thumbnails, from what the demo made (docs/) and was taught.
 
-PICTURES is ComfyUI's input/blocklora_demo. Two are not drawn here: "Five People, One Picture" and "A Person in a Style"
-are pictures of the demo's base, as it gave them.
+ART is the folder with the demo's drawings, .comfyui/art. "A Person in a Style" shows only what goes in: the demo's base
+drew no picture of the two that one would recognise.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from demo.cast import FIFTEEN
+
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, GROUND, INK = 512, "white", "#444"
 COLOURS = ("#3b7de0", "#f08c3c")
+FIVE = ("nora", "orbit", "amelia", "felix", "zed")
+"""Who stands in the first picture of docs/boxes_5.jpg, from left to right."""
 
 
 def docs(name: str, box: tuple[int, int, int, int]) -> Image.Image:
@@ -21,12 +25,13 @@ def docs(name: str, box: tuple[int, int, int, int]) -> Image.Image:
     return Image.open(ROOT / "docs" / name).convert("RGB").crop(box)
 
 
-def taught(folder: Path, name: str, count: int) -> Image.Image:
-    """Training pictures side by side, each 96 pixels wide."""
-    found = sorted((folder / name).glob("*_white.png"))[:count]
+def taught(art: Path, *names: str, each: int = 1) -> Image.Image:
+    """The first training pictures of each, side by side, 96 pixels wide."""
+    members = {member.name.strip("<>"): member for member in FIFTEEN}
+    found = [picture for name in names for picture, _ in members[name].training(art)[:each]]
     row = Image.new("RGB", (96 * len(found), 96), GROUND)
-    for number, path in enumerate(found):
-        row.paste(Image.open(path).convert("RGB").resize((96, 96)), (96 * number, 0))
+    for number, picture in enumerate(found):
+        row.paste(picture.convert("RGB").resize((96, 96)), (96 * number, 0))
     return row
 
 
@@ -61,15 +66,18 @@ def boxed(picture: Image.Image) -> Image.Image:
     return made
 
 
-def thumbnails(folder: Path) -> dict[str, Image.Image]:
+def thumbnails(art: Path) -> dict[str, Image.Image]:
     """Title of a template -> its picture."""
     alone, both = docs("demo.png", (0, 23, 408, 223)), docs("demo.png", (0, 254, 408, 457))
     mixed, apart = (every_other(docs("four.png", box), 8) for box in ((0, 22, 896, 133), (0, 162, 896, 276)))
     summed, fused = docs("inspect.png", (310, 420, 595, 530)), docs("inspect.png", (607, 420, 892, 530))
-    amelia, zed = taught(folder, "amelia", 4), taught(folder, "zed", 4)
+    five = docs("boxes_5.jpg", (330, 201, 873, 295))
+    amelia, zed = taught(art, "amelia", each=4), taught(art, "zed", each=4)
     return {
         "Merge What You Have": sheet([("a plain sum", mixed), ("kept apart", apart)]),
         "Two People in Two Boxes": sheet([("each in their half", boxed(both))]),
+        "Five People, One Picture": sheet([("each taught alone", taught(art, *FIVE)), ("in one picture", five)]),
+        "A Person in a Style": sheet([("a person", amelia), ("a style", taught(art, "draft", each=4))]),
         "Train a Person": sheet([("what it is shown", amelia), ("what it paints", alone)]),
         "Train Two People, Then Both": sheet([("one", amelia), ("the other", zed), ("both", both)]),
         "See Who Will Mix, Then Export": sheet([("loud to each other", summed), ("kept apart", fused)]),

@@ -17,18 +17,6 @@ MOST_PARTS = 64
 """Ways to divide a weight's rows that all files of a base tell: models have a few."""
 
 
-def occupied_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, list[Path]]:
-    """Slots of `scheme` whose rows some file under `folders` holds for `base`: slot -> files, both sorted.
-
-    parts: of the model's weights that are several layers in one, where their names do not tell.
-
-    Reads headers only. Row index sets decide, so a file of another scheme takes every slot that it
-    overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
-    any.
-    """
-    return _held(_entries(folders), base, scheme, parts)
-
-
 @dataclass(frozen=True)
 class Table:
     """Who holds which slot of one scheme for one base.
@@ -105,7 +93,14 @@ def _entries(folders: Folders) -> dict[Path, Block]:
 
 
 def owners_of_slots(folders: Folders, base: str, scheme: Scheme, parts: Collection[Parts] = ()) -> dict[int, set[str]]:
-    """As `occupied_slots`, with names of concepts in place of files."""
+    """Slots of `scheme` whose rows some file under `folders` holds for `base`: slot -> names of concepts, slots sorted.
+
+    parts: of the model's weights that are several layers in one, where their names do not tell.
+
+    Reads headers only. Row index sets decide, so a file of another scheme takes every slot that it
+    overlaps. Plain LoRAs and files that cannot be read hold no slot; a file that names no base may be for
+    any.
+    """
     entries = _entries(folders)
     held = _held(entries, base, scheme, parts)
     return {slot: {entries[path].concept for path in files} for slot, files in held.items()}

@@ -97,7 +97,7 @@ def hold_slot(base: str, scheme: Scheme, concept: Concept, slot: int) -> None:
 def choose_slot(base: str, scheme: Scheme, concept: Concept, parts: Collection[Parts] = ()) -> int:
     """The slot for `concept` on `base`: its own, from a file in the loras folders or a training that is not saved yet,
     else the lowest free one. No other server on these folders is given it too. parts: of the model's weights, see
-    `occupied_slots`. ValueError when all are taken, with the remedy.
+    `owners_of_slots`. ValueError when all are taken, with the remedy.
     """
     with _lock, cancellable():
         key = (base, scheme, concept.name)

@@ -20,18 +20,28 @@ from tests.browser.program import Program, chromium_program
 from tests.hosting import host_of, put_demo
 
 HERE = Path(__file__).parent
-NOT_ASKED = "the browser tests take about 25 minutes on two cores: BLOCKLORA_BROWSER=1 runs them."
+NOT_ASKED = "one of the browser tests that are not marked essential: BLOCKLORA_BROWSER=1 runs them all."
 PICTURES = ("amelia", "zed")
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.WarnBlueprintOverwrite": False,
+    # Pictures of the page are drawn by the processor, which has other things to do.
+    "LiteGraph.Canvas.MaximumFps": 15,
+}
 PATIENCE = 60_000
 SIZE: ViewportSize = {"width": 1500, "height": 950}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With xdist's --dist loadgroup all of these run in one worker: they share a server and a browser."""
+    all_of_them = bool(os.environ.get("BLOCKLORA_BROWSER"))
     for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))
+        if HERE not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.xdist_group("browser"))
+        in_browser = isinstance(item, pytest.Function) and "chromium" in item.fixturenames
+        if in_browser and not (all_of_them or item.get_closest_marker("essential")):
+            item.add_marker(pytest.mark.skip(reason=NOT_ASKED))
 
 
 def _newest_frontend(repository: Path, wanted: str) -> list[str]:
@@ -75,9 +85,7 @@ def base(tmp_path_factory: pytest.TempPathFactory, comfyui_root: Path, repositor
 
 @pytest.fixture(scope="session")
 def chromium(repository: Path) -> Program:
-    """The browser's program; the tests are skipped where there is none, and unless they are asked for."""
-    if not os.environ.get("BLOCKLORA_BROWSER"):
-        pytest.skip(NOT_ASKED)
+    """The browser's program; the tests are skipped where there is none and none can be had."""
     return chromium_program(repository)
 
 
@@ -112,7 +120,9 @@ def mode(request: pytest.FixtureRequest) -> str:
 def window(browser: Browser, server: Server, mode: str) -> Iterator[Canvas]:
     """One page for all tests of a mode: to open one takes longer than most tests do."""
     server.post("/settings", {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"})
-    context = browser.new_context(viewport=SIZE, permissions=["clipboard-read", "clipboard-write"])
+    context = browser.new_context(
+        viewport=SIZE, reduced_motion="reduce", permissions=["clipboard-read", "clipboard-write"]
+    )
     # Of a machine that has other things to do, too.
     context.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)

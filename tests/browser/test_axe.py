@@ -29,6 +29,7 @@ def axe(repository: Path) -> str:
     return (web_tools(repository) / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
+@pytest.mark.essential
 @pytest.mark.parametrize(("kind", "name", "values"), PANELS, ids=[kind for kind, *_ in PANELS])
 def test_nothing_serious(canvas: Canvas, base: Path, axe: str, kind: str, name: str, values: dict[str, Any]) -> None:
     put_loras(base / "models" / "loras")

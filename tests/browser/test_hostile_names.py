@@ -15,6 +15,8 @@ from playwright.sync_api import Page
 from tests.browser.canvas import Canvas
 from tests.hosting import CHECKPOINT
 
+pytestmark = pytest.mark.essential
+
 ATTACK = "<img src=x onerror=globalThis.hacked=1>"
 TAGS = ("<svg>", "<iframe>", "<hero>")
 """Markup that is a concept's name as well."""
@@ -100,7 +102,7 @@ def loader(canvas: Canvas, files: list[str]) -> int:
     canvas.clear()
     checkpoint = canvas.add("CheckpointLoaderSimple", (0, 0), {"ckpt_name": CHECKPOINT})
     lines = "\n".join(f"{name} | 1 | on" for name in files)
-    node = canvas.add("BlockLoRALoader", (350, 0), {"files": lines, "pictures": 1, "steps": 60, "size": 64})
+    node = canvas.add("BlockLoRALoader", (350, 0), {"files": lines, "pictures": 1, "steps": 20, "size": 64})
     report = canvas.add("PreviewAny", (850, 0))
     canvas.link(checkpoint, "MODEL", node, "model")
     canvas.link(checkpoint, "CLIP", node, "clip")

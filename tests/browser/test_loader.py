@@ -218,6 +218,7 @@ def test_settings_are_folded_until_they_are_asked_for_or_changed(canvas: Canvas)
     assert canvas.prompt()[str(node)]["inputs"]["steps"] == 8
 
 
+@pytest.mark.essential
 def test_by_hand_from_an_empty_canvas(canvas: Canvas, base: Path) -> None:
     """Three files, reordered, one switched off, run."""
     put_people(base / "models" / "loras")
@@ -255,3 +256,18 @@ def test_five_files_are_one_node_and_eight_gestures(canvas: Canvas) -> None:
         hand.click(dialog.get_by_role("option").filter(has_text=name))
     hand.click(dialog.get_by_role("button", name="Add 5 files"))
     assert len(files(canvas, node)) == 5 and hand.gestures == 8
+
+
+@pytest.mark.usefixtures("loras")
+def test_files_that_follow_each_other_are_chosen_by_shift_and_a_click(canvas: Canvas) -> None:
+    """The damaged one among them is left out. By hand alone, five files are at most 7 acts."""
+    canvas.clear()
+    hand = Hand(canvas)
+    node = hand.add(NODE, (400, 260))
+    hand.click(canvas.panel(node, "list").get_by_role("button", name="Add files"))
+    found = canvas.page.get_by_role("dialog").get_by_role("listbox", name="Files").get_by_role("option")
+    found.nth(5).wait_for()
+    hand.click(found.first)
+    hand.click(found.last, shift=True)
+    hand.click(canvas.page.get_by_role("dialog").get_by_role("button", name="Add 5 files"))
+    assert files(canvas, node) == ["twin", "zed", "ada", "bob", "cid"] and hand.acts <= 7

@@ -22,6 +22,7 @@ def _reported(canvas: Canvas, folder: str = "blocklora_demo/amelia") -> int:
     return images
 
 
+@pytest.mark.essential
 def test_a_report_is_shown_and_survives_a_reload(canvas: Canvas) -> None:
     node = _reported(canvas)
     text = canvas.panel(node, REPORT).locator(".bl-text")

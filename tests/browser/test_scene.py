@@ -191,6 +191,7 @@ def test_the_canvas_has_the_picture_s_shape(canvas: Canvas) -> None:
     assert shown and abs(shown["height"] / shown["width"] - 0.5) < 0.05
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("people")
 def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     """By mouse and keyboard alone: at most 7 nodes and 15 gestures, from nothing to the picture."""
@@ -229,5 +230,6 @@ def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     asked = history["prompt"][2]
     assert [one["concept"] for one in json.loads(asked[str(scene)]["inputs"]["scene"])["boxes"]] == ["<ada>", "<zed>"]
     links = [value for one in asked.values() for value in one["inputs"].values() if isinstance(value, list)]
-    assert (len(asked), len(links)) == (6, 12) and hand.gestures <= 15
+    # By hand alone 20, where a new node does not hang on the mouse until a click.
+    assert (len(asked), len(links)) == (6, 12) and hand.gestures <= 14 and hand.acts <= 26
     assert any(output.get("images") for output in history["outputs"].values())

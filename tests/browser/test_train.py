@@ -93,6 +93,7 @@ def _from_nothing(canvas: Canvas, pictures: Path) -> tuple[int, Locator]:
     return train, panel
 
 
+@pytest.mark.essential
 def test_train_watch_stop_reload_resume_cancel_use(canvas: Canvas, base: Path) -> None:
     train, panel = _from_nothing(canvas, base / "input" / "blocklora_demo" / "amelia")
     panel.get_by_role("button", name="Start").click()
@@ -184,8 +185,8 @@ def test_values_are_those_of_the_stock_widgets(canvas: Canvas) -> None:
 def test_stock_widgets_are_folded_but_for_those_a_link_feeds(canvas: Canvas) -> None:
     train = _graph(canvas)
     canvas.panel(train, PANEL)
-    height = canvas.evaluate("(id) => app.graph.getNodeById(id).size[1]", train)
-    assert height < 560
+    height = "(id) => app.graph.getNodeById(id).size[1]"
+    canvas.wait(lambda: canvas.evaluate(height, train) < 560, what="what is folded to take no room")
     # In Nodes 2.0 the report's panel waits below, empty.
     shown = "(one) => !one.hidden && one.name !== 'blocklora_report'"
     hidden = f"(id) => app.graph.getNodeById(id).widgets.filter({shown}).map((one) => one.name)"

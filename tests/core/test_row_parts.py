@@ -14,7 +14,7 @@ from blocklora_core.concept.concept import BlockLoRA
 from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Parts, Scheme, count
 from blocklora_core.files.io import encode, load, read_header, save
-from blocklora_core.files.slots import describe_tables, occupied_slots, tables
+from blocklora_core.files.slots import describe_tables, owners_of_slots, tables
 from blocklora_core.merge import merge
 from blocklora_core.reports.inspection import inspect
 from blocklora_core.reports.inspection.picture import report_picture
@@ -118,9 +118,9 @@ def test_the_ledger_goes_by_rows_across_schemes(tmp_path: Path) -> None:
     old = save(tmp_path / "old.safetensors", block("<old>", 0, 1, (SINGLE,)))
     known: tuple[Parts, ...] = (PARTS,)
     # As long as nobody says that this weight has parts, it holds the slot of its number.
-    assert set(occupied_slots(tmp_path, "flux", Scheme(2, 8))) == {0}
-    assert set(occupied_slots(tmp_path, "flux", Scheme(2, 8), known)) == set(range(7))
-    assert set(occupied_slots(tmp_path, "flux", Scheme(1, 8))) == {0}
+    assert set(owners_of_slots(tmp_path, "flux", Scheme(2, 8))) == {0}
+    assert set(owners_of_slots(tmp_path, "flux", Scheme(2, 8), known)) == set(range(7))
+    assert set(owners_of_slots(tmp_path, "flux", Scheme(1, 8))) == {0}
     new = save(tmp_path / "new.safetensors", block("<new>", 7, 2))
     one, two = tables(tmp_path)
     assert (one.scheme, two.scheme) == (Scheme(1, 8), Scheme(2, 8))

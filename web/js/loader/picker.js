@@ -132,7 +132,10 @@ class Picker {
         role: "option",
         "aria-selected": String(this.chosen.has(file.name)),
         "aria-disabled": problem ? "true" : null,
-        on: { click: () => this.choose(at), dblclick: () => this.only(at) },
+        on: {
+          click: (/** @type {MouseEvent} */ event) => (event.shiftKey ? this.upTo(at) : this.choose(at)),
+          dblclick: () => this.only(at),
+        },
       },
       thumb(file.name, file),
       el(
@@ -180,6 +183,18 @@ class Picker {
       if (!this.options.many) return this.only(at);
       if (!this.chosen.delete(name)) this.chosen.add(name);
     }
+    this.mark();
+  }
+
+  /**
+   * All from the last one to this.
+   * @param {number} at
+   */
+  upTo(at) {
+    if (!this.options.many) return this.choose(at);
+    const [from, to] = [Math.min(this.active, at), Math.max(this.active, at)];
+    for (let one = from; one <= to; one++) if (this.usable(one)) this.chosen.add(this.shown[one].name);
+    this.active = at;
     this.mark();
   }
 

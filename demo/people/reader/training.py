@@ -1,0 +1,156 @@
+"""Trains the reader on a corpus' figures, as drawn and as an autoencoder and a sampler would leave them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from demo.autoencoder import learning_rate
+from demo.people import styles
+from demo.people.corpus import read_records
+from demo.people.reader.figures import Figures, figures
+from demo.people.reader.model import GeneReader
+from demo.people.reader.questions import UNASKED, questions_of
+from demo.people.recipe.autoencoder import stored_autoencoder
+from demo.people.recipe.stages import Clock, load_state, save_state
+
+Degrade = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""Pictures (B, 3, H, W) in [0, 1] -> the same as they would come out of a model."""
+
+
+@dataclass(frozen=True)
+class ReaderRecipe:
+    steps: int = 2500
+    batch: int = 32
+    learning_rate: float = 1.5e-3
+    warmup: int = 100
+    weight_decay: float = 0.02
+    degraded: float = 0.25  # share of a batch; a round trip takes longer than the step
+    colour_blind: bool = False
+    seed: int = 0
+    checkpoint_seconds: float = 240.0
+
+
+def answer_loss(told: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy over all questions that are asked; told: (B, answers) each; labels (B, questions)."""
+    losses = [
+        F.cross_entropy(logits.float(), labels[:, place], ignore_index=UNASKED, reduction="sum")
+        for place, logits in enumerate(told)
+    ]
+    return torch.stack(losses).sum() / (labels != UNASKED).sum()
+
+
+def batch_of(found: Figures, recipe: ReaderRecipe, step: int, degrade: Degrade) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures in [0, 1] and labels; a step's lot is its own, so that sittings do not matter."""
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    chosen = torch.randint(len(found.pictures), (recipe.batch,), generator=generator)
+    pictures = found.pictures[chosen].float() / 255
+    count = round(recipe.batch * recipe.degraded)
+    return torch.cat([degrade(pictures[:count], generator), pictures[count:]]), found.labels[chosen]
+
+
+def train_reader(
+    reader: GeneReader, found: Figures, recipe: ReaderRecipe, degrade: Degrade, state_file: Path
+) -> GeneReader:
+    """Go on from the state file, if there is one, to the recipe's last step."""
+    reader.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(reader.parameters(), weight_decay=recipe.weight_decay)
+    state: dict[str, Any] = load_state(state_file) or {"step": 0, "seconds": 0.0}
+    if state["step"]:
+        reader.load_state_dict(state["reader"])
+        optimizer.load_state_dict(state["optimizer"])
+    clock, losses = Clock(state["seconds"], recipe.checkpoint_seconds), []
+
+    def keep(step: int) -> None:
+        stored = {"reader": reader.state_dict(), "optimizer": optimizer.state_dict()}
+        save_state({"step": step, "seconds": clock.seconds(), **stored}, state_file)
+
+    for step in range(state["step"], recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, recipe.steps, recipe.warmup, recipe.learning_rate)
+        pictures, labels = batch_of(found, recipe, step, degrade)
+        with torch.autocast("cpu", torch.bfloat16):
+            told = reader(pictures.contiguous(memory_format=torch.channels_last))
+        loss = answer_loss(told, labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        if step % 50 == 49:
+            print(
+                f"reader {step + 1}/{recipe.steps} loss {np.mean(losses[-50:]):.3f} {clock.seconds():.0f}s", flush=True
+            )
+        if clock.due():
+            keep(step + 1)
+    keep(recipe.steps)
+    return reader.eval()
+
+
+def through(vae: Any, latent_noise: float = 0.25) -> Degrade:
+    """A round trip through the autoencoder, with noise of up to `latent_noise` deviations on the latents."""
+
+    @torch.no_grad()
+    def degrade(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = vae.encode(pictures * 2 - 1).float()
+            amount = latent_noise * latents.std() * torch.rand(len(latents), 1, 1, 1, generator=generator)
+            decoded = vae.decode(latents + amount * torch.randn(latents.shape, generator=generator))
+        return (decoded.float() / 2 + 0.5).clamp(0, 1)
+
+    return degrade
+
+
+@torch.no_grad()
+def accuracy(reader: GeneReader, found: Figures, degrade: Degrade | None = None) -> Mapping[str, float]:
+    """Gene -> share of answers that are right, over all styles; `all` is the mean over answers."""
+    generator, hits = torch.Generator().manual_seed(0), dict[str, list[torch.Tensor]]()
+    for pictures, labels in zip(found.pictures.split(32), found.labels.split(32), strict=True):
+        shown = pictures.float() / 255
+        told = reader(degrade(shown, generator) if degrade else shown)
+        for place, question in enumerate(reader.questions):
+            asked = labels[:, place] != UNASKED
+            hits.setdefault(question.gene, []).append(told[place][asked].argmax(1) == labels[asked, place])
+    every = torch.cat([hit for found_hits in hits.values() for hit in found_hits])
+    shares = {gene: torch.cat(found_hits).float().mean().item() for gene, found_hits in hits.items()}
+    return {"all": every.float().mean().item(), **shares}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """One sitting; last line: one JSON object with how far the reader can be trusted on people it never saw."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people", help="with the corpora of `people`")
+    parser.add_argument("--steps", type=int, default=ReaderRecipe.steps)
+    parser.add_argument("--pictures", type=int, default=12000)
+    parser.add_argument("--colour-blind", action="store_true")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    vae = stored_autoencoder()
+    if (trained := options.work / "autoencoder.pt").is_file():
+        vae.load_state_dict(torch.load(trained, weights_only=True))
+    degrade = through(vae.eval().requires_grad_(False))
+    questions = questions_of(styles.TRAINED, with_colours=not options.colour_blind)
+    found = {
+        name: figures(
+            read_records(options.work / name / "scenes.jsonl")[:limit], options.work / name / "pictures", questions
+        )
+        for name, limit in (("train", options.pictures), ("held", None))
+    }
+    recipe = ReaderRecipe(steps=options.steps, colour_blind=options.colour_blind)
+    torch.manual_seed(recipe.seed)
+    reader = GeneReader(questions, options.colour_blind)
+    name = "colour_blind_reader" if options.colour_blind else "reader"
+    train_reader(reader, found["train"], recipe, degrade, options.work / f"{name}.state")
+    save_state(reader.state_dict(), options.work / f"{name}.pt")
+    trusted = {"drawn": accuracy(reader, found["held"]), "round trip": accuracy(reader, found["held"], degrade)}
+    print(json.dumps({"figures": len(found["train"].labels), "held_out": len(found["held"].labels), **trusted}))
