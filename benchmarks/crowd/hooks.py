@@ -6,12 +6,11 @@ import resource
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 from blocklora_core.__main__ import main
 from blocklora_core.cast.pool import Answer
 from blocklora_core.host.cast import command
-from blocklora_core.host.cast.cluster import RemoteWorker, Setup, connected
+from blocklora_core.host.cast.cluster import RemoteWorker, Setup, connected, unpacked
 
 STATE_EVERY = 3.0
 """Seconds between two states, so that a training of half a minute has some."""
@@ -33,8 +32,9 @@ class OftenKept(RemoteWorker):
 class Starved(RemoteWorker):
     """Has no memory for one of the concepts: the system refuses it more."""
 
-    def do(self, work: str, *given: Any) -> Answer:
-        if not given or getattr(given[0], "concept", None) is None or given[0].concept.name != STARVED:
+    def do(self, work: str, *given: bytes) -> Answer:
+        job = unpacked(given[0]) if given else None
+        if getattr(job, "concept", None) is None or job.concept.name != STARVED:
             return super().do(work, *given)
         before = resource.getrlimit(resource.RLIMIT_AS)
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123

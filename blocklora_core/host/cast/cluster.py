@@ -7,6 +7,7 @@ through Ray; nothing else needs to be shared but `states`, where another machine
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -65,15 +66,15 @@ class RemoteWorker:
         self.progress: Progress | None = None
         self.busy = threading.Event()
 
-    def do(self, work: str, *given: Any) -> Answer:
-        """One task's result. Errors go as text: another process may not know their classes."""
+    def do(self, work: str, *given: bytes) -> Answer:
+        """One task's result, pickled. Errors go as text: another process may not know their classes."""
         from .worker import WORKS, heard
 
         self.progress = None
         self.busy.set()
         try:
             with heard(self._hear):
-                return Answer(WORKS[work](self.worker.base, *given))
+                return Answer(pickle.dumps(WORKS[work](self.worker.base, *map(unpacked, given))))
         except Exception as error:  # noqa: BLE001  (of whatever kind: it is told of, and the worker goes on)
             return Answer(error=told(error))
         finally:
@@ -110,14 +111,16 @@ class RayEngine:
         self.actor = ray.remote(num_gpus=gpus, num_cpus=1, max_concurrency=2, max_restarts=0)(worker)
 
     def share(self, value: T) -> T:
-        found: T = self.ray.put(value)
+        found: T = self.ray.put(pickle.dumps(value))
         return found
 
     def hire(self) -> Any:
         return self.actor.remote(self.setup)
 
     def give(self, worker: Any, work: str, given: tuple[Any, ...]) -> Any:
-        return worker.do.remote(work, *given)
+        # As bytes: with ray:// they pass a process of Ray's that has no ComfyUI, and would read them.
+        packed = [one if isinstance(one, self.ray.ObjectRef) else pickle.dumps(one) for one in given]
+        return worker.do.remote(work, *packed)
 
     def wait(self, given: Sequence[Any], seconds: float) -> Collection[Any]:
         done, _ = self.ray.wait([*given], num_returns=1, timeout=seconds)
@@ -125,7 +128,8 @@ class RayEngine:
 
     def answer(self, given: Any) -> Answer:
         try:
-            return Answer(*self.ray.get(given))
+            result, error = self.ray.get(given)
+            return Answer(error=error) if error else Answer(unpacked(result))
         except self.ray.exceptions.RayError as error:
             # The actor died, its machine went, or Ray ended it as memory ran out there.
             raise LostError(told(error).partition("\n")[0][:300]) from error
@@ -141,6 +145,11 @@ class RayEngine:
 
     def dismiss(self, worker: Any) -> None:
         self.ray.kill(worker)
+
+
+def unpacked(data: bytes) -> Any:
+    """What another process of this cluster packed, as Ray itself would pack it."""
+    return pickle.loads(data)  # noqa: S301  (never a file's)
 
 
 @contextmanager
