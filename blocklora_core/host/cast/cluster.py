@@ -160,7 +160,7 @@ def connected(cluster: Cluster, setup: Setup, worker: type[RemoteWorker] = Remot
     known = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, (str(PACK), os.environ.get("PYTHONPATH"))))}}
     try:
         _connect(ray, cluster, known)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises its plain Exception where it cannot start in time
         raise ValueError(
             f"Cluster: expected a Ray cluster at {cluster.address}, got: {told(error)}. Its port must be open to this "
             f"machine, Ray and Python of one version on both, and its token, if it wants one, in {TOKEN} here."
