@@ -66,7 +66,8 @@ def deal_all(here: Place, rows: Sequence[Row], base: Facts) -> None:
         if scheme is not None and row.slot is not None:
             hold_slot(base.name, base.versioned(scheme), row.member.concept, row.slot)
     new = [row for row in rows if row.entry is None or row.entry.slot != row.slot]
-    here.journal.add(*(Entry(row.member.concept.name, DEALT, row.slot) for row in new))
+    if new:
+        here.journal.add(*(Entry(row.member.concept.name, DEALT, row.slot) for row in new))
 
 
 class Order:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from demo.people.genes import Genes
 from demo.people.reader.model import GeneReader
-from demo.people.reader.questions import STYLE, UNASKED, labels_of
+from demo.people.reader.questions import STYLE, UNASKED, Question, labels_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ class Reading:
     def right(self, identity: Identity) -> Mapping[str, torch.Tensor]:
         """Gene -> (N,) whether its value is the likeliest. Genes that the reader is not asked about are left out, the
         style is one of them."""
-        labels = labels_of(self.reader.questions, identity.style, identity.genes)
-        asked = zip(self.reader.questions, self.told, labels, strict=True)
-        return {q.gene: told.argmax(1) == label for q, told, label in asked if label != UNASKED}
+        return {question.gene: told.argmax(1) == label for question, told, label in self._asked(identity)}
 
     def share_right(self, identity: Identity) -> torch.Tensor:
         """(N,) share of the person's genes that are right; the style does not count."""
@@ -48,10 +46,15 @@ class Reading:
 
     def likeness(self, identity: Identity) -> torch.Tensor:
         """(N,) mean log-probability of the style and the genes, so that people of many genes have no disadvantage."""
-        labels = labels_of(self.reader.questions, identity.style, identity.genes)
-        asked = [told[:, label] for told, label in zip(self.told, labels, strict=True) if label != UNASKED]
-        return torch.stack(asked).mean(0)
+        return torch.stack([told[:, label] for _, told, label in self._asked(identity)]).mean(0)
 
     def nearest(self, cast: Sequence[Identity]) -> torch.Tensor:
         """(N,) place in `cast` of the likeliest person."""
         return torch.stack([self.likeness(identity) for identity in cast]).argmax(0)
+
+    def _asked(self, identity: Identity) -> Iterator[tuple[Question, torch.Tensor, int]]:
+        """What the person shows: question, what was told, the right answer's place."""
+        labels = labels_of(self.reader.questions, identity.style, identity.genes)
+        for question, told, label in zip(self.reader.questions, self.told, labels, strict=True):
+            if label != UNASKED:
+                yield question, told, label
