@@ -26,11 +26,17 @@ class LostError(Exception):
     """A worker is gone, and what it was at with it."""
 
 
+class UnfitError(Exception):
+    """A worker cannot start; says where and why."""
+
+
 class Answer(NamedTuple):
-    """What a worker has to say of a task. error: why it failed, else empty."""
+    """What a worker has to say of a task. error: why it failed, else empty. unfit: whether the worker would fail at
+    any, as it could not start."""
 
     result: Any = None
     error: str = ""
+    unfit: bool = False
 
 
 class Engine(Protocol[W, K]):
@@ -53,7 +59,7 @@ class Engine(Protocol[W, K]):
         """Those that ended, after at most so long."""
 
     def answer(self, given: K) -> Answer:
-        """How one ended. LostError when its worker is gone."""
+        """How one ended. LostError when its worker is gone, UnfitError when it could not start."""
 
     def progress(self, worker: W) -> Progress | None:
         """How far a worker is, None where it has not said."""
@@ -78,10 +84,13 @@ class Pool(Generic[W, K]):
     def __init__(self, engine: Engine[W, K]):
         self.engine = engine
         self._idle: list[W] = []
+        # They keep their places, so that no other worker is put there.
+        self._unfit: list[W] = []
+        self._why_unfit = ""
 
     @property
     def size(self) -> int:
-        return self.engine.size
+        return self.engine.size - len(self._unfit)
 
     def share(self, value: T) -> T:
         return self.engine.share(value)
@@ -91,6 +100,8 @@ class Pool(Generic[W, K]):
         given: dict[K, _Given[W]] = {}
         try:
             while waiting or given:
+                while waiting and not self.size:
+                    yield Outcome(waiting.popleft()[0], error=f"no worker could start: {self._why_unfit}")
                 while waiting and len(given) < self.size:
                     failed = self._begin(*waiting.popleft(), given)
                     if failed is not None:
@@ -114,8 +125,9 @@ class Pool(Generic[W, K]):
 
     def close(self) -> None:
         """End all workers."""
-        while self._idle:
-            self.engine.dismiss(self._idle.pop())
+        for workers in (self._idle, self._unfit):
+            while workers:
+                self.engine.dismiss(workers.pop())
 
     def _begin(self, task: Task, lost: int, given: dict[K, _Given[W]]) -> Outcome | None:
         try:
@@ -129,6 +141,13 @@ class Pool(Generic[W, K]):
     def _end(self, one: _Given[W], key: K, waiting: deque[tuple[Task, int]]) -> Outcome | None:
         try:
             answer = self.engine.answer(key)
+        except UnfitError as error:
+            self._unfit.append(one.worker)
+            self._why_unfit = told(error)
+            if self.size:
+                logging.warning("BlockLoRA: a worker could not start, the others go on without it: %s", error)
+            waiting.appendleft((one.task, one.lost))
+            return None
         except LostError as error:
             self.engine.dismiss(one.worker)
             if one.lost + 1 < TRIES:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from blocklora_core.cast import pool
-from blocklora_core.cast.pool import TRIES, Answer, LostError, Pool
+from blocklora_core.cast.pool import TRIES, Answer, LostError, Pool, UnfitError
 from blocklora_core.cast.tasks import Executor, Progress, Task
 
 
@@ -24,6 +24,7 @@ class Engine:
     cancelled: list[int] = field(default_factory=list)
     given: list[tuple[int, str, Callable[[], Any]]] = field(default_factory=list)
     most: int = 0
+    unfit: set[int] = field(default_factory=set)
 
     def share(self, value: Any) -> Any:
         return value
@@ -42,6 +43,8 @@ class Engine:
         return [] if self.cancelled else given[:1]
 
     def answer(self, given: int) -> Answer:
+        if self.given[given][0] in self.unfit:
+            raise UnfitError("host: no comfy")
         return Answer(self.given[given][2]())
 
     def progress(self, worker: int) -> Progress | None:
@@ -97,6 +100,24 @@ def test_a_task_that_loses_every_worker_fails_and_stops_nobody() -> None:
     assert (told["<b>"].result, told["<a>"].result) == ("B", None)
     assert f"{TRIES} workers" in told["<a>"].error
     assert "memory ran out" in told["<a>"].error
+
+
+def test_a_worker_that_cannot_start_keeps_its_place_and_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine(unfit={1})
+    here = Pool(engine)
+    outcomes = list(here.run([task(f"<{name}>", partial(str.upper, name)) for name in "abc"]))
+    assert {one.task.concept: one.result for one in outcomes} == {"<a>": "A", "<b>": "B", "<c>": "C"}
+    assert (engine.hired, here.size, caplog.text.count("no comfy")) == (2, 1, 1)
+    here.close()
+    assert engine.living == set()
+
+
+def test_where_no_worker_can_start_the_reason_is_told_once() -> None:
+    here = Pool(Engine(size=1, unfit={1}))
+    with pytest.raises(ValueError, match="no comfy") as told:
+        here.ask("facts")
+    assert str(told.value).count("no comfy") == 1
+    assert [one.error for one in here.run([task("<a>", lose(0, "A"))])] == ["no worker could start: host: no comfy"]
 
 
 def test_a_task_that_cannot_be_made_takes_no_worker() -> None:
