@@ -70,10 +70,12 @@ class RemoteWorker:
         except Exception as error:  # noqa: BLE001  (of whatever kind: Ray would bury it in a traceback)
             self.unfit = f"{platform.node()}: {told(error)}"
 
+    def begun(self) -> Answer:
+        """Asked first: whether it could start."""
+        return Answer(pickle.dumps(None), self.unfit, bool(self.unfit))
+
     def do(self, work: str, *given: bytes) -> Answer:
         """One task's result, pickled. Errors go as text: another process may not know their classes."""
-        if self.unfit:
-            return Answer(error=self.unfit, unfit=True)
         from .worker import WORKS, heard
 
         self.progress = None
@@ -120,8 +122,9 @@ class RayEngine:
         found: T = self.ray.put(pickle.dumps(value))
         return found
 
-    def hire(self) -> Any:
-        return self.actor.remote(self.setup)
+    def hire(self) -> tuple[Any, Any]:
+        worker = self.actor.remote(self.setup)
+        return worker, worker.begun.remote()
 
     def give(self, worker: Any, work: str, given: tuple[Any, ...]) -> Any:
         # As bytes: with ray:// they pass a process of Ray's that has no ComfyUI, and would read them.
