@@ -31,7 +31,7 @@ OWN = {"folder_paths.py", "models", "input", "output", "user", "temp", "custom_n
 """Of ComfyUI's folder: what another one cannot share."""
 WORKERS = 2
 TITLES = {f"ray::{worker.__name__}" for worker in FAULTS.values()}
-MID = 4
+MID = 3
 """Steps that a training has made when its worker is killed."""
 
 
