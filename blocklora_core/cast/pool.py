@@ -110,8 +110,9 @@ class Pool(Generic[W, K]):
                     if failed is not None:
                         yield failed
                 for key in self.engine.wait([*given, *self._starting], POLL):
-                    outcome = self._end(given.pop(key), key, waiting) if key in given else self._started(key)
-                    if outcome is not None:
+                    if key in self._starting:
+                        self._started(key)
+                    elif (outcome := self._end(given.pop(key), key, waiting)) is not None:
                         yield outcome
                 for one in given.values():
                     if (progress := self.engine.progress(one.worker)) is not None:
