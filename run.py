@@ -20,6 +20,7 @@ from launcher.environment.host import Host
 from launcher.environment.prepare import chosen_comfyui, prepare
 from launcher.errors import LauncherError
 from launcher.layout import PACK_NAME, Layout
+from launcher.own import Own, own
 from launcher.server import serve
 
 LAYOUT = Layout(Path(__file__).resolve().parent)
@@ -32,8 +33,9 @@ def _prepared(options: argparse.Namespace, extra: str | None = None) -> Host:
 
 def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
     started = time.monotonic()
+    chosen = own(options.base, options.pictures, options.side)
     host = _prepared(options)
-    return demo(LAYOUT, host, time.monotonic() - started)
+    return demo(LAYOUT, host, time.monotonic() - started, chosen)
 
 
 def _serve(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -69,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         command.add_argument("--comfyui", type=Path, help="a ComfyUI of your own (also: COMFYUI_PATH)")
         command.add_argument("--python", type=Path, help="the Python of that ComfyUI, if it is not found")
+        if name == "demo":
+            command.add_argument("--base", type=Path, metavar="CHECKPOINT", help="a checkpoint file of your own")
+            command.add_argument("--side", type=int, default=Own.side, help="pixels that it paints; 512 if not given")
+            pictures = "two folders of pictures of your own; after = what they show: photos/ada=woman photos/ben=man"
+            command.add_argument("--pictures", nargs="+", default=[], metavar="FOLDER", help=pictures)
         if name == "serve":
             command.add_argument("--port", type=int, default=PORT, help="port, or the next free one")
             command.add_argument("--no-browser", dest="browser", action="store_false", help="do not open a browser")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 from .environment.host import Host
 from .layout import Layout
-from .server import running
+from .own import TRAIN, Own, settings_of
+from .server import Server, running
 from .terminal import seconds
-from .workflow import Picture, Run, pictures, run
+from .workflow import Picture, Run, pictures, run, to_api
 
 WORKFLOW = Path("demo") / "workflows" / "train_merge_sample.json"
 SAVED = "BlockLoRA demo"
@@ -52,8 +54,22 @@ def _report(host: Host, found: list[Picture], trained: list[Path], times: list[t
     print(f"\nTo open the same graph in the browser: python run.py serve, then Workflows (W) -> {SAVED}")
 
 
-def demo(layout: Layout, host: Host, prepared: float) -> int:
-    """Runs the bundled workflow on `host`. `prepared` is how long the environment took, in seconds.
+def _workflow(layout: Layout, server: Server, own: Own) -> Path:
+    """The bundled workflow, or what becomes of it with the user's own."""
+    bundled = layout.root / WORKFLOW
+    if own == Own():
+        return bundled
+    own.copy_pictures(server.host.root / "input")
+    settings = settings_of(server.get(f"/object_info/{TRAIN}")[TRAIN])
+    target = layout.home / "own_workflow.json"
+    target.write_text(json.dumps(own.graph(to_api(server, bundled), settings), indent=1), "utf-8")
+    return target
+
+
+def demo(layout: Layout, host: Host, prepared: float, own: Own) -> int:
+    """Runs the bundled workflow on `host`, with the user's own checkpoint and pictures in it, if there are any.
+
+    `prepared` is how long the environment took, in seconds.
 
     Raises LauncherError with the node's error when the prompt fails.
     """
@@ -61,10 +77,10 @@ def demo(layout: Layout, host: Host, prepared: float) -> int:
     before = snapshot(loras)
     log = layout.logs / f"demo-{time.strftime('%Y%m%d-%H%M%S')}.log"
     started = time.monotonic()
-    with running(host, log) as server:
+    with running(host, log, own.server_arguments(layout.home)) as server:
         ready = time.monotonic() - started
         print(f"running {WORKFLOW.as_posix()} on {server.url}")
-        finished: Run = run(server, layout.root / WORKFLOW)
+        finished: Run = run(server, _workflow(layout, server, own))
         found = pictures(server, finished.prompt_id)
     times = [("environment", prepared), ("ComfyUI start", ready), *finished.node_seconds]
     total = prepared + time.monotonic() - started

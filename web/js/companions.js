@@ -39,7 +39,7 @@ function fromOne(node, source) {
   for (const [name, type] of Object.entries(FROM)) {
     const input = node.findInputSlot(name);
     const outputs = source.outputs.filter((output) => output.type === type);
-    if (input >= 0 && outputs.length === 1 && node.inputs[input].link == null) {
+    if (input >= 0 && outputs.length === 1 && !node.isInputConnected(input)) {
       source.connect(source.outputs.indexOf(outputs[0]), node, input);
     }
   }
@@ -53,7 +53,7 @@ function toOne(node, target) {
   const inputs = Object.values(TO).map((name) => target.findInputSlot(name));
   if (inputs.includes(-1)) return;
   for (const [at, name] of Object.keys(TO).entries()) {
-    if (target.inputs[inputs[at]].link == null) node.connect(node.findOutputSlot(name), target, inputs[at]);
+    if (!target.isInputConnected(inputs[at])) node.connect(node.findOutputSlot(name), target, inputs[at]);
   }
 }
 

@@ -6,6 +6,7 @@
 import { addPanel, after, el, fill } from "./shared/dom.js";
 import { ask, listen, send } from "./shared/events.js";
 import { api, app } from "./shared/host.js";
+import { isLinked, sourceOf, targetsOf } from "./shared/links.js";
 import { isRunOf, placeOf } from "./shared/place.js";
 import { trainForm } from "./train/form.js";
 import { liveView } from "./train/live.js";
@@ -114,15 +115,12 @@ class TrainPanel {
 
   /** @returns {LGraphNode[]} */
   outputsBehind() {
-    const links = this.node.outputs.flatMap((output) => output.links ?? []);
-    const graph = /** @type {any} */ (this.node.graph);
-    const nodes = links.map((id) => graph.getNodeById(graph.getLink?.(id)?.target_id ?? graph.links[id]?.target_id));
-    return [...new Set(nodes)].filter((node) => node?.constructor.nodeData?.output_node);
+    return [...new Set(targetsOf(this.node))].filter((node) => node?.constructor.nodeData?.output_node);
   }
 
   /** @returns {string[]} */
   missing() {
-    return NEEDED.filter((name) => this.node.inputs.find((input) => input.name === name)?.link == null);
+    return NEEDED.filter((name) => !isLinked(this.node, name));
   }
 
   showPictures() {
@@ -137,10 +135,7 @@ class TrainPanel {
   }
 
   source() {
-    const input = this.node.inputs.find((one) => one.name === "images");
-    const graph = /** @type {any} */ (this.node.graph);
-    const link = graph?.getLink?.(input?.link) ?? graph?.links[input?.link ?? -1];
-    const from = link && graph.getNodeById(link.origin_id);
+    const from = sourceOf(this.node, this.node.findInputSlot("images"))?.node;
     return el("span", { class: "bl-dim" }, from ? `from \u201c${from.title}\u201d` : "connected");
   }
 

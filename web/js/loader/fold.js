@@ -1,7 +1,8 @@
 /** Stock widgets that few need, folded away in both rendering modes. Importing it does nothing. */
 
 import { el } from "../shared/dom.js";
-import { after, hide, isLinked } from "../shared/widgets.js";
+import { isLinked } from "../shared/links.js";
+import { after, hide } from "../shared/widgets.js";
 
 /**
  * A button that shows the widgets `names` and hides them again. What a link feeds stays, and so does what has another

@@ -3,7 +3,8 @@
 import { addPanel, el, fill, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
 import { app } from "../shared/host.js";
-import { after, isLinked, standIn } from "../shared/widgets.js";
+import { isLinked } from "../shared/links.js";
+import { after, standIn } from "../shared/widgets.js";
 import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
 import { foldButton } from "./fold.js";

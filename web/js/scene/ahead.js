@@ -1,6 +1,7 @@
 /** What the server says to a scene before it is queued: which names there are, and what is wrong. */
 
 import { send } from "../shared/events.js";
+import { sourceOf } from "../shared/links.js";
 
 /**
  * @typedef {import("../shared/host.js").LGraphNode} LGraphNode
@@ -42,12 +43,10 @@ function collect(node, graph) {
   const inputs = {};
   graph[id] = { class_type: ours ? node.type : "", inputs };
   for (const widget of ours ? (node.widgets ?? []) : []) inputs[widget.name] = widget.value;
-  for (const input of node.inputs ?? []) {
-    // Not by getInputNode: a subgraph looks for its inner outputs there.
-    const link = input.link == null ? null : node.graph?.getLink(input.link);
-    const before = link && node.graph.getNodeById(link.origin_id);
+  for (const [slot, input] of (node.inputs ?? []).entries()) {
+    const before = sourceOf(node, slot);
     if (!before) continue;
-    inputs[input.name] = [String(before.id), link.origin_slot];
-    collect(before, graph);
+    inputs[input.name] = [String(before.node.id), before.slot];
+    collect(before.node, graph);
   }
 }

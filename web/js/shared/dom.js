@@ -6,7 +6,8 @@
 import { app } from "./host.js";
 import { after } from "./widgets.js";
 
-export { after, hide, isLinked, setValue, standIn } from "./widgets.js";
+export { isLinked } from "./links.js";
+export { after, hide, setValue, standIn } from "./widgets.js";
 
 /**
  * @typedef {import("./host.js").LGraphNode} LGraphNode

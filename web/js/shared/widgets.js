@@ -30,7 +30,8 @@ const sizes = new WeakMap();
  * @param {boolean} [hidden]
  */
 export function hide(widget, hidden = true) {
-  if (hidden === Boolean(widget.hidden)) return;
+  // Newer frontends also say `hidden` of a widget that a link feeds, so that only we know what we did.
+  if (hidden === sizes.has(widget)) return;
   widget.hidden = hidden;
   widget.options = Object.assign(widget.options ?? {}, { hidden });
   // Older frontends lay out hidden widgets too: they get no height, and the gap after them is taken back.
@@ -39,17 +40,8 @@ export function hide(widget, hidden = true) {
     widget.computeSize = () => [0, -4];
   } else {
     widget.computeSize = sizes.get(widget);
+    sizes.delete(widget);
   }
-}
-
-/**
- * Whether a link gives the widget its value.
- *
- * @param {LGraphNode} node
- * @param {string} name
- */
-export function isLinked(node, name) {
-  return node.inputs?.some((input) => input.widget?.name === name && input.link != null) ?? false;
 }
 
 /**

@@ -1,0 +1,138 @@
+"""`run.py demo --base CHECKPOINT --pictures FOLDER FOLDER`: the demo's graph on what its user has."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import LauncherError
+from .workflow import Graph
+
+DEMO_SIDE = 96
+"""Pixels: how large the demo's base paints."""
+WORD = "person"
+PICTURES = "blocklora_own"
+"""Folder below ComfyUI's input folder that the pictures are copied into."""
+GUIDANCE = 7.0
+IMAGES, TRAIN = "BlockLoRAImages", "BlockLoRATrain"
+LENGTHS = ("width", "height", "x", "y")
+KEPT = ("concept", "class_word", "seed")
+"""What the demo's graph says to Train; with another base everything else becomes what the node begins with."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A folder of pictures, the name to teach, without brackets, and the class word."""
+
+    folder: Path
+    name: str
+    word: str
+
+
+@dataclass(frozen=True)
+class Own:
+    """What a user puts in the place of the demo's checkpoint and pictures; None and nothing keep the demo's."""
+
+    base: Path | None = None
+    concepts: tuple[Concept, ...] = ()
+    side: int = 512
+
+    def server_arguments(self, home: Path) -> list[str]:
+        """ComfyUI's arguments with which it finds the checkpoint."""
+        if self.base is None:
+            return []
+        paths = home / "own_paths.yaml"
+        # JSON is YAML.
+        found = {"own": {"checkpoints": str(self.base.resolve().parent), "is_default": True}}
+        paths.write_text(json.dumps(found), "utf-8")
+        return ["--extra-model-paths-config", str(paths)]
+
+    def copy_pictures(self, input_folder: Path) -> None:
+        """Each concept's pictures into a folder of its own below ComfyUI's input folder, as they are now."""
+        for concept in self.concepts:
+            target = input_folder / PICTURES / concept.name
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(concept.folder, target)
+
+    def graph(self, demo: Graph, settings: Mapping[str, Any]) -> Graph:
+        """The demo's graph with what is told here in place of its own; `settings` are what Train begins with."""
+        trained = [node["inputs"]["concept"].strip("<>") for node in _of(demo, TRAIN)]
+        made: Graph = json.loads(_renamed(json.dumps(demo), trained, [concept.name for concept in self.concepts]))
+        for node, concept in zip(_of(made, IMAGES), self.concepts, strict=False):
+            node["inputs"]["folder"] = f"{PICTURES}/{concept.name}"
+        for node, concept in zip(_of(made, TRAIN), self.concepts, strict=False):
+            node["inputs"]["class_word"] = concept.word
+        return self._on_base(made, settings) if self.base else made
+
+    def _on_base(self, graph: Graph, settings: Mapping[str, Any]) -> Graph:
+        for node in graph.values():
+            _scale(node, self.side / DEMO_SIDE)
+        for node in _of(graph, "CheckpointLoaderSimple"):
+            node["inputs"]["ckpt_name"] = self.base.name if self.base else ""
+        for node in _of(graph, "KSampler"):
+            node["inputs"]["cfg"] = GUIDANCE
+        for node in _of(graph, TRAIN):
+            free = {name for name, value in node["inputs"].items() if not isinstance(value, list)} - {*KEPT}
+            node["inputs"].update({name: settings[name] for name in free if name in settings})
+        return graph
+
+
+def own(base: Path | None, pictures: Sequence[str], side: int) -> Own:
+    """Checked: a checkpoint that is there, and no or two folders `FOLDER` or `FOLDER=CLASS WORD`.
+
+    Raises LauncherError for anything else.
+    """
+    if base and not base.is_file():
+        raise LauncherError(f"--base: expected a checkpoint file, got {base}, which is none.")
+    if len(pictures) not in (0, 2):
+        raise LauncherError(
+            f"--pictures: the demo's graph trains two concepts, got {len(pictures)} folders. More at once, each with "
+            "settings of its own: python -m blocklora_core cast (docs/cast.md)."
+        )
+    concepts = tuple(_concept(text) for text in pictures)
+    if len({concept.name for concept in concepts}) < len(concepts):
+        raise LauncherError(f"--pictures: both folders would be called <{concepts[0].name}>; rename one.")
+    return Own(base, concepts, side)
+
+
+def settings_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What a node's inputs begin with, from its entry in /object_info."""
+    entries = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+    options = {name: entry[1] for name, entry in entries.items() if len(entry) > 1}
+    return {name: said["default"] for name, said in options.items() if "default" in said}
+
+
+def _concept(text: str) -> Concept:
+    path, _, word = text.partition("=")
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise LauncherError(f"--pictures: expected a folder, got {folder}, which is none.")
+    name = re.sub(r"\W+", "_", folder.resolve().name.lower()).strip("_")
+    if not name or not name[0].isalpha():
+        name = f"c_{name}".rstrip("_")
+    return Concept(folder, name, word.strip() or WORD)
+
+
+def _renamed(graph: str, before: Sequence[str], after: Sequence[str]) -> str:
+    names = dict(zip(before, after, strict=False))
+    if not names:
+        return graph
+    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], graph)
+
+
+def _of(graph: Graph, kind: str) -> list[dict[str, Any]]:
+    return [node for node in graph.values() if node["class_type"] == kind]
+
+
+def _scale(node: dict[str, Any], factor: float) -> None:
+    """Pictures and areas grow with the base, and are not enlarged to be seen: 0 leaves them as they are."""
+    inputs = node["inputs"]
+    if node["class_type"] == "ImageScale":
+        inputs["width"] = inputs["height"] = 0
+    elif node["class_type"] != TRAIN:
+        inputs.update({name: round(inputs[name] * factor) for name in LENGTHS if isinstance(inputs.get(name), int)})
