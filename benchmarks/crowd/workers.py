@@ -204,6 +204,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A shell's background jobs do not hear Ctrl-C, and hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found = {name: run(Trial(options, name), PARTS[name]) for name in options.parts}
     first = next(iter(found.values()))["files"]
     for name, one in found.items():
