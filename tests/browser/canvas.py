@@ -103,6 +103,8 @@ class Canvas:
         )
         # The host loads its last workflow, or the default one, a moment after it has registered the nodes.
         self.page.wait_for_function("Boolean(window.app.extensionManager?.workflow?.activeWorkflow)")
+        # What happens before the page listens is never told.
+        self.page.wait_for_function("comfyAPI.api.api.socket?.readyState === WebSocket.OPEN")
         self.page.wait_for_timeout(500)
 
     def clear(self) -> None:
