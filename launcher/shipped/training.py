@@ -86,8 +86,9 @@ PAIR = Story(
 **You need**: two folders of 10 to 25 pictures, one for each person, in ComfyUI's *input* folder: copy them there, then
 press R, and they are in the lists.
 
-**Change**: *folder*, *concept* (the name) and *class word* of both. Then Run: they are trained one after the other, saved, merged, and
-painted into one picture. Double-click a *Train a Person* to see all settings and the loss as it falls.
+**Change**: *folder*, *concept* (the name) and *class word* of both. Then Run: they are trained one after the other,
+saved, merged, and painted into one picture. Open a *Train a Person* (the button on it) to see all settings, and the
+loss as it falls.
 """),
         Column(
             "2  Teach it two people",
