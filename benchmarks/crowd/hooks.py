@@ -12,8 +12,8 @@ from blocklora_core.cast.pool import Answer
 from blocklora_core.host.cast import command
 from blocklora_core.host.cast.cluster import RemoteWorker, Setup, connected, unpacked
 
-STATE_EVERY = 3.0
-"""Seconds between two states, so that a training of half a minute has some."""
+STATE_EVERY = 1.0
+"""Seconds between two states, so that a training of seconds has some."""
 STARVED = "<felix>"
 ROOM = 2**26
 """Bytes that a starved worker may still ask for: less than a step takes."""
@@ -49,5 +49,6 @@ class Starved(RemoteWorker):
 FAULTS: Mapping[str, type[RemoteWorker]] = {"none": RemoteWorker, "kept": OftenKept, "starved": Starved}
 
 if __name__ == "__main__":
+    command.TOLD_EVERY = 1.0
     command.connected = partial(connected, worker=FAULTS[sys.argv.pop(1)])
     sys.exit(main())

@@ -2,7 +2,8 @@
 killed or have no memory, with a driver that is killed.
 
 `python -m benchmarks.crowd.workers CAST --comfyui PATH --base FILE --work FOLDER [--parts PART ...]`, with Ray.
-Parts: turn, cluster, killed, starved, driver. Each has a ComfyUI of its own below the work folder, the given one
+Parts: turn, cluster, killed, starved, driver, stopped (Ctrl-C), stopped_turn (the same without Ray), twice (a second
+driver beside the first). Each has a ComfyUI of its own below the work folder, the given one
 with other models; a part that is there already is not run again, but compared. The last line is one JSON object.
 """
 
@@ -30,7 +31,7 @@ OWN = {"folder_paths.py", "models", "input", "output", "user", "temp", "custom_n
 """Of ComfyUI's folder: what another one cannot share."""
 WORKERS = 2
 TITLES = {f"ray::{worker.__name__}" for worker in FAULTS.values()}
-MID = 8
+MID = 3
 """Steps that a training has made when its worker is killed."""
 
 
@@ -58,7 +59,8 @@ class Trial:
         line += ["--base", "base.safetensors", "--comfyui", str(self.folder), "--cpu"]
         line += ["--cluster", "auto", "--workers", str(WORKERS)] if cluster else []
         with self.log.open("ab") as log:
-            return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log)
+            # A session of its own, whose processes Ctrl-C reaches as a terminal's.
+            return subprocess.Popen(line, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
 
     def go(self, fault: str = "none", cluster: bool = True) -> int:
         return self.start(fault, cluster).wait()
@@ -121,23 +123,53 @@ def starved(trial: Trial) -> dict[str, Any]:
 
 
 def driver(trial: Trial) -> dict[str, Any]:
-    process = trial.start("kept")
+    return ended(trial, signal.SIGKILL, cluster=True)
+
+
+def stopped(trial: Trial) -> dict[str, Any]:
+    return ended(trial, signal.SIGINT, cluster=True)
+
+
+def stopped_turn(trial: Trial) -> dict[str, Any]:
+    return ended(trial, signal.SIGINT, cluster=False)
+
+
+def ended(trial: Trial, how: signal.Signals, cluster: bool) -> dict[str, Any]:
+    """Told to end in the third training, and started again. Ctrl-C goes to all of a terminal's processes."""
+    process = trial.start("kept", cluster)
     trial.wait_for(process, lambda text: text.count(" finished in ") >= 2 and in_mid_training(text))
     left = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    started = time.perf_counter()
+    os.killpg(process.pid, how) if how == signal.SIGINT else process.send_signal(how)
+    first = process.wait()
+    took = time.perf_counter() - started
     _, alive = psutil.wait_procs(left, timeout=60)
     # Dead ones that nobody asks for stay in the list.
     alive = [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
-    before = trial.files()
-    code = trial.go()
+    before, states = trial.files(), len([*trial.folder.rglob("*.state")])
+    last = trial.log.read_text(errors="replace").strip().splitlines()[-1]
+    code = trial.go(cluster=cluster)
     again = [entry["concept"] for entry in trial.entries() if entry.get("event") == "finished"]
     return {
+        "first exit": first,
+        "ended within": round(took, 1),
+        "last line": last,
         "exit": code,
-        "processes left of the killed": len(alive),
+        "processes left": len(alive),
+        "states": states,
         "finished before": len(before),
         "trained twice": sorted({one for one in again if again.count(one) > 1}),
     }
+
+
+def twice(trial: Trial) -> dict[str, Any]:
+    process = trial.start(cluster=False)
+    trial.wait_for(process, in_mid_training)
+    second = Trial(trial.options, trial.name)
+    second.log = trial.log.with_suffix(".second.log")
+    refused = second.go(cluster=False)
+    last = second.log.read_text(errors="replace").strip().splitlines()[-1]
+    return {"second exit": refused, "second's last line": last, "exit": process.wait()}
 
 
 PARTS: Mapping[str, Callable[[Trial], dict[str, Any]]] = {
@@ -146,6 +178,9 @@ PARTS: Mapping[str, Callable[[Trial], dict[str, Any]]] = {
     "killed": killed,
     "starved": starved,
     "driver": driver,
+    "stopped": stopped,
+    "stopped_turn": stopped_turn,
+    "twice": twice,
 }
 
 
@@ -169,6 +204,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=True)
     options = parser.parse_args()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A shell's background jobs do not hear Ctrl-C, and hand that on.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found = {name: run(Trial(options, name), PARTS[name]) for name in options.parts}
     first = next(iter(found.values()))["files"]
     for name, one in found.items():

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ..files.writing import taken
+
 NAME = "cast.jsonl"
 DEALT, FINISHED, FAILED = "dealt", "finished", "failed"
 MOST_LINE = 2**14
@@ -53,17 +55,18 @@ class Journal:
         return {entry.concept: entry for entry in self._lines()}
 
     def add(self, *entries: Entry) -> None:
-        """Add a line for each, on the disk when this returns. OSError when the disk does not take them."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lines = "".join(f"{json.dumps(_told(entry))}\n" for entry in entries)
-        with self.path.open("ab+") as file:
-            size = file.tell()
-            before = b"" if _ends_whole(size, self.path) else b"\n"
-            if not size and self.source is not None:
-                before = json.dumps({_CAST: str(self.source)}).encode() + b"\n"
-            file.write(before + lines.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        """Add a line for each, on the disk when this returns. WriteError when the disk does not take them."""
+        lines = "".join(f"{json.dumps(_told(entry))}\n" for entry in entries).encode()
+        with taken(self.path, len(lines)):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab+") as file:
+                size = file.tell()
+                before = b"" if _ends_whole(size, self.path) else b"\n"
+                if not size and self.source is not None:
+                    before = json.dumps({_CAST: str(self.source)}).encode() + b"\n"
+                file.write(before + lines)
+                file.flush()
+                os.fsync(file.fileno())
 
     @property
     def other(self) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -31,8 +32,27 @@ _STALE = 24 * 3600
 """Seconds after which a file that another machine's process began is nobody's."""
 
 
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
 class WriteError(FileError, OSError):
     """The system does not take a file; says why."""
+
+
+class FullDiskError(WriteError):
+    """As no room is left for it."""
+
+
+@contextmanager
+def taken(path: Path, size: int) -> Iterator[None]:
+    """WriteError for an OSError of the block, which writes `size` bytes to `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise (FullDiskError if error.errno in _FULL else WriteError)(
+            f"{path}: expected to write {size} bytes, got: {error.strerror or error}. Make room on the disk, see to "
+            "its permissions, or choose another name."
+        ) from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -75,17 +95,13 @@ def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
     # Short, as the name of `path` may be as long as the system takes.
     temporary = path.with_name(f".{_MACHINE}-{os.getpid()}-{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    except OSError as error:
-        raise WriteError(
-            f"{path}: expected to write {len(data)} bytes, got: {error.strerror or error}. Make room on the disk, "
-            "see to its permissions, or choose another name."
-        ) from error
+        with taken(path, len(data)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -103,6 +103,8 @@ def _queued(canvas: Canvas, workflow: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_widget_of_every_node_keeps_its_value(canvas: Canvas, visitor: Canvas) -> None:
+    canvas.open()  # its lists know the LoRAs that are there by now
+    canvas.clear()
     filled = {kind: canvas.evaluate(FILL, kind) for kind in NODES}
     assert sum(filled.values()) > 100
     saved = json.loads(json.dumps(canvas.saved()))

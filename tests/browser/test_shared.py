@@ -131,6 +131,19 @@ def test_long_content_scrolls_and_a_higher_node_shows_more(canvas: Canvas) -> No
     _stretched(canvas, node, lambda box: box["height"] - before["height"] > 80, "more to be seen")
 
 
+def test_the_host_s_panel_at_the_right_takes_nothing(canvas: Canvas) -> None:
+    """It shows the widgets of the node that is selected, and an element has one place."""
+    setting = "app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', {})"
+    node, before = _shown(canvas, {"minHeight": 120})
+    canvas.evaluate(setting.format("true"))
+    canvas.evaluate("(id) => app.canvas.selectNode(app.graph.getNodeById(id))", node)
+    canvas.page.wait_for_timeout(500)
+    after = canvas.panel(node, "panel").bounding_box()
+    canvas.evaluate(setting.format("false"))
+    assert after and abs(after["width"] - before["width"]) < 2
+    assert after["x"] < before["x"] + 200
+
+
 def test_panels_are_not_saved_by_position(canvas: Canvas) -> None:
     node = _with_panel(canvas)
     saved = next(one for one in canvas.saved()["nodes"] if one["id"] == node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import torch
 from blocklora.blocklora_core.cast.journal import DEALT, FAILED, FINISHED, Entry
 from blocklora.blocklora_core.cast.reading import read_cast
 from blocklora.blocklora_core.files.io import load, save
+from blocklora.blocklora_core.files.writing import FullDiskError
 from blocklora.blocklora_core.host.cast import graph, worker
 from blocklora.blocklora_core.host.cast import train as training
 from blocklora.blocklora_core.host.cast.base import Loaded, Place, graph_base, make_plan
@@ -27,7 +29,7 @@ from blocklora.blocklora_core.host.cast.cluster import Cluster, Setup, connected
 from blocklora.blocklora_core.host.cast.results import Wanted, collected, stack_of, to_file, to_sheet
 from blocklora.blocklora_core.host.cast.train import job_of, train_cast
 from blocklora.blocklora_core.host.cast.worker import InTurn
-from blocklora.blocklora_core.host.disk import loras_folder, write_lora
+from blocklora.blocklora_core.host.disk import loras_folder, write, write_lora
 from blocklora.blocklora_core.host.evaluate.generate import Sampling
 from blocklora.blocklora_core.host.ledger import given_slots
 from blocklora.blocklora_core.host.train.collect import CollectJob
@@ -262,6 +264,46 @@ def test_the_node_trains_a_folder_and_tells_of_everyone(
     again = node.fingerprint_inputs(folder="studio")
     assert [lora.slot for lora in node.execute(loaded.model, loaded.clip, loaded.vae, "studio").result[0]] == [0, 2, 3]
     assert again != before
+
+
+def test_two_at_once_do_not_train_one_cast(studio: Path, loaded: Loaded) -> None:
+    cast = read_cast(studio)
+    with Place.of(cast, loaded.facts).alone():
+        with pytest.raises(ValueError, match="another process"):
+            run(studio, loaded)
+        with pytest.raises(ValueError, match="another process"):
+            collected(cast, loaded.facts, InTurn(loaded), CollectJob(), lambda _: None)
+        assert len(make_plan(cast, loaded.facts).to_train) == 3
+    assert run(studio, loaded)[0].failed == {}
+
+
+def test_a_full_disk_ends_the_cast_which_goes_on_after_room_is_made(
+    studio: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def full(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def keep(path: Path, *given: Any) -> Path:
+        written.append(path)
+        with monkeypatch.context() as patch:
+            if path.stem == "bob":
+                patch.setattr(os, "fsync", full)
+            return write(path, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FullDiskError, match=r"cast.jsonl: .* No space left"):
+            run(studio, loaded)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "write", keep)
+        with pytest.raises(FullDiskError, match=r"bob.safetensors: .* No space left"):
+            run(studio, loaded)
+    # Nobody is trained in vain, and nothing is half written.
+    assert [path.stem for path in written] == ["ada", "bob"]
+    assert sorted(files(studio, loaded)) == ["ada.safetensors"]
+    assert [entry.concept for entry in run(studio, loaded)[1]] == ["<bob>", "<cy>"]
 
 
 def test_two_casts_of_one_name_are_told_and_one_that_moved_is_not(studio: Path, loaded: Loaded, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,21 @@ def test_only_so_many_results_are_kept(base: Base, folders: Path, monkeypatch: p
         train(base, seed=seed, steps=1)
     assert len(left(folders, "*.safetensors")) == len(left(folders, "*.record")) == 2
     assert train(base, seed=3, steps=1).kept
+
+
+def test_only_so_many_states_are_kept_but_those_of_the_last_day(
+    base: Base, folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster may have more workers on one folder than states are kept, and go on from any of them."""
+    monkeypatch.setattr(runs, "KEPT_STATES", 2)
+    for seed in (1, 2, 3):
+        cancel(base, 2, seed=seed)
+    states = left(folders, "*.state")
+    assert len(states) == 3
+    for path in states:
+        os.utime(path, (0, 0))
+    cancel(base, 2, seed=4)
+    assert len(left(folders, "*.state")) == 2
 
 
 def test_every_n_steps_a_lora_and_the_state_are_saved(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import comfy.sd
 import folder_paths
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ...cast.inputs import base_mark
@@ -24,6 +26,8 @@ from ..comfy import ComfyClip, ComfyModel, ComfyVae
 from ..disk import file_word, loras_folder, place
 from ..ledger import taken_slots
 from ..weights.names import model_weights
+
+LOCK = "cast.lock"
 
 
 class Facts(NamedTuple):
@@ -111,6 +115,23 @@ class Place:
     @property
     def journal(self) -> Journal:
         return Journal(self.folder, self.source)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else writes files of the cast while the block runs. CastError while somebody does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / LOCK)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise CastError(
+                f"Cast: expected to be the only one who trains it, but another process is at work on {self.folder}. "
+                "Wait for it, or end it."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     @property
     def entries(self) -> Mapping[str, Entry]:

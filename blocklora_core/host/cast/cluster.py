@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import platform
 import signal
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...cast.pool import Answer, LostError, Pool
+from ...cast.pool import Answer, LostError, Pool, UnfitError
 from ...cast.tasks import Progress, told
 from .headless import PACK, start
 
 if TYPE_CHECKING:
-    from .worker import InTurn
+    from .base import Loaded
 
 T = TypeVar("T")
 
@@ -58,13 +59,20 @@ class RemoteWorker:
     """What runs in a worker's process: ComfyUI is started and the base loaded once, then it does what it is given."""
 
     def __init__(self, setup: Setup):
-        start(setup.comfyui, setup.cpu, setup.states)
-        from .base import load_base
-        from .worker import InTurn
-
-        self.worker: InTurn = InTurn(load_base(setup.base))
         self.progress: Progress | None = None
         self.busy = threading.Event()
+        self.unfit = ""
+        try:
+            start(setup.comfyui, setup.cpu, setup.states)
+            from .base import load_base
+
+            self.base: Loaded = load_base(setup.base)
+        except Exception as error:  # noqa: BLE001  (of whatever kind: Ray would bury it in a traceback)
+            self.unfit = f"{platform.node()}: {told(error)}"
+
+    def begun(self) -> Answer:
+        """Asked first: whether it could start."""
+        return Answer(pickle.dumps(None), self.unfit, bool(self.unfit))
 
     def do(self, work: str, *given: bytes) -> Answer:
         """One task's result, pickled. Errors go as text: another process may not know their classes."""
@@ -74,7 +82,7 @@ class RemoteWorker:
         self.busy.set()
         try:
             with heard(self._hear):
-                return Answer(pickle.dumps(WORKS[work](self.worker.base, *map(unpacked, given))))
+                return Answer(pickle.dumps(WORKS[work](self.base, *map(unpacked, given))))
         except Exception as error:  # noqa: BLE001  (of whatever kind: it is told of, and the worker goes on)
             return Answer(error=told(error))
         finally:
@@ -114,8 +122,9 @@ class RayEngine:
         found: T = self.ray.put(pickle.dumps(value))
         return found
 
-    def hire(self) -> Any:
-        return self.actor.remote(self.setup)
+    def hire(self) -> tuple[Any, Any]:
+        worker = self.actor.remote(self.setup)
+        return worker, worker.begun.remote()
 
     def give(self, worker: Any, work: str, given: tuple[Any, ...]) -> Any:
         # As bytes: with ray:// they pass a process of Ray's that has no ComfyUI, and would read them.
@@ -128,11 +137,17 @@ class RayEngine:
 
     def answer(self, given: Any) -> Answer:
         try:
-            result, error = self.ray.get(given)
-            return Answer(error=error) if error else Answer(unpacked(result))
+            answer = Answer(*self.ray.get(given))
         except self.ray.exceptions.RayError as error:
+            lines = (str(error).strip() or type(error).__name__).splitlines()
+            if getattr(error, "actor_init_failed", False):
+                # This pack cannot be imported there: a traceback, whose last line is the reason.
+                raise UnfitError(lines[-1][:300]) from error
             # The actor died, its machine went, or Ray ended it as memory ran out there.
-            raise LostError(told(error).partition("\n")[0][:300]) from error
+            raise LostError(lines[0][:300]) from error
+        if answer.unfit:
+            raise UnfitError(answer.error)
+        return answer if answer.error else Answer(unpacked(answer.result))
 
     def progress(self, worker: Any) -> Progress | None:
         with suppress(self.ray.exceptions.RayError):

@@ -90,6 +90,7 @@ class _Session:
             return
         setup = Setup(self.comfyui, given.base, given.cpu, given.states)
         with connected(Cluster(given.cluster, given.gpus, given.workers), setup) as pool:
+            print("waiting for the first worker", flush=True)
             facts = pool.ask(FACTS)
             print(f"{pool.size} workers at a time", flush=True)
             yield facts, pool

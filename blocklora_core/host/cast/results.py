@@ -135,19 +135,20 @@ def collected(
     """Grams for those who were trained but lack them, as memory ran out: into their files, which are finished then.
     Concept -> why, of those that failed."""
     here, failed = Place.of(cast, base), dict[str, str]()
-    entries, names = here.entries, {member.concept.name for member in cast.members}
-    written = [entry for name, entry in entries.items() if name in names and is_there(entry, here.folder)]
-    due = {entry.concept: lora for entry in written if lacks_grams(lora := load(here.folder / entry.file))}
-    tasks = [Task(name, COLLECT, partial(tuple, (lora, job))) for name, lora in due.items()]
-    for outcome in executor.run(tasks, on_progress):
-        name = outcome.task.concept
-        if outcome.error:
-            failed[name] = outcome.error
-            continue
-        path = keep(here, base, due[name].concept, outcome.result)
-        entry = replace(entries[name], event=FINISHED, file=path.name, bytes=path.stat().st_size, error="")
-        here.journal.add(entry)
-        told(entry)
+    with here.alone():
+        entries, names = here.entries, {member.concept.name for member in cast.members}
+        written = [entry for name, entry in entries.items() if name in names and is_there(entry, here.folder)]
+        due = {entry.concept: lora for entry in written if lacks_grams(lora := load(here.folder / entry.file))}
+        tasks = [Task(name, COLLECT, partial(tuple, (lora, job))) for name, lora in due.items()]
+        for outcome in executor.run(tasks, on_progress):
+            name = outcome.task.concept
+            if outcome.error:
+                failed[name] = outcome.error
+                continue
+            path = keep(here, base, due[name].concept, outcome.result)
+            entry = replace(entries[name], event=FINISHED, file=path.name, bytes=path.stat().st_size, error="")
+            here.journal.add(entry)
+            told(entry)
     return failed
 
 

@@ -13,6 +13,7 @@ from ...cast.member import Cast, Member
 from ...cast.planning import Plan, Row
 from ...cast.tasks import Executor, OnProgress, Task, told, unheard
 from ...concept.concept import Concept
+from ...files.writing import FullDiskError
 from ..disk import owned_by, target_file, write
 from ..ledger import hold_slot, release_slot
 from ..train.folders import read_folder
@@ -43,19 +44,21 @@ def train_cast(
     """Train whoever is not finished. One that fails is told of at the end and stops nobody.
 
     InterruptProcessingException when the user cancels: what was learnt waits, and the same call goes on with it.
+    CastError while another process trains it, FullDiskError where the disk takes no file.
     """
     here, failed = Place.of(cast, base), dict[str, str]()
-    todo = make_plan(cast, base).to_train
-    deal_all(here, todo, base)
-    orders = {row.member.concept.name: Order(row, base, here, node_id) for row in todo}
-    with closing(executor.run([order.task for order in orders.values()], on_progress)) as outcomes:
-        for outcome in outcomes:
-            entry = orders[outcome.task.concept].entry(outcome.result, outcome.error)
-            if entry.event == FAILED:
-                failed[entry.concept] = entry.error
-            here.journal.add(entry)
-            told(entry)
-    return Trained(make_plan(cast, base), failed)
+    with here.alone():
+        todo = make_plan(cast, base).to_train
+        deal_all(here, todo, base)
+        orders = {row.member.concept.name: Order(row, base, here, node_id) for row in todo}
+        with closing(executor.run([order.task for order in orders.values()], on_progress)) as outcomes:
+            for outcome in outcomes:
+                entry = orders[outcome.task.concept].entry(outcome.result, outcome.error)
+                if entry.event == FAILED:
+                    failed[entry.concept] = entry.error
+                here.journal.add(entry)
+                told(entry)
+        return Trained(make_plan(cast, base), failed)
 
 
 def deal_all(here: Place, rows: Sequence[Row], base: Facts) -> None:
@@ -88,11 +91,13 @@ class Order:
         return (job_of(self.row.member, self.row.slot, self.node_id),)
 
     def entry(self, learnt: Learnt | None, error: str) -> Entry:
-        """What the journal is to hold, once the file is written."""
+        """What the journal is to hold, once the file is written. FullDiskError, as the others would end so, too."""
         concept, slot = self.row.member.concept, self.row.slot
         try:
             if learnt is not None and not error:
                 return self._written(concept, learnt)
+        except FullDiskError:
+            raise
         except (OSError, ValueError) as failed:
             error = told(failed)
         return Entry(concept.name, FAILED, slot, error=error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +19,7 @@ from ...files.untrusted.header import FileError, read_whole
 from ...files.writing import write_atomic
 from ...training import Trainer
 from ...training.state import Inputs, checked, encode_state, hash_weights, load_state, run_inputs, with_checksum
+from ..claims import LASTING
 from ..comfy import ComfyModel
 from ..compat import loaded_weights
 from ..disk import interrupted_folder, newest_first, runs_folder, safe_name, target_file, write_lora
@@ -27,6 +30,7 @@ _LORA = "blocklora_lora"
 # The state that the disk did not take, of the last such run: run's key -> file.
 _unwritten: dict[str, bytes] = {}
 
+# Of states and what was learnt, besides those of the last day: a cluster's workers may go on from each other's.
 KEPT_STATES = 8
 KEPT_RESULTS = 16
 
@@ -123,7 +127,7 @@ class RunFiles:
             _unwritten[self.key] = data
             raise
         _unwritten.pop(self.key, None)
-        _forget(runs_folder(), "*.state", KEPT_STATES, self.state)
+        _forget(runs_folder(), "*.state", KEPT_STATES, self.state, LASTING)
 
     def keep_lora(self, trainer: Trainer) -> Path:
         """Save what a run that ends early learnt as an ordinary LoRA, in place of an earlier one of this run."""
@@ -135,7 +139,7 @@ class RunFiles:
         for older in before:
             if older != path:
                 older.unlink(missing_ok=True)
-        _forget(folder, "*.safetensors", KEPT_STATES, path)
+        _forget(folder, "*.safetensors", KEPT_STATES, path, LASTING)
         return path
 
     def _interrupted(self) -> list[Path]:
@@ -189,9 +193,12 @@ def _tensors(run: Finished) -> dict[str, Tensor]:
     return found if run.sample is None else {**found, "sample": run.sample}
 
 
-def _forget(folder: Path, pattern: str, kept: int, newest: Path) -> None:
+def _forget(folder: Path, pattern: str, kept: int, newest: Path, lasting: float = 0) -> None:
+    """Remove all but the newest `kept`, and those that were written in the last `lasting` seconds."""
     for path in list(newest_first(folder.glob(pattern), newest))[kept:]:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # another one was quicker
+            if abs(time.time() - path.stat().st_mtime) >= lasting:
+                path.unlink()
 
 
 def save_snapshot(trainer: Trainer) -> Path:

@@ -139,6 +139,8 @@ export function addPanel(node, name, content, options = {}) {
     hideOnZoom: false,
     serialize: false,
     canvasOnly: false,
+    // The element has one place: in the panel at the right of the page it would be missing here.
+    hideInPanel: true,
     margin: 4,
   });
   widget.serialize = false;
