@@ -16,6 +16,9 @@ from demo.cast import FIFTEEN
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, GROUND, INK = 512, "white", "#444"
 COLOURS = ("#3b7de0", "#f08c3c")
+BADGE = 72
+"""The browser of templates of ComfyUI 0.33 lays a badge over the upper left corner: so much at the top stays empty."""
+
 FIVE = ("nora", "orbit", "amelia", "felix", "zed")
 """Who stands in the first picture of docs/boxes_5.jpg, from left to right."""
 
@@ -48,12 +51,13 @@ def sheet(parts: list[tuple[str, Image.Image]]) -> Image.Image:
     """Pictures one below the other, each as wide as fits, with a line of text above each."""
     made = Image.new("RGB", (SIDE, SIDE), GROUND)
     draw, font = ImageDraw.Draw(made), ImageFont.load_default(20)
-    room = SIDE // len(parts)
+    room = (SIDE - BADGE) // len(parts)
     for number, (text, part) in enumerate(parts):
         scale = min((SIDE - 24) / part.width, (room - 48) / part.height)
         scaled = part.resize((round(part.width * scale), round(part.height * scale)), Image.Resampling.LANCZOS)
-        draw.text((12, room * number + 8), text, fill=INK, font=font)
-        made.paste(scaled, ((SIDE - scaled.width) // 2, room * number + 38 + (room - 48 - scaled.height) // 2))
+        top = BADGE + room * number
+        draw.text((12, top), text, fill=INK, font=font)
+        made.paste(scaled, ((SIDE - scaled.width) // 2, top + 30 + (room - 48 - scaled.height) // 2))
     return made
 
 

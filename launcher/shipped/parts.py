@@ -16,7 +16,7 @@ STABLE_DIFFUSION = {
 }
 """What ComfyUI's own templates for Stable Diffusion 1.5 name, so that nobody needs it twice."""
 
-CHECKPOINT = "**Checkpoint**: any that ComfyUI loads, chosen in one place below. Here it is Stable Diffusion 1.5."
+CHECKPOINT = "**Checkpoint**: any that ComfyUI loads, chosen in one place below. Until you do, Stable Diffusion 1.5."
 
 BASE: Mapping[str, Wire] = {"model": ("base", "MODEL"), "clip": ("base", "CLIP")}
 

@@ -17,10 +17,10 @@ ONE = Story(
         first("""
 ## Ten pictures, one name
 
-**You need**: 10 to 25 pictures of one person, animal or thing, in a folder below ComfyUI's *input*.
+**You need**: 10 to 25 pictures of one person, animal or thing. Drop them onto *Pictures*.
 
-**Change**: the folder, the name (*concept*, such as &lt;hero&gt;) and the ordinary word for it (*class_word*: woman,
-dog, mug). Then Run. Stop when you like it: what was learnt is kept, and the same run goes on from there.
+**Change**: the name (*concept*, such as &lt;hero&gt;), also in the prompt, and the ordinary word for it (*class word*:
+woman, dog, mug). Then Run. Stop when you like it: what was learnt is kept, and the same run goes on from there.
 
 The file goes to *models/loras/blocklora*.
 """),
@@ -83,10 +83,12 @@ PAIR = Story(
         first("""
 ## Trained apart, together in one picture
 
-**You need**: two folders of 10 to 25 pictures below ComfyUI's *input*, one for each person.
+**You need**: two folders of 10 to 25 pictures, one for each person, in ComfyUI's *input* folder: copy them there, then
+press R, and they are in the lists.
 
-**Change**: folder, name and class word of both. Then Run: they are trained one after the other, saved, merged, and
-painted into one picture. Double-click a *Train a Person* to see all settings and the loss as it falls.
+**Change**: *folder*, *concept* (the name) and *class word* of both. Then Run: they are trained one after the other,
+saved, merged, and painted into one picture. Open a *Train a Person* (the button on it) to see all settings, and the
+loss as it falls.
 """),
         Column(
             "2  Teach it two people",

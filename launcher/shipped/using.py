@@ -14,12 +14,12 @@ MERGE = Story(
         first("""
 ## Any number of LoRAs, none of them mixed up
 
-**You need**: LoRA files of this checkpoint's kind, of any trainer. Without any it runs as well.
+**You need**: LoRA files of this checkpoint's kind, of any trainer, in *models/loras*. Without any it runs as well.
 
 **Change**: add your files in *Your LoRAs*, and write their words into the prompt. The first run looks once at what
 each file sees; later runs merge at once.
 
-**Compare**: *keep_apart* off is the plain sum of chained loaders.
+**Compare**: *keep apart* off is the plain sum of chained loaders.
 """),
         Column(LORAS, (loader(),)),
         Column(

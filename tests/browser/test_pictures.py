@@ -57,6 +57,17 @@ def test_pictures_are_dropped_named_and_captioned(canvas: Canvas, base: Path) ->
     assert panel.locator("img.bl-mask").count() == 0
 
 
+def test_the_folder_that_a_template_names_is_offered_as_the_name(canvas: Canvas) -> None:
+    canvas.clear()
+    name = f"my person {canvas.mode}"
+    panel = canvas.panel(canvas.add(NODE, (40, 40), {"folder": name}), "pictures")
+    panel.get_by_text(f"got '{name}'").wait_for()
+    Hand(canvas).drop(panel.locator(".bl-images"), {"one.png": FILES["one.png"]})
+    canvas.page.get_by_role("dialog").wait_for()
+    canvas.page.keyboard.press("Enter")
+    panel.get_by_text("1 pictures, 0 with a caption").wait_for()
+
+
 def test_the_dropped_folder_runs(canvas: Canvas, base: Path) -> None:
     canvas.clear()
     node = canvas.add(NODE, (40, 40))

@@ -45,6 +45,8 @@ def test_each_template_and_subgraph_has_its_file_and_thumbnail() -> None:
         path = ROOT / WORKFLOWS / f"{title}.jpg"
         with Image.open(path) as picture:
             assert picture.size == (512, 512)
+            # ComfyUI's browser of templates lays a badge there.
+            assert min(picture.convert("L").crop((0, 0, 250, 72)).tobytes()) > 240
         assert path.stat().st_size < 60_000
 
 

@@ -125,10 +125,12 @@ class Pictures {
   dropped(dropped) {
     const { taken, pictures, left } = sorted(dropped);
     if (!taken.length) return this.say("No pictures among these files");
+    const current = this.told?.count ? String(this.folder.value) : "";
     askName({
       title: pictures === 1 ? "Add 1 picture" : `Add ${pictures} pictures`,
-      name: dropped[0].folder.split("/")[0] || "",
-      current: this.told?.count ? String(this.folder.value) : "",
+      // A template names a folder that is not there yet.
+      name: dropped[0].folder.split("/")[0] || (current ? "" : String(this.folder?.value ?? "")),
+      current,
       left,
       onNamed: (name) => this.upload(name, taken),
     });
