@@ -21,9 +21,9 @@ CHECKPOINT = "**Checkpoint**: any that ComfyUI loads, chosen in one place below.
 BASE: Mapping[str, Wire] = {"model": ("base", "MODEL"), "clip": ("base", "CLIP")}
 
 
-def first(text: str) -> Column:
-    """What to read, and the one place where the checkpoint is chosen."""
-    note = Note(f"{text.strip()}\n\n{CHECKPOINT}\n", (290, 400))
+def first(text: str, *more: Node, title: str = "1  Choose your checkpoint", lines: int = 400) -> Column:
+    """What to read, in `lines` pixels, the one place where the checkpoint is chosen, and `more` that comes first."""
+    note = Note(f"{text.strip()}\n\n{CHECKPOINT}\n", (290, lines))
     base = Node(
         "base",
         "CheckpointLoaderSimple",
@@ -32,7 +32,7 @@ def first(text: str) -> Column:
         title="Your checkpoint",
         models=(STABLE_DIFFUSION,),
     )
-    return Column("1  Choose your checkpoint", (note, base))
+    return Column(title, (note, base, *more))
 
 
 def loader() -> Node:

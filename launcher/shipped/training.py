@@ -14,7 +14,8 @@ MERGED_INTO = Node(
 ONE = Story(
     "Train a Person",
     (
-        first("""
+        first(
+            """
 ## Ten pictures, one name
 
 **You need**: 10 to 25 pictures of one person, animal or thing. Drop them onto *Pictures*.
@@ -23,22 +24,15 @@ ONE = Story(
 woman, dog, mug). Then Run. Stop when you like it: what was learnt is kept, and the same run goes on from there.
 
 The file goes to *models/loras/blocklora*.
-"""),
-        Column(
-            TRAINING,
-            (
-                Node(
-                    "images",
-                    "BlockLoRAImages",
-                    (320, 480),
-                    values={"folder": "my person"},
-                    title="Pictures",
-                    grows=REPORT,
-                ),
+""",
+            Node(
+                "images", "BlockLoRAImages", (320, 380), values={"folder": "my person"}, title="Pictures", grows=REPORT
             ),
+            title="1  Your checkpoint, your pictures",
+            lines=330,
         ),
         Column(
-            "",
+            TRAINING,
             (
                 Node(
                     "train",

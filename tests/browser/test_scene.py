@@ -192,6 +192,19 @@ def test_the_canvas_has_the_picture_s_shape(canvas: Canvas) -> None:
 
 
 @pytest.mark.essential
+def test_a_narrow_node_keeps_a_wide_canvas(canvas: Canvas) -> None:
+    """As in the templates: what is said of a box stands below it."""
+    node, panel = opened(canvas)
+    canvas.evaluate("(id) => app.graph.getNodeById(id).setSize([420, 820])", node)
+    form = panel.locator(".bl-scene-form")
+
+    def wide() -> bool:
+        drawn, said = sheet(panel).bounding_box(), form.bounding_box()
+        return bool(drawn and said and drawn["width"] > 200 and said["y"] >= drawn["y"] + drawn["height"])
+
+    canvas.wait(wide, what="the form to stand below a canvas of 200 pixels")
+
+
 @pytest.mark.usefixtures("people")
 def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     """By mouse and keyboard alone: at most 7 nodes and 15 gestures, from nothing to the picture."""

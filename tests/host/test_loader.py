@@ -291,6 +291,8 @@ def test_row_blocks_and_single_files_are_left_alone(base: Base, plain: list[Path
     blocks: tuple[BlockLoRA, ...] = (make_lora(base, "<a>", 1), make_lora(base, "<b>", 2))
     for stack in (blocks, (load(plain[0]),), (load(plain[0]), load(plain[1]).with_strength(0.0))):
         assert keep_apart(stack, base.model, base.clip, JOB).stack == stack
+    told = keep_apart(blocks, base.model, base.clip, JOB).report
+    assert told == ("<a>: called by this name", "<b>: called by this name")
 
 
 def test_files_are_found_as_people_write_them(plain: list[Path], loras: Path) -> None:

@@ -57,7 +57,8 @@ def picture_folder(name: str) -> Path:
     # Links that the user put into the input folder lead where they lead; names do not.
     if "\0" in name or not path.is_relative_to(root) or not path.is_dir():
         raise ValueError(
-            f"Picture folder: expected a folder below ComfyUI's input folder, got {name!r}. Choose another."
+            f"Picture folder: expected a folder below ComfyUI's input folder, got {name!r}, which is none. Choose "
+            "another, or drop pictures onto Images + Captions."
         )
     return path
 

@@ -12,7 +12,7 @@ import torch
 from ...concept.concept import BlockLoRA, Stack
 from ...concept.gram import Gram, Grams
 from ...concept.layer import Layer
-from ...files.shown import called_by
+from ...files.shown import FROM_FILE, called_by
 from ...merge import AUTO
 from ...merge.factors import as_product
 from ...merge.merge import PLAIN_SUM
@@ -112,7 +112,10 @@ def _due(stack: Stack, model: ComfyModel, clip: ComfyClip | None) -> list[int]:
 
 
 def _called(lora: BlockLoRA) -> str:
-    return " or ".join(f"{words!r} (from {source})" for source, words in called_by(lora).items())
+    words = called_by(lora)
+    if words == {FROM_FILE: lora.concept.name}:
+        return "called by this name"
+    return " or ".join(f"{said!r} (from {source})" for source, said in words.items())
 
 
 def _collected(
