@@ -57,6 +57,13 @@ def _lacks(server: Server, path: str) -> bool:
     return False
 
 
+RIGHT_PANEL = """async (open) => {
+    try {
+        await app.extensionManager.setting.set("Comfy.RightSidePanel.IsOpen", open);
+    } catch {}
+}"""
+
+
 class Canvas:
     """One page. `errors` collects what it logs as an error."""
 
@@ -84,6 +91,10 @@ class Canvas:
         """Loads the page, or loads it again, and waits for the graph."""
         self.page.goto(self.server.url)
         self.ready()
+
+    def panel_at_right(self, is_open: bool) -> None:
+        """Opens or closes the host's own panel of the node that is selected; older frontends have none."""
+        self.evaluate(RIGHT_PANEL, is_open)
 
     def renew(self, failures: int) -> None:
         """An empty canvas again; the page is opened when it is not, or when a test has failed since the last time."""

@@ -141,7 +141,7 @@ def test_an_error_shows_what_stands_in_the_file(canvas: Canvas, refused: str) ->
     assert canvas.idle()["status"]["status_str"] == "error"
 
     # ComfyUI 0.33 says what happened when it is asked; newer frontends in their panel at the right.
-    canvas.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', true)")
+    canvas.panel_at_right(True)
     role = canvas.page.get_by_role
     ways = (role("tab", name="Issues"), role("button", name="View details"))
 
@@ -155,7 +155,7 @@ def test_an_error_shows_what_stands_in_the_file(canvas: Canvas, refused: str) ->
         return False
 
     canvas.wait(told, what="what the error says")
-    canvas.evaluate("app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', false)")
+    canvas.panel_at_right(False)
     canvas.failures = -1  # what the host says of the error stays on the page, over others' nodes
     unharmed(canvas)
 

@@ -133,13 +133,12 @@ def test_long_content_scrolls_and_a_higher_node_shows_more(canvas: Canvas) -> No
 
 def test_the_host_s_panel_at_the_right_takes_nothing(canvas: Canvas) -> None:
     """It shows the widgets of the node that is selected, and an element has one place."""
-    setting = "app.extensionManager.setting.set('Comfy.RightSidePanel.IsOpen', {})"
     node, before = _shown(canvas, {"minHeight": 120})
-    canvas.evaluate(setting.format("true"))
+    canvas.panel_at_right(True)
     canvas.evaluate("(id) => app.canvas.selectNode(app.graph.getNodeById(id))", node)
     canvas.page.wait_for_timeout(500)
     after = canvas.panel(node, "panel").bounding_box()
-    canvas.evaluate(setting.format("false"))
+    canvas.panel_at_right(False)
     assert after and abs(after["width"] - before["width"]) < 2
     assert after["x"] < before["x"] + 200
 

@@ -53,3 +53,9 @@ def test_imports_run_in_no_circle() -> None:
     # A package's face only hands names on.
     edges = {name: {one for one in imports(name) if one in MODULES} - faces for name in MODULES.keys() - faces}
     TopologicalSorter(edges).prepare()
+
+
+def test_a_file_s_tests_share_a_process(request: pytest.FixtureRequest) -> None:
+    """With pytest 9.2, pytest-xdist 3.8 no longer adds the group that it schedules by."""
+    if hasattr(request.config, "workerinput"):
+        assert "@" in request.node.nodeid
