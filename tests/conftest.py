@@ -45,7 +45,8 @@ def comfyui_root() -> Path:
     return comfyui_folder()
 
 
-@pytest.hookimpl(trylast=True)
+# Before xdist's own, which writes the groups down, and after those of the folders within, which are known later.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With xdist's --dist loadgroup a file runs in one worker, and the server's, the longest, come first."""
     if not hasattr(config, "workerinput"):

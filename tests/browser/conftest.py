@@ -32,6 +32,7 @@ PATIENCE = 60_000
 SIZE: ViewportSize = {"width": 1500, "height": 950}
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With xdist's --dist loadgroup all of these run in one worker: they share a server and a browser."""
     all_of_them = bool(os.environ.get("BLOCKLORA_BROWSER"))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 
 MOST_FILES, MOST_LINES = 12, 300

@@ -59,6 +59,7 @@ class ComfyUI:
         return Outcome(history, saved, sorted(self.loras.rglob("*.safetensors")))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With xdist's --dist loadgroup all of these run in one worker: there is one server for them all."""
     for item in items:
