@@ -21,7 +21,11 @@ Ready = tuple[TrainConfig, RunSettings]
 _HIDDEN = frozenset({"scheme", "slot", "orthogonal", "erasure", "captions"})
 """Of TrainConfig's flat names: said in other words here, or dealt by the cast."""
 
-_DEFAULTS = {name: value for name, value in TrainConfig().flat().items() if name not in _HIDDEN}
+_CALLED = {"niche_weight": "niche"}
+_NAMES = {name: _CALLED.get(name, name) for name in TrainConfig().flat() if name not in _HIDDEN}
+"""Flat name of TrainConfig -> what Train calls it."""
+
+_DEFAULTS = {_NAMES[name]: value for name, value in TrainConfig().flat().items() if name in _NAMES}
 _ERASURE = {"erasure": "probability", "erasure_per_sample": "per_sample", "erasure_rescale": "rescale"}
 _CAPTIONS = {f"caption_{field.name}": field.name for field in dataclasses.fields(CaptionRules)}
 _RUN = {field.name: field.default for field in dataclasses.fields(RunSettings)}
@@ -53,7 +57,7 @@ def _ready(path: Path, given: Given) -> Ready:
         erasure, captions = Erasure(**of(_ERASURE)), CaptionRules(**of(_CAPTIONS))
         config = TrainConfig.of(erasure=erasure, captions=captions, **ADAPTERS[checked.get("adapter", "row block")])
         config = PRESETS[checked["preset"]].apply(config) if "preset" in checked else config
-        plain = {name: value for name, value in checked.items() if name in _DEFAULTS}
+        plain = {flat: checked[name] for flat, name in _NAMES.items() if name in checked}
         if "slots" in checked:
             plain["scheme"] = Scheme(slots=checked["slots"])
         return TrainSettings(plain).apply(config), RunSettings(**{name: checked.get(name, _RUN[name]) for name in _RUN})

@@ -20,10 +20,12 @@ from blocklora_core.cast.member import Cast, CastError
 from blocklora_core.cast.planning import AGAIN, BROKEN_OFF, CHANGED, TO_TRAIN, Known, plan
 from blocklora_core.cast.planning import FINISHED as DONE
 from blocklora_core.cast.reading import read_cast
+from blocklora_core.cast.settings import KEYS
 from blocklora_core.cast.slots import deal
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.training import PRESETS, TrainConfig
 from blocklora_core.training.data.folder import listing
+from tests.conftest import ROOT
 
 
 def put(root: Path, name: str, text: str | None = None, colour: str = "red") -> Path:
@@ -146,6 +148,21 @@ def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, key: str, e
     assert str(folder / "concept.toml") in str(told.value)
     assert key in str(told.value)
     assert expected in str(told.value)
+
+
+def test_every_input_of_train_is_a_key_by_its_name() -> None:
+    """But what a graph's links bring, and what a cast says in words of its own or decides itself."""
+    inputs = json.loads((ROOT / "locales" / "de" / "nodeDefs.json").read_text(encoding="utf-8"))
+    links = {"model", "clip", "vae", "images", "captions", "masks", "settings"}
+    said = {"concept", "class_word", "slot", "resume", "train_again"}
+    names = {*inputs["BlockLoRATrain"]["inputs"], *inputs["BlockLoRATrainSettings"]["inputs"]}
+    assert names - links - said <= KEYS
+
+
+def test_how_strong_niche_regularisation_is(tmp_path: Path) -> None:
+    put(tmp_path / "c", "ada", "niche = 0.5")
+    (ada,) = read_cast(tmp_path / "c").members
+    assert ada.config.niche.weight == 0.5
 
 
 @pytest.mark.parametrize("name", ["../ada", "/etc", "..\\\\ada", "", "x/../../ada", "C:/x"])
