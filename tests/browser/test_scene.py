@@ -191,11 +191,13 @@ def test_the_canvas_has_the_picture_s_shape(canvas: Canvas) -> None:
     assert shown and abs(shown["height"] / shown["width"] - 0.5) < 0.05
 
 
-@pytest.mark.essential
 def test_a_narrow_node_keeps_a_wide_canvas(canvas: Canvas) -> None:
     """As in the templates: what is said of a box stands below it."""
-    node, panel = opened(canvas)
-    canvas.evaluate("(id) => app.graph.getNodeById(id).setSize([420, 820])", node)
+    node, _ = opened(canvas)
+    saved = canvas.saved()
+    saved["nodes"][0]["size"] = [420, 820]
+    canvas.load(saved)
+    panel = canvas.panel(node, "canvas")
     form = panel.locator(".bl-scene-form")
 
     def wide() -> bool:
@@ -205,6 +207,7 @@ def test_a_narrow_node_keeps_a_wide_canvas(canvas: Canvas) -> None:
     canvas.wait(wide, what="the form to stand below a canvas of 200 pixels")
 
 
+@pytest.mark.essential
 @pytest.mark.usefixtures("people")
 def test_two_people_in_two_boxes_from_an_empty_canvas(canvas: Canvas) -> None:
     """By mouse and keyboard alone: at most 7 nodes and 15 gestures, from nothing to the picture."""
