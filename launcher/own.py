@@ -53,11 +53,18 @@ class Own:
         return ["--extra-model-paths-config", str(paths)]
 
     def copy_pictures(self, input_folder: Path) -> None:
-        """Each concept's pictures into a folder of its own below ComfyUI's input folder, as they are now."""
+        """Each concept's pictures into a folder of its own below ComfyUI's input folder, as they are now.
+
+        Raises LauncherError for a folder around that one, or within it: it would be copied into itself, or removed.
+        """
         for concept in self.concepts:
-            target = input_folder / PICTURES / concept.name
+            source, target = concept.folder.resolve(), (input_folder / PICTURES / concept.name).resolve()
+            if source == target:
+                continue
+            if target.is_relative_to(source) or source.is_relative_to(target):
+                raise LauncherError(f"--pictures: expected a folder outside of {target}, got {source}.")
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(concept.folder, target)
+            shutil.copytree(source, target)
 
     def graph(self, demo: Graph, settings: Mapping[str, Any]) -> Graph:
         """The demo's graph with what is told here in place of its own; `settings` are what Train begins with."""
@@ -67,19 +74,9 @@ class Own:
             node["inputs"]["folder"] = f"{PICTURES}/{concept.name}"
         for node, concept in zip(_of(made, TRAIN), self.concepts, strict=False):
             node["inputs"]["class_word"] = concept.word
-        return self._on_base(made, settings) if self.base else made
-
-    def _on_base(self, graph: Graph, settings: Mapping[str, Any]) -> Graph:
-        for node in graph.values():
-            _scale(node, self.side / DEMO_SIDE)
-        for node in _of(graph, "CheckpointLoaderSimple"):
-            node["inputs"]["ckpt_name"] = self.base.name if self.base else ""
-        for node in _of(graph, "KSampler"):
-            node["inputs"]["cfg"] = GUIDANCE
-        for node in _of(graph, TRAIN):
-            free = {name for name, value in node["inputs"].items() if not isinstance(value, list)} - {*KEPT}
-            node["inputs"].update({name: settings[name] for name in free if name in settings})
-        return graph
+        if self.base:
+            _put_on(made, self.base.name, self.side, settings)
+        return made
 
 
 def own(base: Path | None, pictures: Sequence[str], side: int) -> Own:
@@ -120,9 +117,19 @@ def _concept(text: str) -> Concept:
 
 def _renamed(graph: str, before: Sequence[str], after: Sequence[str]) -> str:
     names = dict(zip(before, after, strict=False))
-    if not names:
-        return graph
-    return re.sub("|".join(map(re.escape, names)), lambda found: names[found[0]], graph)
+    return re.sub(r"\w+", lambda word: names.get(word[0], word[0]), graph)
+
+
+def _put_on(graph: Graph, checkpoint: str, side: int, settings: Mapping[str, Any]) -> None:
+    for node in graph.values():
+        _scale(node, side / DEMO_SIDE)
+    for node in _of(graph, "CheckpointLoaderSimple"):
+        node["inputs"]["ckpt_name"] = checkpoint
+    for node in _of(graph, "KSampler"):
+        node["inputs"]["cfg"] = GUIDANCE
+    for node in _of(graph, TRAIN):
+        linked = {name for name, value in node["inputs"].items() if isinstance(value, list)}
+        node["inputs"].update({n: settings[n] for n in node["inputs"].keys() & settings.keys() - linked - {*KEPT}})
 
 
 def _of(graph: Graph, kind: str) -> list[dict[str, Any]]:

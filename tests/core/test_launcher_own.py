@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import LauncherError
-from launcher.own import Own, own, settings_of
+from launcher.own import Concept, Own, own, settings_of
 from launcher.workflow import Graph
 
 SETTINGS = {"steps": 300, "learning_rate": 1e-3, "preset": "standard", "seed": 9, "concept": "<me>"}
@@ -80,6 +80,18 @@ def test_another_base_has_its_size_and_the_node_s_own_settings(base: Path, tmp_p
     option, file = chosen.server_arguments(tmp_path)
     assert option == "--extra-model-paths-config"
     assert json.loads(Path(file).read_text("utf-8"))["own"]["checkpoints"] == str(base.parent)
+
+
+def test_no_picture_of_the_user_s_is_removed(tmp_path: Path) -> None:
+    """Pictures that lie where they would be copied to stay; a folder around that place, or within it, is refused."""
+    kept = tmp_path / "blocklora_own" / "ada"
+    (kept / "more").mkdir(parents=True)
+    (kept / "one.png").write_bytes(b"1")
+    Own(concepts=(Concept(kept, "ada", "woman"),)).copy_pictures(tmp_path)
+    for folder in (tmp_path, kept / "more"):
+        with pytest.raises(LauncherError, match="expected a folder outside of"):
+            Own(concepts=(Concept(folder, "ada", "woman"),)).copy_pictures(tmp_path)
+    assert (kept / "one.png").read_bytes() == b"1"
 
 
 def test_what_a_node_begins_with() -> None:
