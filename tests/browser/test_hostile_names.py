@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,8 +120,9 @@ def test_progress_and_reports_show_names_letter_by_letter(canvas: Canvas, files:
     unharmed(canvas)
     assert canvas.idle(240)["status"]["status_str"] == "success"
     drawn = set(canvas.evaluate("[...drawn]"))
-    # Newer frontends leave out what lasts shorter than a frame; 1.32 has the text in Nodes 2.0 and draws none of it.
-    assert drawn or canvas.mode == "nodes2"
+    # Frontend 1.32 has the text in Nodes 2.0 and draws none of it; the newest leaves out what lasts less than a frame.
+    hurried = bool(drawn and os.environ.get("BLOCKLORA_FRONTEND"))
+    assert drawn == names or (canvas.mode == "nodes2" and not drawn) or hurried
     canvas.wait(lambda: f"'{ATTACK}' (from the file)" in _values(canvas), what="the report")
     unharmed(canvas)
 
