@@ -60,6 +60,7 @@ def test_nothing_overlaps(canvas: Canvas, title: str) -> None:
     assert canvas.evaluate(RUN) > 0
     canvas.page.wait_for_timeout(1500)
     assert overlapping(canvas) == []
+    assert canvas.errors == []
 
 
 @pytest.mark.parametrize("title", [block.title for block in BLOCKS])

@@ -14,14 +14,15 @@ export function isLinked(node, name) {
 }
 
 /**
- * The node that feeds an input, and its output. Not by getInputNode: a subgraph looks for its inner outputs there.
+ * The node that feeds an input, and its output. By the way of plain nodes: a subgraph's own looks for its inner outputs.
  *
  * @param {LGraphNode} node
  * @param {number} slot
  * @returns {{ node: any, slot: number } | null}
  */
 export function sourceOf(node, slot) {
-  const link = node.isInputConnected(slot) ? node.getInputLink(slot) : null;
+  const plain = /** @type {any} */ (globalThis).LiteGraph.LGraphNode.prototype;
+  const link = node.isInputConnected(slot) ? plain.getInputLink.call(node, slot) : null;
   const source = link && node.graph?.getNodeById(link.origin_id);
   return link && source ? { node: source, slot: link.origin_slot } : null;
 }
