@@ -57,7 +57,7 @@ TRAIN = Block(
                 Node(
                     "train",
                     "BlockLoRATrain",
-                    (400, 1120),
+                    (400, 660),
                     {
                         "images": ("images", "images"),
                         "captions": ("images", "captions"),
@@ -65,6 +65,7 @@ TRAIN = Block(
                         "concept": ("concept", "STRING"),
                         "class_word": ("class_word", "STRING"),
                     },
+                    grows=580,
                 ),
             ),
         ),
