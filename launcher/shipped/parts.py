@@ -77,9 +77,9 @@ def sampling(title: str, wires: Mapping[str, Wire], prefix: str) -> Column:
     return Column(
         title,
         (
-            Node("sampler", "KSampler", (350, 340), wires, SAMPLER),
-            Node("decode", "VAEDecode", (350, 60), latent),
-            Node("save", "SaveImage", (350, 440), images, saved),
+            Node("sampler", "KSampler", (320, 340), wires, SAMPLER),
+            Node("decode", "VAEDecode", (320, 60), latent),
+            Node("save", "SaveImage", (320, 440), images, saved),
         ),
     )
 

@@ -37,7 +37,7 @@ The file goes to *models/loras/blocklora*.
                 Node(
                     "train",
                     "BlockLoRATrain",
-                    (380, 620),
+                    (360, 620),
                     {
                         **BASE,
                         "vae": ("base", "VAE"),

@@ -62,7 +62,7 @@ def test_the_folder_that_a_template_names_is_offered_as_the_name(canvas: Canvas)
     name = f"my person {canvas.mode}"
     panel = canvas.panel(canvas.add(NODE, (40, 40), {"folder": name}), "pictures")
     panel.get_by_text(f"got '{name}'").wait_for()
-    Hand(canvas).drop(panel.locator(".bl-images"), {"one.png": FILES["one.png"]})
+    Hand(canvas).drop(panel, {"one.png": FILES["one.png"]})
     canvas.page.get_by_role("dialog").wait_for()
     canvas.page.keyboard.press("Enter")
     panel.get_by_text("1 pictures, 0 with a caption").wait_for()

@@ -72,11 +72,11 @@ class LoaderList {
     const head = el("div", { class: "bl-row" }, this.status, fold, sets, this.text);
     fill(this.root, head, this.list, this.view.element, this.hint, this.add);
     this.value = standIn(node, "files", () => this.read());
-    addPanel(node, "list", this.root, { minWidth: 400 });
+    const { element } = addPanel(node, "list", this.root, { minWidth: 400 });
     const stop = onFiles(() => this.render());
     after(node, "onConnectionsChange", () => this.render());
     after(node, "onRemoved", stop);
-    takeDrops(node, this.root, (dropped) => this.dropped(dropped.map(({ file }) => file)));
+    takeDrops(node, element, (dropped) => this.dropped(dropped.map(({ file }) => file)));
     this.read();
     readFiles();
   }

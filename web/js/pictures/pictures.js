@@ -50,8 +50,8 @@ class Pictures {
     ];
     const head = el("div", { class: "bl-row" }, this.status, this.mask, ...buttons, this.chooser);
     fill(this.root, head, this.advice, this.body);
-    addPanel(node, "pictures", this.root, { minHeight: 380, minWidth: 420 });
-    takeDrops(node, this.root, (dropped) => this.dropped(dropped));
+    const { element } = addPanel(node, "pictures", this.root, { minHeight: 380, minWidth: 420 });
+    takeDrops(node, element, (dropped) => this.dropped(dropped));
     after(this.folder, "callback", () => this.read());
     after(node, "onConfigure", () => this.read());
     this.read();
@@ -157,8 +157,9 @@ class Pictures {
    * @param {string} name
    */
   offer(name) {
-    const values = this.folder.options?.values;
-    if (Array.isArray(values) && !values.includes(name)) values.push(name);
+    const { options } = this.folder;
+    if (Array.isArray(options?.values) && !options.values.includes(name))
+      this.folder.options = { ...options, values: [...options.values, name] };
   }
 }
 
