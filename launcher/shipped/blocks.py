@@ -39,7 +39,7 @@ _IN: Mapping[str, tuple[Wire, ...]] = {
 _OUT: Mapping[str, Wire] = {"IMAGE": ("decode", "IMAGE"), "stack": ("loader", "stack")}
 
 TRAIN = Block(
-    "Train a Person",
+    "Train a person",
     "Teaches the model one person, animal or thing from a folder of pictures, and saves it as a LoRA file.",
     (340, 240),
     (
@@ -86,7 +86,7 @@ TRAIN = Block(
 )
 
 MERGE = Block(
-    "Merge What You Have",
+    "Merge what you have",
     "Any number of LoRA files, each kept apart from the others, and a picture of what the prompt says.",
     (400, 480),
     (
@@ -119,7 +119,7 @@ MERGE = Block(
 )
 
 TWO = Block(
-    "Two People",
+    "Two people",
     "Two LoRAs in two boxes of one picture, each with a prompt of its own. Open it to draw the boxes.",
     (400, 480),
     (

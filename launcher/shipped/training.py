@@ -81,7 +81,7 @@ PAIR = Story(
 press R, and they are in the lists.
 
 **Change**: *folder*, *concept* (the name) and *class word* of both. Then Run: they are trained one after the other,
-saved, merged, and painted into one picture. Open a *Train a Person* (the button on it) to see all settings, and the
+saved, merged, and painted into one picture. Open a *Train a person* (the button on it) to see all settings, and the
 loss as it falls.
 """),
         Column(

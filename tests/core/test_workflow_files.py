@@ -55,6 +55,11 @@ def test_titles_are_words() -> None:
     assert len(TITLES) == len(set(TITLES)) == 7
 
 
+def test_no_template_is_called_as_a_subgraph() -> None:
+    """Frontend 1.32 would open the subgraph in its place, and save it there."""
+    assert not {story.title for story in TEMPLATES} & {block.title for block in BLOCKS}
+
+
 def test_it_is_short_and_says_what_it_needs(template: Json) -> None:
     assert 4 <= len(nodes(template)) <= 9
     notes = [node["widgets_values"][0] for node in template["nodes"] if node["type"] == "MarkdownNote"]
