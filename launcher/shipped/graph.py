@@ -121,11 +121,12 @@ class _Scope:
             note = {"type": "MarkdownNote", "properties": {}, "widgets_values": [lies.what.text], "title": "Read me"}
             return {**made, "inputs": [], "outputs": [], **note}
         node, kind = lies.what, self.kinds[lies.what.key]
-        made |= {"type": node.type, "inputs": [], "outputs": [_slot(name, of) for name, of in kind.outputs.items()]}
+        # All inputs, in the page's order: frontend 1.32 sorts them, but not the links of a subgraph's own inputs.
+        made |= {"type": node.type, "inputs": [_entry(kind, name) for name in kind.inputs]}
+        made |= {"outputs": [_slot(name, of) for name, of in kind.outputs.items()]}
         made |= {"properties": _properties(node), "widgets_values": kind.values(node.values)}
         if node.type in self.blocks:
             made |= {"type": _id("block", node.type), "properties": {"cnr_id": "blocklora"}, "title": node.type}
-            made["inputs"] = [_entry(kind, name) for name in kind.inputs]
         return made | ({"title": node.title} if node.title else {})
 
     def _connect(self, node: Node) -> None:
@@ -143,9 +144,7 @@ class _Scope:
         if name not in kind.inputs:
             raise ValueError(f"{key}: expected an input among {list(kind.inputs)}, got {name}")
         inputs = self.nodes[self.numbers[key] - 1]["inputs"]
-        if name not in (one["name"] for one in inputs):
-            inputs.append(_entry(kind, name))
-        place = next(place for place, one in enumerate(inputs) if one["name"] == name)
+        place = list(kind.inputs).index(name)
         inputs[place]["link"] = number
         self.links.append((number, source, slot, self.numbers[key], place, kind.inputs[name]))
         return number

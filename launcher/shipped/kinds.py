@@ -44,6 +44,8 @@ def kind_of(info: Info, node_type: str) -> Kind:
     shown = [one for one in found if inputs[one[0]] in WIDGETS and not one[2].get("forceInput")]
     widgets = {name: _default(kind, options) for name, kind, options in shown}
     controlled = frozenset(name for name, _, options in shown if _is_controlled(name, options))
+    # Sockets before widgets, as the page makes them.
+    inputs = {name: inputs[name] for name in sorted(inputs, key=widgets.__contains__)}
     return Kind(inputs, dict(zip(told["output_name"], told["output"], strict=True)), widgets, controlled)
 
 
