@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from launcher.server import Server, running
+from launcher.shipped.blocks import BLOCKS
 from launcher.shipped.files import SUBGRAPHS, WORKFLOWS, files
 from launcher.shipped.templates import TEMPLATES
 from launcher.workflow import apply, execute, pictures, to_api
@@ -119,6 +120,11 @@ def test_the_host_lists_and_serves_the_templates(server: Server, base: Path) -> 
         path = urllib.parse.quote(f"/api/workflow_templates/{FOLDER}/{story.title}.json")
         kept = base / "custom_nodes" / FOLDER / WORKFLOWS / f"{story.title}.json"
         assert server.get(path) == json.loads(kept.read_text(encoding="utf-8"))
+
+
+def test_the_host_lists_the_subgraphs(server: Server) -> None:
+    found = [one for one in server.get("/global_subgraphs").values() if one["info"]["node_pack"].endswith(FOLDER)]
+    assert {one["name"] for one in found} == {block.title for block in BLOCKS}
 
 
 def test_the_host_serves_our_languages(server: Server) -> None:
