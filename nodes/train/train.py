@@ -15,6 +15,7 @@ from ...blocklora_core.host.train.precision import AUTO, PRECISIONS
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.host.train.train import AUTO_SLOT, TrainJob, train_concept
 from ...blocklora_core.reports.curves import loss_curve
+from ...blocklora_core.reports.words import counted
 from ...blocklora_core.training import ADAPTERS, AS_SET, PRESETS, TOKENS, TrainConfig, TrainSettings
 from ...blocklora_core.training.regularisers.erasure import Erasure
 from ..schema import SettingsType, StackType, advanced, first, schema, shown, workflow_id
@@ -27,12 +28,12 @@ def _work(result: TrainResult) -> list[str]:
     done = len(result.losses)
     if result.kept:
         return [
-            f"Nothing was trained: an earlier run of the very same inputs made {done} steps on {result.pictures} pictures, and "
+            f"Nothing was trained: an earlier run of the very same inputs made {done} steps on {counted(result.pictures, 'picture')}, and "
             "this is its result. train_again trains anew.",
         ]
     here = done - result.resumed
     lines = [
-        f"{done} steps on {result.pictures} pictures; {here} of them now, in {result.seconds:.0f} s ({result.seconds / max(here, 1):.2f} s a step)",
+        f"{done} steps on {counted(result.pictures, 'picture')}; {here} of them now, in {result.seconds:.0f} s ({result.seconds / max(here, 1):.2f} s a step)",
         result.note or f"Grams for fused merging collected in {result.gram_seconds:.1f} s",
     ]
     if result.stopped:

@@ -10,6 +10,7 @@ from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, ExportJob, export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
+from ...blocklora_core.reports.words import counted
 from ..schema import node_id, schema, shown
 from .merge import KEEP_APART, clash_told, keep_apart_input, merge_inputs, prepared
 
@@ -41,7 +42,7 @@ def _prompts(exported: Exported) -> list[str]:
 def _report(applied: Applied, exported: Exported) -> str:
     kind = str(exported.dtype).removeprefix("torch.")
     lines = [
-        f"{applied.merged.concepts} concepts merged by {applied.merged.method}, written as one LoRA: {exported.path.name}",
+        f"{counted(applied.merged.concepts, 'concept')} merged by {applied.merged.method}, written as one LoRA: {exported.path.name}",
         f"{exported.path.stat().st_size / 1e6:.1f} MB, {exported.layers} layers, rank {_span(exported.ranks)}, {kind}: "
         f"{_difference(exported)}",
     ]

@@ -16,6 +16,7 @@ from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import ON, apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap, check_rows
+from ...blocklora_core.reports.words import counted
 from ..checks import here, told_before
 from ..schema import StackType, advanced, node_id, schema, shown, texts_of
 from .ahead import stack_into
@@ -45,7 +46,7 @@ def keep_apart_input() -> Any:
 def report_of(applied: Applied, seconds: float) -> str:
     merged = applied.merged
     lines = [
-        f"{merged.concepts} concepts merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
+        f"{counted(merged.concepts, 'concept')} merged by {merged.method} in {seconds:.2f} s: {applied.model_layers} layer patches on "
         f"MODEL, {applied.clip_layers} on CLIP",
         *map(_line, merged.members),
         f"Names that prompts understand: {', '.join(applied.tokens) or 'none'}",

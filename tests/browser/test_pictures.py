@@ -65,7 +65,7 @@ def test_the_folder_that_a_template_names_is_offered_as_the_name(canvas: Canvas)
     Hand(canvas).drop(panel, {"one.png": FILES["one.png"]})
     canvas.page.get_by_role("dialog").wait_for()
     canvas.page.keyboard.press("Enter")
-    panel.get_by_text("1 pictures, 0 with a caption").wait_for()
+    panel.get_by_text("1 picture, 0 with a caption").wait_for()
 
 
 def test_the_dropped_folder_runs(canvas: Canvas, base: Path) -> None:

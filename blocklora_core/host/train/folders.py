@@ -14,6 +14,7 @@ import torch
 from ...files.untrusted.folders import walk
 from ...files.untrusted.header import read_whole
 from ...files.untrusted.text import legible
+from ...reports.words import counted
 from ...training.data.folder import CAPTIONS, Picture, is_picture, is_repeated, listing
 from ...training.data.photos import read_mask, read_photo
 from ..interrupt import check_cancel
@@ -133,7 +134,7 @@ def caption_text(path: Path) -> str:
 
 def _report(pictures: Sequence[Picture], skipped: Sequence[str]) -> str:
     captioned = sum(picture.caption is not None for picture in pictures)
-    lines = [f"{len(pictures)} pictures, {captioned} with a caption of their own"]
+    lines = [f"{counted(len(pictures), 'picture')}, {captioned} with a caption of their own"]
     repeated = sum(picture.repeats for picture in pictures)
     if repeated != len(pictures):
         lines[0] += f", {repeated} with the repeats of their folders"

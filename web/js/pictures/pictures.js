@@ -70,7 +70,8 @@ class Pictures {
     const pictures = told?.pictures ?? [];
     const { advice = [], skipped = [], problem } = told ?? {};
     const captioned = pictures.filter((picture) => picture.caption).length;
-    this.say(pictures.length ? `${told?.count} pictures, ${captioned} with a caption` : "No pictures");
+    const shown = told?.count === 1 ? "1 picture" : `${told?.count} pictures`;
+    this.say(pictures.length ? `${shown}, ${captioned} with a caption` : "No pictures");
     this.mask.hidden = !pictures.some((picture) => picture.mask);
     const left = skipped.length ? [`Not read: ${skipped.slice(0, 5).join(", ")}`] : [];
     const notes = [problem ?? [], advice, left].flat();
