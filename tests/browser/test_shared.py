@@ -96,6 +96,15 @@ def _shown(canvas: Canvas, options: dict[str, Any]) -> tuple[int, FloatRect]:
     panel.locator("button.press").wait_for()
     canvas.evaluate(HIGHER)
     canvas.page.wait_for_timeout(300)
+    # Elements are placed when the canvas is drawn, and without a mouse it is not drawn again.
+    canvas.evaluate("app.graph.setDirtyCanvas(true, true)")
+    width = canvas.evaluate("(id) => app.graph.getNodeById(id).size[0]", node)
+
+    def lies() -> bool:
+        box = panel.bounding_box()
+        return box is not None and box["width"] <= width + 1
+
+    canvas.wait(lies, 10, "the panel to lie in its node")
     box = panel.bounding_box()
     assert box
     return node, box
