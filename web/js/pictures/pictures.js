@@ -158,9 +158,8 @@ class Pictures {
    * @param {string} name
    */
   offer(name) {
-    const { options } = this.folder;
-    if (Array.isArray(options?.values) && !options.values.includes(name))
-      this.folder.options = { ...options, values: [...options.values, name] };
+    const values = this.folder.options?.values;
+    if (Array.isArray(values) && !values.includes(name)) values.push(name);
   }
 }
 
