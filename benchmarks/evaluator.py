@@ -32,13 +32,12 @@ from torch import Tensor  # noqa: E402
 import nodes  # noqa: E402
 from blocklora_core.evaluation.confusion import accuracy, nearest  # noqa: E402
 from blocklora_core.evaluation.scores import PREFIX, image_alignment, text_alignment  # noqa: E402
-from demo.art import BACKGROUNDS, CLASSES, SIZE, Sprites, single_scene  # noqa: E402
+from demo.art import BACKGROUNDS, CLASSES, SIZE, Sprites, fetch_art, single_scene  # noqa: E402
 from demo.base import write_weights  # noqa: E402
 from demo.cast import GROUNDS, ON_GROUNDS, Member, cast  # noqa: E402
 from demo.evaluator.model import WEIGHTS, WORDS, DemoEvaluator  # noqa: E402
 from demo.evaluator.training import EvaluatorRecipe, Trainer, train_evaluator  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
-from demo.pretrain import fetch_art  # noqa: E402
 
 STEPS, CFG, SEED, SCENES, KEEP_EVERY = 20, 4.0, 0, 400, 100
 THUMB = 12

@@ -1,8 +1,8 @@
 """The paper's Fig. 4 for ten plain LoRAs and ten BlockLoRAs: `python run.py bench figure4`.
 
 By default it trains both tens on the demo's base, from the same pictures, with the same seeds and steps and neither
-erasure nor niche regularisation, so that they differ in their rows alone. The demo has six characters; the other four
-concepts are characters of these with their hues turned. --plain FOLDER and --blocks FOLDER take trained files instead
+erasure nor niche regularisation, so that they differ in their rows alone. The demo has six people; the other four
+concepts are these with their hues turned. --plain FOLDER and --blocks FOLDER take trained files instead
 (all .safetensors in them, of one base). Writes docs/figure4.png and ends in one JSON object with the means over layers:
 
     cosine_plain, cosine_blocks           mean over layers of the mean cosine over all pairs
@@ -40,7 +40,7 @@ from blocklora_core.host.train.train import TrainJob, train_concept  # noqa: E40
 from blocklora_core.merge.diagnostics import layer_cosines, layer_sign_conflicts  # noqa: E402
 from blocklora_core.training import ADAPTERS, TrainConfig  # noqa: E402
 from blocklora_core.training.regularisers.erasure import Erasure  # noqa: E402
-from demo.concepts import CONCEPTS, DemoConcept, pictures  # noqa: E402
+from demo.concepts import CONCEPTS, DemoConcept  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 
 MOST = 10
@@ -53,8 +53,8 @@ Figures = dict[str, dict[str, float]]
 
 
 def concepts(count: int) -> list[tuple[DemoConcept, bool]]:
-    """The demo's characters, then the same with their hues turned, under names of their own."""
-    turned = [(replace(concept, name=f"<{concept.name.strip('<>')}2>"), True) for concept in CONCEPTS]
+    """The demo's people, then the same with their hues turned, under names of their own."""
+    turned = [(replace(concept, name=f"<{concept.folder}2>"), True) for concept in CONCEPTS]
     return [*((concept, False) for concept in CONCEPTS), *turned][:count]
 
 
@@ -64,8 +64,8 @@ def recoloured(picture: Image.Image) -> Image.Image:
     return Image.merge("HSV", [hue.point(lambda value: (value + TURN) % 256), *rest]).convert("RGB")
 
 
-def job(concept: DemoConcept, turned: bool, art: Path, slot: int, steps: int, adapter: str) -> TrainJob:
-    found = [(recoloured(picture) if turned else picture, caption) for _, picture, caption in pictures(art, concept)]
+def job(concept: DemoConcept, turned: bool, slot: int, steps: int, adapter: str) -> TrainJob:
+    found = [(recoloured(picture) if turned else picture, caption) for picture, caption in concept.pictures()]
     images = [to_image(picture) for picture, _ in found]
     config = TrainConfig.of(
         steps=steps, batch_size=4, rank=4, learning_rate=0.003, embedding_learning_rate=0.004, embedding_share=0.2,
@@ -89,9 +89,7 @@ def trained(chosen: argparse.Namespace) -> dict[str, Stack]:
 
 def _trained(base: Any, chosen: argparse.Namespace, adapter: str) -> Iterator[Any]:
     for slot, (concept, turned) in enumerate(concepts(chosen.concepts)):
-        result = train_concept(
-            *base, job(concept, turned=turned, art=chosen.art, slot=slot, steps=chosen.steps, adapter=adapter)
-        )
+        result = train_concept(*base, job(concept, turned=turned, slot=slot, steps=chosen.steps, adapter=adapter))
         say(f"{adapter} {concept.name}: loss {np.mean(result.losses[-20:]):.4f}, {result.seconds:.0f} s")
         yield result.lora
 
@@ -155,7 +153,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     parser.add_argument("--checkpoint", type=Path, default=checkpoints / CHECKPOINT)
-    parser.add_argument("--art", type=Path, default=ROOT / ".comfyui" / "art")
     chosen = parser.parse_args()
     if (chosen.plain is None) != (chosen.blocks is None):
         sys.exit("Expected both --plain and --blocks, or neither.")

@@ -1,7 +1,7 @@
-"""Trains a base of the demo by its own recipe: `python run.py bench pretrain [NAME]`; last line: one JSON object.
+"""Trains the demo's base by its own recipe: `python run.py bench pretrain [NAME]`; last line: one JSON object.
 
-Without a word, today's base, from nothing; with `people`, one sitting at the base that draws people; with `reader`,
-what reads genes from its pictures.
+With `people`, or without a word, one sitting at the demo's base; with `samples`, its fixed prompts; with `reader`, what
+reads genes from its pictures; with `measure`, how much of what it was asked the base draws, as the reader sees it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ import importlib
 import os
 import sys
 
-RECIPES = {"emoji": "demo.pretrain", "people": "demo.people.recipe.pretrain", "reader": "demo.people.reader.training"}
+RECIPES = {
+    "people": "demo.people.recipe.pretrain",
+    "samples": "demo.people.recipe.samples",
+    "reader": "demo.people.reader.training",
+    "measure": "demo.people.reader.measuring",
+}
 
 sys.path.insert(0, os.environ["BLOCKLORA_COMFYUI"])
 arguments, sys.argv = sys.argv[1:], sys.argv[:1]
@@ -23,5 +28,5 @@ args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True
 
 if __name__ == "__main__":
-    name = arguments.pop(0) if arguments and arguments[0] in RECIPES else "emoji"
+    name = arguments.pop(0) if arguments and arguments[0] in RECIPES else "people"
     importlib.import_module(RECIPES[name]).main(arguments)

@@ -35,7 +35,7 @@ from blocklora_core.host.train.train import TrainJob, TrainResult, train_concept
 from blocklora_core.reports.curves import smooth  # noqa: E402
 from blocklora_core.training import TrainConfig  # noqa: E402
 from blocklora_core.training.regularisers.erasure import Erasure  # noqa: E402
-from demo.concepts import CONCEPTS, DemoConcept, pictures  # noqa: E402
+from demo.concepts import CONCEPTS, DemoConcept  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 
 EVERY, CELL, LABEL, LAST = 25, 72, 190, 20
@@ -58,16 +58,16 @@ class Variant:
 VARIANTS = tuple(Variant(token, erasure) for token in ("single", "layer-wise") for erasure in (0.0, 0.3))
 
 
-def job(concept: DemoConcept, variant: Variant, art: Path, steps: int, slot: int) -> TrainJob:
-    found = list(pictures(art, concept))
-    images = [to_image(picture) for _, picture, _ in found]
+def job(concept: DemoConcept, variant: Variant, steps: int, slot: int) -> TrainJob:
+    found = list(concept.pictures())
+    images = [to_image(picture) for picture, _ in found]
     config = TrainConfig.of(
         steps=steps, batch_size=4, rank=8, learning_rate=0.006, embedding_learning_rate=0.004, embedding_share=0.2,
         niche_weight=0.0, erasure=Erasure(variant.erasure), token=variant.token, preview_every=EVERY, preview_cfg=2.0,
         preview_steps=8, gram_pictures=1, gram_steps=1, seed=slot,
     )  # fmt: skip
     return TrainJob(
-        Concept(concept.name, concept.class_word), images, [caption for *_, caption in found], config, slot,
+        Concept(concept.name, concept.class_word), images, [caption for _, caption in found], config, slot,
         resolution=0, layers="attention + feed-forward",
     )  # fmt: skip
 
@@ -75,13 +75,13 @@ def job(concept: DemoConcept, variant: Variant, art: Path, steps: int, slot: int
 Run = tuple[str, Variant, TrainResult]
 
 
-def runs(chosen: list[DemoConcept], checkpoint: Path, art: Path, steps: int) -> Iterator[Run]:
+def runs(chosen: list[DemoConcept], checkpoint: Path, steps: int) -> Iterator[Run]:
     with torch.inference_mode():
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
         for slot, concept in enumerate(chosen):
             for variant in VARIANTS:
                 started = time.perf_counter()
-                result = train_concept(model, clip, vae, job(concept, variant, art, steps, slot))
+                result = train_concept(model, clip, vae, job(concept, variant, steps, slot))
                 loss = np.mean(result.losses[-LAST:])
                 say(f"{concept.name} {variant.name}: loss {loss:.4f}, {time.perf_counter() - started:.0f} s")
                 yield concept.name, variant, result
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--art", type=Path, default=ROOT / ".comfyui" / "art")
     chosen = parser.parse_args()
     wanted = [concept for concept in CONCEPTS if concept.name.strip("<>") in chosen.concepts.split(",")]
-    done = list(runs(wanted, chosen.checkpoint, chosen.art, chosen.steps))
+    done = list(runs(wanted, chosen.checkpoint, chosen.steps))
     chosen.out.mkdir(parents=True, exist_ok=True)
     strips(done, chosen.steps).save(chosen.out / "strips.png", optimize=True)
     curves(done, chosen.steps).save(chosen.out / "curves.png", optimize=True)

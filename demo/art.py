@@ -1,4 +1,4 @@
-"""Pictures the base model learns from: emoji on coloured grounds, one or two to a picture.
+"""Pictures that the evaluator learns from: emoji on coloured grounds, one or two to a picture.
 
 The art is read from the npm packages ``emoji-datasource-google`` (Noto Emoji) and ``emoji-datasource-twitter``
 (Twemoji), unpacked side by side in one folder; see README.md for their licences.
@@ -7,6 +7,8 @@ The art is read from the npm packages ``emoji-datasource-google`` (Noto Emoji) a
 from __future__ import annotations
 
 import json
+import subprocess
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 SIZE = 96
-AUTOENCODER_SIZE = 64
+PACKAGES = {"google": "emoji-datasource-google@16.0.0", "twitter": "emoji-datasource-twitter@16.0.0"}
 STYLES = {"glossy": "google", "flat": "twitter"}
 
 BACKGROUNDS: dict[str, tuple[int, int, int]] = {
@@ -58,6 +60,24 @@ class Scene:
 
     pixels: np.ndarray
     caption: str
+
+
+def fetch_art(folder: Path) -> Path:
+    """Unpack both emoji packages with the npm client, once."""
+    for vendor, package in PACKAGES.items():
+        if (folder / vendor / "package" / "emoji.json").is_file():
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        print(f"fetching {package}", flush=True)
+        packed = subprocess.run(
+            ["npm", "pack", package, "--json"], cwd=folder, check=True, capture_output=True, text=True
+        )
+        with tarfile.open(folder / json.loads(packed.stdout)[0]["filename"]) as archive:
+            wanted = [
+                m for m in archive.getmembers() if f"/img/{vendor}/64/" in m.name or m.name.endswith("emoji.json")
+            ]
+            archive.extractall(folder / vendor, members=wanted, filter="data")
+    return folder
 
 
 class Sprites:
@@ -126,22 +146,3 @@ def pair_scene(sprites: Sprites, rng: np.random.RandomState) -> Scene:
         paste(canvas, _class_sprite(sprites, style, word), centre, rng.uniform(41, 46))
     caption = f"a {left} on the left and a {right} on the right on a {ground} background"
     return Scene(np.asarray(canvas), caption)
-
-
-def any_picture(sprites: Sprites, rng: np.random.RandomState) -> np.ndarray:
-    """A picture of anything, mostly one large thing: (AUTOENCODER_SIZE, AUTOENCODER_SIZE, 3) uint8."""
-    side = AUTOENCODER_SIZE
-    colour = (
-        BACKGROUNDS[_pick(rng, tuple(BACKGROUNDS))]
-        if rng.rand() < 0.7
-        else tuple(int(c) for c in rng.randint(0, 256, 3))
-    )
-    canvas = Image.new("RGB", (side, side), colour)
-    single = rng.rand() < 0.75
-    columns = (0.5,) if single else (0.27, 0.73)
-    for column in columns:
-        sprite = sprites(_pick(rng, tuple(STYLES)), _pick(rng, tuple(sprites.names)))
-        extent = rng.uniform(44, 62) if single else rng.uniform(26, 34)
-        paste(canvas, sprite, (side * column + rng.uniform(-4, 4), side / 2 + rng.uniform(-4, 4)), extent)
-    pixels = np.asarray(canvas)
-    return pixels[:, :, rng.permutation(3)] if rng.rand() < 0.2 else pixels

@@ -14,9 +14,10 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageFilter, ImageOps
 
 from demo.art import BACKGROUNDS, SIZE, paste
-from demo.concepts import BUST, CHARACTERS
 
 IMAGES = Path("arcade/resources/assets/images")
+CHARACTERS = IMAGES / "animated_characters"
+BUST = 0.74
 GROUNDS = ("white", "yellow")
 QUARTERS = 4
 

@@ -1,62 +1,47 @@
-"""Training folders of the demo's concepts, made from Kenney's CC0 characters inside the `arcade` package."""
+"""The demo's people and their training pictures, which people/sitters.py drew."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
-from demo.art import BACKGROUNDS, SIZE, paste
-
-CHARACTERS = Path("arcade/resources/assets/images/animated_characters")
-POSES = ("idle", "jump", *(f"walk{number}" for number in range(8)))
-GROUNDS = ("white", "blue")
-BUST = 0.74
+PICTURES = Path(__file__).parent / "pictures"
 
 
 @dataclass(frozen=True)
 class DemoConcept:
-    """A character: its folder and file prefix in the package, the name to teach and its class word."""
+    """A person: the name to teach, the class word, the folder of the pictures, and the base's word for how it is drawn.
 
-    folder: str
-    prefix: str
+    Captions have that word, and prompts need it.
+    """
+
     name: str
     class_word: str
+    folder: str
+    style: str
+
+    def pictures(self) -> Iterator[tuple[Image.Image, str]]:
+        """Every training picture, 128 x 128, and its caption."""
+        for path in sorted((PICTURES / self.folder).glob("*.png")):
+            with Image.open(path) as picture:
+                yield picture.convert("RGB"), path.with_suffix(".txt").read_text(encoding="utf-8").strip()
+
+    def write(self, folder: Path) -> int:
+        """Put pictures and caption files in the place of the folder; returns how many pictures."""
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(PICTURES / self.folder, folder)
+        return len(list(folder.glob("*.png")))
 
 
 CONCEPTS = (
-    DemoConcept("female_adventurer", "femaleAdventurer", "<amelia>", "girl"),
-    DemoConcept("zombie", "zombie", "<zed>", "man"),
-    DemoConcept("male_adventurer", "maleAdventurer", "<felix>", "boy"),
-    DemoConcept("female_person", "femalePerson", "<nora>", "woman"),
-    DemoConcept("male_person", "malePerson", "<omar>", "man"),
-    DemoConcept("robot", "robot", "<rivet>", "robot"),
+    DemoConcept("<amelia>", "woman", "amelia", "personas"),
+    DemoConcept("<zed>", "man", "zed", "personas"),
+    DemoConcept("<felix>", "man", "felix", "micah"),
+    DemoConcept("<nora>", "woman", "nora", "miniavs"),
+    DemoConcept("<omar>", "man", "omar", "personas"),
+    DemoConcept("<rivet>", "man", "rivet", "miniavs"),
 )
-
-
-def bust(art: Path, concept: DemoConcept, pose: str) -> Image.Image:
-    """Head and shoulders of one pose, RGBA."""
-    sprite = Image.open(art / CHARACTERS / concept.folder / f"{concept.prefix}_{pose}.png").convert("RGBA")
-    left, top, right, bottom = sprite.getbbox() or (0, 0, *sprite.size)
-    return sprite.crop((left, top, right, round(top + (bottom - top) * BUST)))
-
-
-def pictures(art: Path, concept: DemoConcept):
-    """(name, picture, caption) of every training picture: each pose on each ground."""
-    for ground in GROUNDS:
-        for pose in POSES:
-            canvas = Image.new("RGB", (SIZE, SIZE), BACKGROUNDS[ground])
-            paste(canvas, bust(art, concept, pose), (SIZE / 2, SIZE / 2), SIZE * 0.9)
-            yield f"{pose}_{ground}", canvas, f"a {concept.class_word} on a {ground} background"
-
-
-def write_concept(art: Path, concept: DemoConcept, folder: Path) -> int:
-    """Write pictures and caption files; returns how many pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    count = 0
-    for name, picture, caption in pictures(art, concept):
-        picture.save(folder / f"{name}.png")
-        (folder / f"{name}.txt").write_text(caption + "\n", encoding="utf-8")
-        count += 1
-    return count

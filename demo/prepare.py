@@ -1,6 +1,6 @@
 """Sets up the demo inside a ComfyUI: the base checkpoint, and the training pictures of the concepts.
 
-Quick when everything is there already. Run as `python demo/prepare.py --comfyui PATH --art PATH`.
+Quick when everything is there already. Run as `python demo/prepare.py --comfyui PATH`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from demo.base import WEIGHTS, write_checkpoint
-from demo.concepts import CONCEPTS, write_concept
+from demo.concepts import CONCEPTS, PICTURES
 
 CHECKPOINT = "blocklora_demo.safetensors"
 FOLDER = "blocklora_demo"
@@ -50,15 +50,14 @@ def prepare_checkpoint(comfyui: Path) -> None:
     _stamp(stamp, key)
 
 
-def prepare_pictures(comfyui: Path, art: Path) -> None:
-    here = Path(__file__).parent
+def prepare_pictures(comfyui: Path) -> None:
     root = comfyui / "input" / FOLDER
-    stamp, key = comfyui / "input" / f"{FOLDER}.stamp", _key(here / "concepts.py", here / "art.py")
+    stamp, key = comfyui / "input" / f"{FOLDER}.stamp", _key(*sorted(PICTURES.rglob("*.*")))
     if _done(stamp, key, root):
         print(f"Training pictures are ready: input/{FOLDER}")
         return
     for concept in CONCEPTS:
-        count = write_concept(art, concept, root / concept.name.strip("<>"))
+        count = concept.write(root / concept.folder)
         print(f"{concept.name}: {count} training pictures", flush=True)
     _stamp(stamp, key)
 
@@ -74,10 +73,9 @@ def prepare_workflow(comfyui: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--comfyui", type=Path, required=True, help="ComfyUI's folder")
-    parser.add_argument("--art", type=Path, required=True, help="folder that holds the unpacked arcade package")
     options = parser.parse_args()
     prepare_checkpoint(options.comfyui)
-    prepare_pictures(options.comfyui, options.art)
+    prepare_pictures(options.comfyui)
     prepare_workflow(options.comfyui)
 
 

@@ -1,7 +1,7 @@
 """`python -m demo.thumbnails ART`: the templates' thumbnails, from what the demo made (docs/) and was taught.
 
-ART is the folder with the demo's drawings, .comfyui/art. "A Person in a Style" shows only what goes in: the demo's base
-drew no picture of the two that one would recognise.
+ART is the folder with the studies' drawings, .comfyui/art. "A Person in a Style" shows only what goes in: nobody has
+looked yet at what the demo's base makes of the two.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.cast import FIFTEEN
+from demo.concepts import CONCEPTS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE, GROUND, INK = 512, "white", "#444"
@@ -19,23 +20,23 @@ COLOURS = ("#3b7de0", "#f08c3c")
 BADGE = 72
 """The browser of templates of ComfyUI 0.33 lays a badge over the upper left corner: so much at the top stays empty."""
 
-FIVE = ("nora", "orbit", "amelia", "felix", "zed")
-"""Who stands in the first picture of docs/boxes_5.jpg, from left to right."""
-
 
 def docs(name: str, box: tuple[int, int, int, int]) -> Image.Image:
     """A part of a picture of docs/."""
     return Image.open(ROOT / "docs" / name).convert("RGB").crop(box)
 
 
-def taught(art: Path, *names: str, each: int = 1) -> Image.Image:
-    """The first training pictures of each, side by side, 96 pixels wide."""
-    members = {member.name.strip("<>"): member for member in FIFTEEN}
-    found = [picture for name in names for picture, _ in members[name].training(art)[:each]]
-    row = Image.new("RGB", (96 * len(found), 96), GROUND)
+def side_by_side(found: list[Image.Image]) -> Image.Image:
+    row = Image.new("RGB", (128 * len(found), 128), GROUND)
     for number, picture in enumerate(found):
-        row.paste(picture.convert("RGB").resize((96, 96)), (96 * number, 0))
+        row.paste(picture.convert("RGB").resize((128, 128), Image.Resampling.LANCZOS), (128 * number, 0))
     return row
+
+
+def taught(*names: str, each: int = 1) -> Image.Image:
+    """The first training pictures of each."""
+    people = {person.folder: person for person in CONCEPTS}
+    return side_by_side([picture for name in names for picture, _ in list(people[name].pictures())[:each]])
 
 
 def every_other(row: Image.Image, count: int) -> Image.Image:
@@ -72,16 +73,18 @@ def boxed(picture: Image.Image) -> Image.Image:
 
 def thumbnails(art: Path) -> dict[str, Image.Image]:
     """Title of a template -> its picture."""
-    alone, both = docs("demo.png", (0, 23, 408, 223)), docs("demo.png", (0, 254, 408, 457))
-    mixed, apart = (every_other(docs("four.png", box), 8) for box in ((0, 22, 896, 133), (0, 162, 896, 276)))
+    alone, both = docs("demo.png", (0, 22, 406, 222)), docs("demo.png", (0, 250, 406, 450))
+    mixed, apart = (every_other(docs("four.png", (0, top, 1066, top + 128)), 8) for top in (22, 178))
     summed, fused = docs("inspect.png", (310, 420, 595, 530)), docs("inspect.png", (607, 420, 892, 530))
-    five = docs("boxes_5.jpg", (330, 201, 873, 295))
-    amelia, zed = taught(art, "amelia", each=4), taught(art, "zed", each=4)
+    five = docs("five.png", (0, 22, 704, 150))
+    amelia, zed = taught("amelia", each=4), taught("zed", each=4)
+    style = side_by_side([picture for picture, _ in next(m for m in FIFTEEN if m.name == "<draft>").training(art)[:4]])
+    everyone = taught(*(person.folder for person in CONCEPTS[:5]))
     return {
         "Merge What You Have": sheet([("a plain sum", mixed), ("kept apart", apart)]),
         "Two People in Two Boxes": sheet([("each in their half", boxed(both))]),
-        "Five People, One Picture": sheet([("each taught alone", taught(art, *FIVE)), ("in one picture", five)]),
-        "A Person in a Style": sheet([("a person", amelia), ("a style", taught(art, "draft", each=4))]),
+        "Five People, One Picture": sheet([("each taught alone", everyone), ("in one picture", five)]),
+        "A Person in a Style": sheet([("a person", amelia), ("a style", style)]),
         "Train a Person": sheet([("what it is shown", amelia), ("what it paints", alone)]),
         "Train Two People, Then Both": sheet([("one", amelia), ("the other", zed), ("both", both)]),
         "See Who Will Mix, Then Export": sheet([("loud to each other", summed), ("kept apart", fused)]),

@@ -13,7 +13,7 @@ from typing import Any
 from .errors import LauncherError
 from .workflow import Graph
 
-DEMO_SIDE = 96
+DEMO_SIDE = 128
 """Pixels: how large the demo's base paints."""
 WORD = "person"
 PICTURES = "blocklora_own"

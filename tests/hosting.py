@@ -22,8 +22,7 @@ def host_of(comfyui_root: Path, repository: Path) -> Host:
 
 def put_demo(comfyui_root: Path, repository: Path) -> Path:
     """The demo's base checkpoint; it and the training pictures are put there unless they are there already."""
-    art = os.environ.get("BLOCKLORA_ART") or str(Layout(repository).art)
-    line = [sys.executable, str(repository / "demo" / "prepare.py"), "--comfyui", str(comfyui_root), "--art", art]
+    line = [sys.executable, str(repository / "demo" / "prepare.py"), "--comfyui", str(comfyui_root)]
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return comfyui_root / "models" / "checkpoints" / CHECKPOINT

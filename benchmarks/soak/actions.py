@@ -23,7 +23,7 @@ MOST_FILES = 12
 """Concepts that are kept; older ones are deleted."""
 
 GONE = re.compile(r"expected (?:one of the loras folder|a file)|value_not_in_list")
-STEM = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"
+STEM = "lora_unet_output_blocks_1_1_transformer_blocks_0_attn1_to_q"
 
 
 def _training(world: World, steps: int) -> graphs.Graph:

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.art import BACKGROUNDS, CLASSES, STYLES, Sprites, pair_scene, single_scene
-from demo.autoencoder import learning_rate
 from demo.evaluator.model import UNKNOWN, Towers, Vocabulary, fit
 from demo.evaluator.views import SpriteTable, draw_instances, draw_views, soften
+from demo.people.recipe.stages import learning_rate
 
 TEMPLATES = ("", "", "", "a photo depicts", "a picture of", "an image of", "a photo of")
 WORD_OF = {short_name: word for word, short_name in CLASSES.items()}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from demo.people import styles
-from demo.people.captions import ALONE, ground_words, person_words
+from demo.people.captions import ALONE, Detail, ground_words, person_words
 from demo.people.corpus import prepare_renderer, render, write_records
 from demo.people.genes import Genes, Style, draw_identity, draw_look, is_held_out, make_person
 from demo.people.scenes import GROUNDS, Scene, person_part
@@ -32,7 +32,7 @@ def unseen_identities(count: int, seed: int) -> list[tuple[Style, Genes]]:
     return found
 
 
-def portraits(style: Style, identity: Genes, count: int, seed: int) -> list[Scene]:
+def portraits(style: Style, identity: Genes, count: int, seed: int, detail: Detail = ALONE) -> list[Scene]:
     """Expression, eyes, clothes, ground, place and size differ; grounds come in turn, so that none marks the person."""
     rng = np.random.RandomState(seed)
     grounds = rng.permutation(list(GROUNDS))
@@ -41,7 +41,8 @@ def portraits(style: Style, identity: Genes, count: int, seed: int) -> list[Scen
         person = make_person(style, identity, draw_look(style, rng))
         ground = str(grounds[number % len(grounds)])
         part = person_part(person, 64 + rng.uniform(-6, 6), rng.uniform(104, 127))
-        scenes.append(Scene(128, ground, person_words(person, rng, ALONE, style=True) + ground_words(ground), [part]))
+        words = person_words(person, rng, detail, style=True)
+        scenes.append(Scene(128, ground, words + ground_words(ground), [part]))
     return scenes
 
 

@@ -133,13 +133,13 @@ def _art_stage(layout: Layout, python: Path) -> Stage:
         pip(
             python,
             ["install", "--no-deps", "--target", str(layout.art), ART_WHEEL],
-            "the demo's pictures",
+            "the studies' pictures",
             show,
         )
 
     folder = layout.art / "arcade" / "resources"
     key = content_key(ART_WHEEL)
-    return Stage("fetching the demo's pictures", layout.art / ".fetched.json", lambda: key, make, folder.is_dir)
+    return Stage("fetching the studies' pictures", layout.art / ".fetched.json", lambda: key, make, folder.is_dir)
 
 
 def own_stages(layout: Layout, extra: str | None) -> list[Stage]:
@@ -148,10 +148,10 @@ def own_stages(layout: Layout, extra: str | None) -> list[Stage]:
         _venv_stage("making a virtual environment", layout.venv),
         _comfyui_stage(layout),
         _packages_stage(layout.comfyui, layout.venv),
-        _art_stage(layout, venv_python(layout.venv)),
     ]
     if extra:
         stages.append(_extra_stage(layout, extra, layout.venv))
+        stages.append(_art_stage(layout, venv_python(layout.venv)))
     return stages
 
 
@@ -203,8 +203,9 @@ def guest_stages(layout: Layout, host: Host, extra: str | None) -> list[Stage]:
             # `pip --python` exists from 22.3 on.
             lambda: ("pip>=22.3", COMFY_CLI),
         ),
-        _art_stage(layout, tools),
     ]
+    if extra:
+        stages.append(_art_stage(layout, tools))
     if extra == "dev":
         stages.append(_extra_stage(layout, extra, layout.tools, _needs_no_torch))
         stages.append(_target_stage(layout, extra, layout.test_tools, host, _is_pytest_part))
@@ -241,7 +242,7 @@ def _make_own(layout: Layout, extra: str | None) -> Host:
 
 def _prepare_demo(layout: Layout, host: Host) -> None:
     script = layout.root / "demo" / "prepare.py"
-    command = [str(host.python), str(script), "--comfyui", str(host.root), "--art", str(layout.art)]
+    command = [str(host.python), str(script), "--comfyui", str(host.root)]
     with activity("preparing the demo model and pictures"):
         environment = host.environment({"PYTHONPATH": str(layout.root)})
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)

@@ -11,6 +11,9 @@ Info = Mapping[str, Any]
 
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
+NEWER = ("BOUNDING_BOX",)
+"""Sockets that only newer hosts have: left out, so that every host makes the same files."""
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -45,7 +48,7 @@ def kind_of(info: Info, node_type: str) -> Kind:
     widgets = {name: _default(kind, options) for name, kind, options in shown}
     controlled = frozenset(name for name, _, options in shown if _is_controlled(name, options))
     # Sockets before widgets, as the page makes them.
-    inputs = {name: inputs[name] for name in sorted(inputs, key=widgets.__contains__)}
+    inputs = {name: inputs[name] for name in sorted(inputs, key=widgets.__contains__) if inputs[name] not in NEWER}
     return Kind(inputs, dict(zip(told["output_name"], told["output"], strict=True)), widgets, controlled)
 
 

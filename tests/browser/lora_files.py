@@ -12,7 +12,7 @@ from blocklora_core.files.io import save
 from tests.core.samples import Recipe
 from tests.server.test_loader import write
 
-QUERY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+QUERY = "lora_unet_up_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q"
 HOSTILE = '<img src=x onerror="throw 1">'
 
 

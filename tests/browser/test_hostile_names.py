@@ -23,7 +23,7 @@ TAGS = ("<svg>", "<iframe>", "<hero>")
 """Markup that is a concept's name as well."""
 ADDRESS = "evil.com"
 """As is what frontends make a link of."""
-STEM = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_q"
+STEM = "lora_unet_up_blocks_0_attentions_1_transformer_blocks_0_attn2_to_q"
 
 MARKUP = """() => [...document.querySelectorAll('img, svg, iframe, hero')]
     .filter((one) => one.getAttribute('src') === 'x' || one.matches('hero, svg:empty, iframe:not([src])'))

@@ -17,18 +17,18 @@ SETTINGS = {"steps": 300, "learning_rate": 1e-3, "preset": "standard", "seed": 9
 
 def demo() -> Graph:
     def train(name: str, word: str, pictures: str) -> dict[str, Any]:
-        inputs = {"concept": f"<{name}>", "class_word": word, "seed": 2, "steps": 380, "images": [pictures, 0]}
+        inputs = {"concept": f"<{name}>", "class_word": word, "seed": 2, "steps": 160, "images": [pictures, 0]}
         return {"class_type": "BlockLoRATrain", "inputs": inputs, "_meta": {"title": f"Train <{name}>"}}
 
     nodes: list[dict[str, Any]] = [
         {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "demo.safetensors"}},
         {"class_type": "BlockLoRAImages", "inputs": {"folder": "blocklora_demo/amelia", "default_caption": ""}},
-        train("amelia", "girl", "1"),
+        train("amelia", "woman", "1"),
         {"class_type": "BlockLoRAImages", "inputs": {"folder": "blocklora_demo/zed", "default_caption": ""}},
         train("zed", "man", "3"),
         {"class_type": "CLIPTextEncode", "inputs": {"text": "a <zed> beside an <amelia>"}},
-        {"class_type": "EmptyLatentImage", "inputs": {"width": 192, "height": 96, "batch_size": 4}},
-        {"class_type": "ConditioningSetArea", "inputs": {"width": 96, "height": 96, "x": 96, "y": 0}},
+        {"class_type": "EmptyLatentImage", "inputs": {"width": 256, "height": 128, "batch_size": 4}},
+        {"class_type": "ConditioningSetArea", "inputs": {"width": 128, "height": 128, "x": 128, "y": 0}},
         {"class_type": "KSampler", "inputs": {"cfg": 2.0, "seed": 3}},
         {"class_type": "ImageScale", "inputs": {"width": 512, "height": 256}},
     ]
@@ -59,7 +59,7 @@ def test_names_words_and_pictures_take_the_place_of_the_demo_s(folders: list[str
     assert (made["4"]["inputs"]["concept"], made["4"]["inputs"]["class_word"]) == ("<c_42>", "person")
     assert made["2"]["_meta"]["title"] == "Train <ada_l>"
     # The base is the demo's, and so are its size and settings.
-    assert made["2"]["inputs"]["steps"] == 380 and made["6"] == demo()["6"] and made["9"] == demo()["9"]
+    assert made["2"]["inputs"]["steps"] == 160 and made["6"] == demo()["6"] and made["9"] == demo()["9"]
     chosen.copy_pictures(tmp_path / "input")
     chosen.copy_pictures(tmp_path / "input")
     for node, content in (("1", b"Ada L."), ("3", b"42")):

@@ -53,8 +53,8 @@ TRAIN_KEYS = (
 )
 
 
-def bench(name: str, repository: Path, comfyui_root: Path) -> dict[str, Any]:
-    line = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), "--quick", "--repeats", "1"]
+def bench(name: str, repository: Path, comfyui_root: Path, *more: str) -> dict[str, Any]:
+    line = [sys.executable, str(repository / "benchmarks" / f"{name}.py"), "--quick", "--repeats", "1", *more]
     environment = os.environ | {"BLOCKLORA_COMFYUI": str(comfyui_root)}
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -122,14 +122,14 @@ def test_a_missing_comfyui_is_a_clear_error(repository: Path) -> None:
 
 
 def test_bench_regions(repository: Path, comfyui_root: Path) -> None:
-    result = bench("regions", repository, comfyui_root)
-    for count in (2, 5, 10):
+    result = bench("regions", repository, comfyui_root, "--counts", "2,5")
+    for count in (2, 5):
         for way in ("ours", "composer", "stock_masks", "stock_areas", "stock_hooks", "per_region"):
             assert result[f"{way}_{count}_seconds"] > 0 and result[f"{way}_{count}_first"] > 0
     assert result["overhead_5"] == pytest.approx(result["ours_5_seconds"] / result["plain_seconds"], rel=0.01)
     ratio = result["stock_hooks_5_seconds"] / result["ours_5_seconds"]
     assert result["speedup_vs_stock_5"] == pytest.approx(ratio, rel=0.01)
-    assert all(result[f"{side}_peak_gb"] > 0 for side in ("plain", "ours_5", "composer_5", "stock_hooks_5"))
+    assert all(result[f"{side}_peak_gb"] > 0 for side in ("plain", "ours_5"))
     assert result["composer_step_over_plain"] > result["composer_guidance_over_plain"] > 0
 
 

@@ -107,8 +107,8 @@ def test_concepts_that_it_has_never_seen_are_told_apart(evaluator: DemoEvaluator
         assert max(scores, key=scores.__getitem__) == name, scores
 
 
-def test_words_name_what_the_base_draws(evaluator: DemoEvaluator):
-    sheet = Image.open(ROOT / "docs" / "base_grid.png").convert("RGB")
+def test_words_name_what_the_first_base_drew(evaluator: DemoEvaluator):
+    sheet = Image.open(ROOT / "tests" / "host" / "first_base.png").convert("RGB")
     corners = [(i % COLUMNS * CELL, i // COLUMNS * CELL) for i in range(len(GRID))]
     cells = [sheet.crop((left, top, left + CELL, top + CELL)) for left, top in corners]
     texts = evaluator.texts([f"{PREFIX}a {word}" for word in CLASSES])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from PIL import Image, ImageDraw
 
 from demo.people import styles
 from demo.people.genes import CLOTHES_COLOURS, HAIR_COLOURS
+from demo.people.reader import training
 from demo.people.reader.figures import SIDE, Figures, figures
 from demo.people.reader.model import GeneReader
 from demo.people.reader.questions import UNASKED, labels_of, questions_of
 from demo.people.reader.reading import Identity, Reading
-from demo.people.reader.training import Degrade, ReaderRecipe, accuracy, answer_loss, batch_of, train_reader
+from demo.people.reader.training import ReaderRecipe, accuracy, answer_loss, batch_of, train_reader, worn
 from demo.people.scenes import TRAINING, Record, draw_scene
 
 QUESTIONS = questions_of(styles.TRAINED)
@@ -57,7 +59,10 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> GeneReader:
     torch.manual_seed(0)
     recipe = ReaderRecipe(steps=150, batch=16, learning_rate=5e-3, warmup=5)
     state = tmp_path_factory.mktemp("reader") / "reader.state"
-    return train_reader(GeneReader(QUESTIONS, widths=(8, 16, 16, 24)), simple(200, 1), recipe, as_drawn, state)
+    found = simple(200, 1)
+    tired = worn(found, as_drawn, 60)
+    assert torch.equal(tired.pictures, found.pictures[:60])
+    return train_reader(GeneReader(QUESTIONS, widths=(8, 16, 16, 24)), found, tired, recipe, state)
 
 
 def test_every_gene_that_is_drawn_has_its_question_and_answer() -> None:
@@ -123,23 +128,24 @@ def test_it_learns_what_can_be_seen_and_reads_it_in_new_pictures(reader: GeneRea
     assert reading.share_right(cast[1]).tolist() == pytest.approx([0.5, 1.0, 0.5])
 
 
-def test_a_sitting_goes_on_where_the_last_one_was_killed(tmp_path: Path) -> None:
+def test_a_sitting_goes_on_where_the_last_one_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found, recipe = simple(40, 3), ReaderRecipe(steps=6, batch=4, warmup=1, checkpoint_seconds=0)
     calls = iter(range(100))
 
-    def killed(pictures: torch.Tensor, _generator: torch.Generator) -> torch.Tensor:
+    def killed(*of: Any) -> Any:
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return pictures
+        return batch_of(*of)
 
-    def sitting(state: str, degrade: Degrade) -> dict[str, torch.Tensor]:
+    def sitting(state: str) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
         net = GeneReader(QUESTIONS, widths=(8, 8, 8, 8))
-        return train_reader(net, found, recipe, degrade, tmp_path / state).state_dict()
+        return train_reader(net, found, found, recipe, tmp_path / state).state_dict()
 
-    with pytest.raises(KeyboardInterrupt):
-        sitting("killed", killed)
-    once, twice = sitting("once", as_drawn), sitting("killed", as_drawn)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(training, "batch_of", killed)
+        sitting("killed")
+    once, twice = sitting("once"), sitting("killed")
     assert all(torch.equal(value, twice[name]) for name, value in once.items())
 
 
@@ -154,5 +160,5 @@ def test_the_loss_asks_nothing_that_is_not_shown() -> None:
 
 def test_a_step_has_a_lot_of_its_own() -> None:
     found, recipe = simple(20, 4), ReaderRecipe(batch=8)
-    one, again, other = (batch_of(found, recipe, step, as_drawn) for step in (5, 5, 6))
+    one, again, other = (batch_of(found, found, recipe, step) for step in (5, 5, 6))
     assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1]) and not torch.equal(one[0], other[0])

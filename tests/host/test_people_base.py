@@ -15,13 +15,12 @@ from comfy.supported_models import SD15
 from comfy.taesd.taesd import TAESD
 from PIL import Image
 
-from demo.base import UNET, read_weights
-from demo.denoiser import initialise_unet
+from demo.base import UNET, UNET_CONFIG
 from demo.people.recipe import autoencoder, denoiser, latents
 from demo.people.recipe.autoencoder import AutoencoderRecipe, crop_batch, psnr, train_autoencoder
 from demo.people.recipe.denoiser import Batches, DenoiserRecipe, min_snr_loss, resume, train_denoiser
 from demo.people.recipe.latents import Bucket, encode_corpus, load_buckets
-from demo.people.recipe.layout import PEOPLE_UNET_CONFIG, inherited_state
+from demo.people.recipe.layout import initialise_unet, new_autoencoder, pass_through
 from demo.people.recipe.stages import save_state
 from demo.people.scenes import TRAINING, Record, draw_scene
 from demo.text_encoder import FastTextEncoder
@@ -30,13 +29,13 @@ from tests.host.dynamic import WANTED, with_weights
 
 @with_weights()
 def meta_unet() -> UNetModel:
-    return UNetModel(**PEOPLE_UNET_CONFIG, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init)
+    return UNetModel(**UNET_CONFIG, dtype=torch.float32, device="meta", operations=comfy.ops.disable_weight_init)
 
 
 @with_weights()
 def small_unet() -> UNetModel:
     torch.manual_seed(0)
-    config = {**PEOPLE_UNET_CONFIG, "model_channels": 32, "context_dim": 8, "num_heads": 4}
+    config = {**UNET_CONFIG, "model_channels": 32, "context_dim": 8, "num_heads": 4}
     unet = UNetModel(**config, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     initialise_unet(unet)
     return unet
@@ -48,16 +47,18 @@ def test_comfyui_takes_the_layout_for_sd15_and_finds_it_again() -> None:
     assert isinstance(found, SD15)
     layout = ("num_res_blocks", "channel_mult", "transformer_depth", "transformer_depth_middle",
               "transformer_depth_output", "context_dim", "model_channels")  # fmt: skip
-    assert {key: found.unet_config[key] for key in layout} == {key: PEOPLE_UNET_CONFIG[key] for key in layout}
+    assert {key: found.unet_config[key] for key in layout} == {key: UNET_CONFIG[key] for key in layout}
 
 
-def test_all_but_the_change_of_resolution_is_taken_over_from_the_first_base() -> None:
-    shapes = {name: tensor.shape for name, tensor in meta_unet().state_dict().items()}
-    first = {name.removeprefix(UNET): tensor for name, tensor in read_weights().items() if name.startswith(UNET)}
-    state = inherited_state(first)
-    assert {name: shapes[name] for name in state} == {name: tensor.shape for name, tensor in state.items()}
-    new = shapes.keys() - state.keys()
-    assert {name.rsplit(".", 1)[0] for name in new} == {"input_blocks.2.0.op", "output_blocks.2.2.conv"}
+def test_a_new_unet_begins_by_passing_pictures_through() -> None:
+    unet = small_unet()
+    pass_through(unet)
+    picture = torch.rand(1, 32, 8, 8)
+    small = unet.input_blocks[2][0].op(picture)
+    torch.testing.assert_close(small[0, 0, 1, 1], picture[0, 0, 2:4, 2:4].mean())
+    large = unet.output_blocks[2][-1](small)
+    torch.testing.assert_close(large[0, :, ::2, ::2], small[0])
+    assert not unet(torch.rand(1, 4, 8, 8), torch.tensor([5]), context=torch.rand(1, 3, 8)).any()
 
 
 def test_captions_fit_into_one_prompt() -> None:
@@ -81,18 +82,14 @@ def pictures() -> list[np.ndarray]:
     return [rng.randint(0, 256, (32, 40, 3)).astype(np.uint8) for _ in range(3)]
 
 
-def new_autoencoder() -> TAESD:
+def seeded_autoencoder() -> TAESD:
     torch.manual_seed(1)
-    vae = TAESD()
-    for child in vae.modules():
-        if isinstance(child, torch.nn.Conv2d):
-            torch.nn.Conv2d.reset_parameters(child)
-    return vae
+    return new_autoencoder()
 
 
 def test_a_killed_autoencoder_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = AutoencoderRecipe(steps=4, batch=1, crop=16, checkpoint_seconds=0.0)
-    whole = train_autoencoder(new_autoencoder(), pictures(), recipe, tmp_path / "whole")
+    whole = train_autoencoder(seeded_autoencoder(), pictures(), recipe, tmp_path / "whole")
     calls = []
 
     def crops_until_killed(*arguments):
@@ -103,16 +100,16 @@ def test_a_killed_autoencoder_goes_on_as_if_it_had_not_been(tmp_path: Path, monk
 
     monkeypatch.setattr(autoencoder, "crop_batch", crops_until_killed)
     with pytest.raises(KilledError):
-        train_autoencoder(new_autoencoder(), pictures(), recipe, tmp_path / "killed")
-    resumed = train_autoencoder(new_autoencoder(), pictures(), recipe, tmp_path / "killed")
+        train_autoencoder(seeded_autoencoder(), pictures(), recipe, tmp_path / "killed")
+    resumed = train_autoencoder(seeded_autoencoder(), pictures(), recipe, tmp_path / "killed")
     for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_decoder_only_keeps_the_latents(tmp_path: Path) -> None:
     recipe = AutoencoderRecipe(steps=2, batch=1, crop=16, decoder_only=True)
-    before = new_autoencoder()
-    after = train_autoencoder(new_autoencoder(), pictures(), recipe, tmp_path / "state")
+    before = seeded_autoencoder()
+    after = train_autoencoder(seeded_autoencoder(), pictures(), recipe, tmp_path / "state")
     kept = after.taesd_encoder.state_dict()
     assert all(torch.equal(tensor, kept[name]) for name, tensor in before.taesd_encoder.state_dict().items())
     assert not torch.equal(before.taesd_decoder[1].weight, after.taesd_decoder[1].weight)

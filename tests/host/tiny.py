@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
+import comfy.ops
 import comfy.sd
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
@@ -18,14 +19,28 @@ from blocklora.blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora.blocklora_core.files.shown import word
 from blocklora.blocklora_core.host.base import base_name
 from blocklora.blocklora_core.host.weights.names import clip_stems, model_stems, preferred_stems
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import TAESD
 
-from demo.base import UNET, VAE, write_checkpoint
-from demo.denoiser import build_unet
+from demo.base import UNET, UNET_CONFIG, VAE, write_checkpoint
+from demo.people.recipe.layout import initialise_unet
 from tests.host.dynamic import WANTED, as_used, widen, with_weights
 
 CONTIGUOUS = Scheme()
 TEXT_LAYERS = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
+
+
+# The demo's, at one resolution: four transformer blocks.
+SMALL_UNET = {
+    **UNET_CONFIG, "num_res_blocks": [1], "channel_mult": [1], "transformer_depth": [1], "transformer_depth_middle": 1,
+    "transformer_depth_output": [1, 1],
+}  # fmt: skip
+
+
+def small_unet() -> UNetModel:
+    unet = UNetModel(**SMALL_UNET, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    initialise_unet(unet)
+    return unet
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,11 @@ class Base:
 
 
 def write_base(path: Path) -> None:
-    """A checkpoint of the demo's layout whose weights are all random: no output is zero, nothing is learnt."""
+    """A checkpoint like the demo's whose weights are all random: no output is zero, nothing is learnt."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         with with_weights():
-            unet, vae = build_unet(), TAESD()
+            unet, vae = small_unet(), TAESD()
         for tensor in (p for p in unet.parameters() if not p.any()):
             torch.nn.init.normal_(tensor, 0.0, 0.02)
         for tensor in vae.parameters():

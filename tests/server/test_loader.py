@@ -21,17 +21,17 @@ BLOCK = "{}_blocks_{}_transformer_blocks_0_"
 
 
 def kohya(layer: str) -> tuple[str, str, str]:
-    return f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_{layer}", ".lora_down.weight", ".lora_up.weight"
+    return f"lora_unet_up_blocks_0_attentions_1_transformer_blocks_0_{layer}", ".lora_down.weight", ".lora_up.weight"
 
 
 def diffusers(layer: str) -> tuple[str, str, str]:
     dotted = layer.replace("_to", ".to")
-    return f"unet.down_blocks.0.attentions.0.transformer_blocks.0.{dotted}", ".lora_A.weight", ".lora_B.weight"
+    return f"unet.up_blocks.0.attentions.1.transformer_blocks.0.{dotted}", ".lora_A.weight", ".lora_B.weight"
 
 
 def generic(layer: str) -> tuple[str, str, str]:
     dotted = layer.replace("_to", ".to")
-    return f"diffusion_model.input_blocks.1.1.transformer_blocks.0.{dotted}", ".lora.down.weight", ".lora.up.weight"
+    return f"diffusion_model.output_blocks.1.1.transformer_blocks.0.{dotted}", ".lora.down.weight", ".lora.up.weight"
 
 
 def write(path: Path, seed: int, metadata: dict[str, str] | None = None) -> None:
@@ -75,7 +75,7 @@ def test_the_workflow_for_loras_that_one_has(comfyui: ComfyUI, repository: Path)
     sampler = {"KSampler": {"steps": SAMPLER_STEPS}}
     outcome = comfyui.run_workflow(repository / "demo" / "workflows" / "merge_what_you_have.json", sampler)
     assert "2 concepts merged by fused" in reports(outcome)
-    assert [pixels(path).shape for path in outcome.pictures] == [(96, 96, 3)] * 4
+    assert [pixels(path).shape for path in outcome.pictures] == [(128, 128, 3)] * 4
     assert all(pixels(path).std() > 1 for path in outcome.pictures)
 
 

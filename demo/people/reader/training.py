@@ -13,14 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from demo.autoencoder import learning_rate
 from demo.people import styles
 from demo.people.corpus import read_records
 from demo.people.reader.figures import Figures, figures
 from demo.people.reader.model import GeneReader
 from demo.people.reader.questions import UNASKED, questions_of
-from demo.people.recipe.autoencoder import stored_autoencoder
-from demo.people.recipe.stages import Clock, load_state, save_state
+from demo.people.recipe.layout import stored_autoencoder
+from demo.people.recipe.stages import Clock, half_precision, learning_rate, load_state, save_state
 
 Degrade = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Pictures (B, 3, H, W) in [0, 1] -> the same as they would come out of a model."""
@@ -33,7 +32,7 @@ class ReaderRecipe:
     learning_rate: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.02
-    degraded: float = 0.25  # share of a batch; a round trip takes longer than the step
+    worn: float = 0.25  # share of a batch
     colour_blind: bool = False
     seed: int = 0
     checkpoint_seconds: float = 240.0
@@ -48,17 +47,26 @@ def answer_loss(told: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     return torch.stack(losses).sum() / (labels != UNASKED).sum()
 
 
-def batch_of(found: Figures, recipe: ReaderRecipe, step: int, degrade: Degrade) -> tuple[torch.Tensor, torch.Tensor]:
+def worn(found: Figures, degrade: Degrade, count: int, seed: int = 0) -> Figures:
+    """The first `count` figures, degraded: once for all steps, as a round trip takes longer than a step."""
+    generator, parts = torch.Generator().manual_seed(seed), []
+    for part in found.pictures[:count].split(32):
+        parts.append((degrade(part.float() / 255, generator) * 255).round().byte())
+    return Figures(torch.cat(parts), found.labels[:count])
+
+
+def batch_of(found: Figures, tired: Figures, recipe: ReaderRecipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures in [0, 1] and labels; a step's lot is its own, so that sittings do not matter."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    chosen = torch.randint(len(found.pictures), (recipe.batch,), generator=generator)
-    pictures = found.pictures[chosen].float() / 255
-    count = round(recipe.batch * recipe.degraded)
-    return torch.cat([degrade(pictures[:count], generator), pictures[count:]]), found.labels[chosen]
+    few = round(recipe.batch * recipe.worn)
+    sides = [(tired, few), (found, recipe.batch - few)]
+    chosen = [(side, torch.randint(len(side.labels), (count,), generator=generator)) for side, count in sides]
+    pictures = torch.cat([side.pictures[places] for side, places in chosen])
+    return pictures.float() / 255, torch.cat([side.labels[places] for side, places in chosen])
 
 
 def train_reader(
-    reader: GeneReader, found: Figures, recipe: ReaderRecipe, degrade: Degrade, state_file: Path
+    reader: GeneReader, found: Figures, tired: Figures, recipe: ReaderRecipe, state_file: Path
 ) -> GeneReader:
     """Go on from the state file, if there is one, to the recipe's last step."""
     reader.train().to(memory_format=torch.channels_last)
@@ -76,8 +84,8 @@ def train_reader(
     for step in range(state["step"], recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.warmup, recipe.learning_rate)
-        pictures, labels = batch_of(found, recipe, step, degrade)
-        with torch.autocast("cpu", torch.bfloat16):
+        pictures, labels = batch_of(found, tired, recipe, step)
+        with half_precision("cpu"):
             told = reader(pictures.contiguous(memory_format=torch.channels_last))
         loss = answer_loss(told, labels)
         optimizer.zero_grad(set_to_none=True)
@@ -100,7 +108,7 @@ def through(vae: Any, latent_noise: float = 0.25) -> Degrade:
 
     @torch.no_grad()
     def degrade(pictures: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision("cpu"):
             latents = vae.encode(pictures * 2 - 1).float()
             amount = latent_noise * latents.std() * torch.rand(len(latents), 1, 1, 1, generator=generator)
             decoded = vae.decode(latents + amount * torch.randn(latents.shape, generator=generator))
@@ -130,6 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people", help="with the corpora of `people`")
     parser.add_argument("--steps", type=int, default=ReaderRecipe.steps)
     parser.add_argument("--pictures", type=int, default=12000)
+    parser.add_argument("--worn", type=int, default=2500, help="figures that make a round trip before")
     parser.add_argument("--colour-blind", action="store_true")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
@@ -150,7 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(recipe.seed)
     reader = GeneReader(questions, options.colour_blind)
     name = "colour_blind_reader" if options.colour_blind else "reader"
-    train_reader(reader, found["train"], recipe, degrade, options.work / f"{name}.state")
+    tired = worn(found["train"], degrade, options.worn)
+    train_reader(reader, found["train"], tired, recipe, options.work / f"{name}.state")
     save_state(reader.state_dict(), options.work / f"{name}.pt")
     trusted = {"drawn": accuracy(reader, found["held"]), "round trip": accuracy(reader, found["held"], degrade)}
     print(json.dumps({"figures": len(found["train"].labels), "held_out": len(found["held"].labels), **trusted}))

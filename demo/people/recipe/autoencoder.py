@@ -1,4 +1,4 @@
-"""The autoencoder for drawn people: today's weights, trained on to keep eyes and mouths (TAESD layout)."""
+"""Training of the autoencoder (TAESD layout, which ComfyUI loads as a VAE) to keep eyes and mouths of drawn people."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from comfy.taesd.taesd import TAESD
 from PIL import Image
 
-from demo.autoencoder import learning_rate, reconstruction_loss
-from demo.base import VAE, WEIGHTS, read_weights
-from demo.people.recipe.stages import Clock, load_state, save_state
+from demo.people.recipe.stages import Clock, half_precision, learning_rate, load_state, save_state
 
 LATENT_SCALE = 0.18215  # ComfyUI multiplies SD1.5 latents by this before the UNet sees them.
 
@@ -31,13 +29,6 @@ class AutoencoderRecipe:
     decoder_only: bool = False  # keeps the latents that a denoiser has learnt
     seed: int = 0
     checkpoint_seconds: float = 240.0
-
-
-def stored_autoencoder(weights: Path = WEIGHTS) -> TAESD:
-    vae = TAESD()
-    state = read_weights(weights)
-    vae.load_state_dict({name.removeprefix(VAE): tensor for name, tensor in state.items() if name.startswith(VAE)})
-    return vae.float()
 
 
 def load_pictures(folder: Path, limit: int) -> list[np.ndarray]:
@@ -66,13 +57,23 @@ def crop_batch(pictures: list[np.ndarray], recipe: AutoencoderRecipe, rng: np.ra
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
 
 
+def _gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return x[..., 1:, :] - x[..., :-1, :], x[..., :, 1:] - x[..., :, :-1]
+
+
+def reconstruction_loss(decoded: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """L1 + MSE + L1 of the image gradients; both (B, 3, H, W) in [0, 1]."""
+    edges = sum(F.l1_loss(a, b) for a, b in zip(_gradients(decoded), _gradients(target), strict=True))
+    return F.l1_loss(decoded, target) + 8 * F.mse_loss(decoded, target) + edges
+
+
 def _trained(vae: TAESD, recipe: AutoencoderRecipe) -> list[torch.nn.Parameter]:
     encoder = [] if recipe.decoder_only else list(vae.taesd_encoder.parameters())
     return [*encoder, *vae.taesd_decoder.parameters()]
 
 
 def _step(vae: TAESD, target: torch.Tensor, recipe: AutoencoderRecipe) -> tuple[torch.Tensor, float]:
-    with torch.autocast(target.device.type, torch.bfloat16):
+    with half_precision(target.device.type):
         with torch.set_grad_enabled(not recipe.decoder_only):
             latent = vae.taesd_encoder(target)
         decoded = vae.taesd_decoder(latent + recipe.latent_noise * torch.randn_like(latent))

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-from demo.denoiser import alphas_cumprod
 from demo.people.recipe.latents import Bucket
-from demo.people.recipe.stages import Clock, load_state, save_state
+from demo.people.recipe.stages import Clock, half_precision, load_state, save_state
 from demo.text_encoder import FastTextEncoder
 
 
@@ -37,6 +36,11 @@ class DenoiserRecipe:
         if self.fall_steps:
             rate *= min(1.0, max(0.0, 1 - (step - self.fall_from) / self.fall_steps))
         return rate
+
+
+def alphas_cumprod() -> torch.Tensor:
+    """SD1.5's share of the signal in each of 1000 steps."""
+    return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0).float()
 
 
 def min_snr_loss(predicted: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor, limit: float) -> torch.Tensor:
@@ -107,7 +111,7 @@ def _loss(
     noise = torch.randn_like(clean)
     alpha = alphas[timestep].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    with half_precision(clean.device.type):
         predicted = trainee.unet(noisy, timestep, context=context)
     return min_snr_loss(predicted, noise, alpha, recipe.min_snr)
 

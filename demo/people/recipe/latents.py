@@ -11,14 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from comfy.sd1_clip import SDTokenizer
 from comfy.taesd.taesd import TAESD
 from PIL import Image
 
 from demo.people.recipe.autoencoder import LATENT_SCALE, to_model
-from demo.people.recipe.stages import load_state, save_state
+from demo.people.recipe.stages import half_precision, load_state, save_state
 from demo.people.scenes import Record
 
 PART, CHUNK = 400, 16
+
+
+class Tokenizer:
+    """Prompt -> 77 token ids, as ComfyUI's SD1.5 tokenizer gives them."""
+
+    def __init__(self) -> None:
+        self.tokenizer = SDTokenizer()
+
+    def __call__(self, text: str) -> list[int]:
+        return [token for token, _ in self.tokenizer.tokenize_with_weights(text)[0]]
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ def _encode(vae: TAESD, paths: list[Path], device: str) -> torch.Tensor:
     latents = []
     for start in range(0, len(paths), CHUNK):
         pixels = to_model([np.asarray(Image.open(path).convert("RGB")) for path in paths[start : start + CHUNK]])
-        with torch.autocast(device, torch.bfloat16):
+        with half_precision(device):
             encoded = vae.encode(pixels.to(device, memory_format=torch.channels_last))
         latents.append((encoded.float().cpu() * LATENT_SCALE).contiguous().half())
     return torch.cat(latents)

@@ -15,23 +15,20 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import TAESD
 
-from demo.base import WEIGHTS as FIRST_WEIGHTS
-from demo.base import write_weights
+from demo.base import WEIGHTS, write_weights
 from demo.people.corpus import build, prepare_renderer, read_records
 from demo.people.recipe.autoencoder import (
     AutoencoderRecipe,
     fit_scale,
     load_pictures,
     psnr,
-    stored_autoencoder,
     train_autoencoder,
 )
 from demo.people.recipe.denoiser import Batches, DenoiserRecipe, Trainee, resume, train_denoiser
-from demo.people.recipe.latents import Bucket, encode_corpus, load_buckets
-from demo.people.recipe.layout import WEIGHTS, stored_unet, unet_from_first_base, whole_state
+from demo.people.recipe.latents import Bucket, Tokenizer, encode_corpus, load_buckets
+from demo.people.recipe.layout import new_autoencoder, new_unet, stored_autoencoder, stored_unet, whole_state
 from demo.people.recipe.samples import sample_grid
 from demo.people.recipe.stages import save_state
-from demo.pretrain import Tokenizer
 from demo.text_encoder import FastTextEncoder, text_encoder_state
 
 # Folder: pool, seed, scenes, scale. The large pictures and the held-out ones are for the autoencoder.
@@ -74,9 +71,9 @@ def _train_autoencoder(work: Path, vae: TAESD, recipe: AutoencoderRecipe, name: 
 
 
 def autoencoder(work: Path, recipe: AutoencoderRecipe, refine: AutoencoderRecipe | None, device: str) -> TAESD:
-    """The work folder's, or else the committed one, or else the first base's trained on; refined if asked."""
+    """The work folder's, or else the committed one, or else a new one; refined if asked."""
     path = work / "autoencoder.pt"
-    vae = stored_autoencoder(WEIGHTS if WEIGHTS.is_file() else FIRST_WEIGHTS)
+    vae = stored_autoencoder() if WEIGHTS.is_file() else new_autoencoder()
     if path.is_file():
         vae.load_state_dict(torch.load(path, weights_only=True))
     elif not WEIGHTS.is_file():
@@ -104,7 +101,7 @@ def denoiser(
     """One sitting; at its end the fixed prompts are drawn into the work folder, if wanted."""
     text = FastTextEncoder(text_encoder_state())
     state_file = work / "denoiser.state"
-    trainee = resume(stored_unet if WEIGHTS.is_file() else unet_from_first_base, recipe, state_file, device)
+    trainee = resume(stored_unet if WEIGHTS.is_file() else new_unet, recipe, state_file, device)
     deadline = time.monotonic() + minutes * 60
 
     def until(trainee: Trainee) -> bool:

@@ -1,7 +1,8 @@
-"""Pictures of fixed prompts, to look at while the base learns."""
+"""Pictures of fixed prompts. `python run.py bench pretrain samples` draws those of the committed weights."""
 
 from __future__ import annotations
 
+import argparse
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.taesd.taesd import TAESD
 from PIL import Image, ImageDraw
 
-from demo.denoiser import alphas_cumprod
 from demo.people.recipe.autoencoder import LATENT_SCALE
-from demo.pretrain import Tokenizer
-from demo.text_encoder import FastTextEncoder
+from demo.people.recipe.denoiser import alphas_cumprod
+from demo.people.recipe.latents import Tokenizer
+from demo.people.recipe.layout import stored_autoencoder, stored_unet
+from demo.people.recipe.stages import half_precision
+from demo.text_encoder import FastTextEncoder, text_encoder_state
 
 ALONE = (
     "a smiling toonhead woman with long straight red hair and light skin in a green t-shirt on a blue background",
@@ -63,7 +66,7 @@ def sample(
     context = torch.cat([text(ids), text(empty[None]).expand(len(ids), -1, -1)]).to(device)
     for now, after in pairwise(times):
         a, b = alphas[now], alphas[after] if after >= 0 else torch.tensor(1.0)
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device.type):
             both = unet(torch.cat([x, x]), torch.full((2 * len(ids),), now, device=device), context=context)
         cond, uncond = both.float().chunk(2)
         noise = uncond + guidance * (cond - uncond)
@@ -91,7 +94,7 @@ def grid(rows: list[list[Image.Image]], gap: int = 4) -> Image.Image:
     return sheet
 
 
-def sample_grid(unet: UNetModel, vae: TAESD, text: FastTextEncoder, path: Path, label: str) -> None:
+def sample_grid(unet: UNetModel, vae: TAESD, text: FastTextEncoder, path: Path, label: str = "") -> None:
     """Sixteen prompts at 128 x 128 and four at 160 x 128."""
     tokenize = Tokenizer()
     empty = torch.tensor(tokenize(""))
@@ -102,5 +105,13 @@ def sample_grid(unet: UNetModel, vae: TAESD, text: FastTextEncoder, path: Path, 
     sheet = grid([shown[:8], shown[8:16], shown[16:]])
     ImageDraw.Draw(sheet).text((700, 270), label, fill="black")
     partial = path.with_suffix(".part.png")
-    sheet.save(partial)
+    sheet.save(partial, optimize=True)
     partial.replace(path)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("docs") / "base_grid.png")
+    options = parser.parse_args(arguments)
+    text = FastTextEncoder(text_encoder_state())
+    sample_grid(stored_unet().eval(), stored_autoencoder().eval(), text, options.out)

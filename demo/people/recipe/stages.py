@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+
+
+def half_precision(device: str) -> AbstractContextManager[None]:
+    """bfloat16 where it is faster: on a CPU without tiles (AMX) it takes twice as long as float32."""
+    faster = device != "cpu" or torch.cpu._is_amx_tile_supported()
+    return torch.autocast(device, torch.bfloat16, enabled=faster)
+
+
+def learning_rate(step: int, steps: int, warmup: int, peak: float) -> float:
+    """Linear warm-up, then half a cosine down to nothing."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def save_state(state: dict[str, Any], path: Path) -> None:
