@@ -26,6 +26,10 @@ def docs(name: str, box: tuple[int, int, int, int]) -> Image.Image:
     return Image.open(ROOT / "docs" / name).convert("RGB").crop(box)
 
 
+FIVE = ("nora", "orbit", "amelia", "felix", "zed")
+"""From left to right in the first picture of docs/boxes_5.jpg: characters of the studies, on the first base."""
+
+
 def side_by_side(found: list[Image.Image]) -> Image.Image:
     row = Image.new("RGB", (128 * len(found), 128), GROUND)
     for number, picture in enumerate(found):
@@ -74,14 +78,15 @@ def boxed(picture: Image.Image) -> Image.Image:
 def thumbnails(art: Path) -> dict[str, Image.Image]:
     """Title of a template -> its picture."""
     alone, both = docs("demo.png", (0, 22, 406, 222)), docs("demo.png", (0, 250, 406, 450))
-    mixed, apart = (every_other(docs("four.png", (0, top, 1066, top + 128)), 8) for top in (22, 178))
+    four = every_other(docs("four.png", (0, 178, 1066, 306)), 8)
     summed, fused = docs("inspect.png", (310, 420, 595, 530)), docs("inspect.png", (607, 420, 892, 530))
-    five = docs("five.png", (0, 22, 704, 150))
+    five = docs("boxes_5.jpg", (330, 201, 873, 295))
     amelia, zed = taught("amelia", each=4), taught("zed", each=4)
-    style = side_by_side([picture for picture, _ in next(m for m in FIFTEEN if m.name == "<draft>").training(art)[:4]])
-    everyone = taught(*(person.folder for person in CONCEPTS[:5]))
+    studied = {member.name.strip("<>"): member.training(art) for member in FIFTEEN}
+    style = side_by_side([picture for picture, _ in studied["draft"][:4]])
+    everyone = side_by_side([studied[name][0][0] for name in FIVE])
     return {
-        "Merge What You Have": sheet([("a plain sum", mixed), ("kept apart", apart)]),
+        "Merge What You Have": sheet([("four people in one model", four)]),
         "Two People in Two Boxes": sheet([("each in their half", boxed(both))]),
         "Five People, One Picture": sheet([("each taught alone", everyone), ("in one picture", five)]),
         "A Person in a Style": sheet([("a person", amelia), ("a style", style)]),
