@@ -28,7 +28,7 @@ def _reported(canvas: Canvas, folder: str = "blocklora_demo/amelia") -> int:
 def test_a_report_is_shown_and_survives_a_reload(canvas: Canvas) -> None:
     node = _reported(canvas)
     text = canvas.panel(node, REPORT).locator(".bl-text")
-    assert "20 pictures, 20 with a caption of their own" in text.inner_text()
+    assert "12 pictures, 12 with a caption of their own" in text.inner_text()
     workflow = canvas.saved()
     canvas.page.reload()
     canvas.ready()
