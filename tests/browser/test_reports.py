@@ -33,7 +33,7 @@ def test_a_report_is_shown_and_survives_a_reload(canvas: Canvas) -> None:
     canvas.page.reload()
     canvas.ready()
     canvas.load(workflow)
-    assert "20 pictures" in canvas.panel(node, REPORT).locator(".bl-text").inner_text()
+    assert "12 pictures" in canvas.panel(node, REPORT).locator(".bl-text").inner_text()
     saved = next(one for one in canvas.saved()["nodes"] if one["id"] == node)
     assert len(saved["widgets_values"]) == 2
 
