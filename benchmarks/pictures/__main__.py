@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.common.shared import ROOT, finish, say
+from benchmarks.common.shared import ROOT, finish, import_comfyui, say
 from demo.concepts import CONCEPTS, DemoConcept
 from demo.prepare import CHECKPOINT, FOLDER
 from launcher.environment.host import own_host
@@ -150,6 +150,7 @@ def main() -> None:
     parser.add_argument("--draw", action="store_true")
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     chosen = parser.parse_args()
+    import_comfyui()
     layout, started = Layout(ROOT), time.perf_counter()
     host = own_host(layout.comfyui, layout.venv, layout.cli_home)
     with running(host, layout.logs / "pictures.log", ()) as server:
