@@ -1,7 +1,8 @@
-"""Trains the demo's base by its own recipe: `python run.py bench pretrain [NAME]`; last line: one JSON object.
+"""Trains the demo's base by its own recipe: `python run.py bench pretrain [NAME]`.
 
 With `people`, or without a word, one sitting at the demo's base; with `samples`, its fixed prompts; with `reader`, what
 reads genes from its pictures; with `measure`, how much of what it was asked the base draws, as the reader sees it.
+The last two end in one JSON object.
 """
 
 from __future__ import annotations

@@ -158,7 +158,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "docs")
     checkpoints = Path(os.environ["BLOCKLORA_COMFYUI"], "models", "checkpoints")
     parser.add_argument("--checkpoint", type=Path, default=checkpoints / CHECKPOINT)
-    parser.add_argument("--art", type=Path, default=ROOT / ".comfyui" / "art")
     chosen = parser.parse_args()
     wanted = [concept for concept in CONCEPTS if concept.name.strip("<>") in chosen.concepts.split(",")]
     done = list(runs(wanted, chosen.checkpoint, chosen.steps))

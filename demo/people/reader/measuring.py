@@ -22,6 +22,7 @@ from demo.people.reader.figures import SIDE
 from demo.people.reader.model import GeneReader
 from demo.people.reader.questions import STYLE, questions_of
 from demo.people.reader.reading import Identity, Reading
+from demo.people.recipe.autoencoder import to_unit
 from demo.people.recipe.latents import Tokenizer
 from demo.people.recipe.layout import stored_autoencoder, stored_unet
 from demo.people.recipe.samples import pictures, sample
@@ -78,13 +79,9 @@ def cut(picture: Image.Image, number: int) -> Image.Image:
     return canvas.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def to_tensor(shown: Sequence[Image.Image]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([np.asarray(picture) for picture in shown])).permute(0, 3, 1, 2).float() / 255
-
-
 def right(reader: GeneReader, shown: Sequence[Image.Image], asked: Sequence[Identity]) -> list[dict[str, bool]]:
     """Gene -> whether it is read as asked, for each figure."""
-    reading = Reading.of(reader, to_tensor(shown))
+    reading = Reading.of(reader, to_unit([np.asarray(picture) for picture in shown]))
     every = [reading.right(identity) for identity in asked]
     return [{gene: bool(hits[number]) for gene, hits in found.items()} for number, found in enumerate(every)]
 
@@ -117,20 +114,17 @@ class Painter:
         return pictures(self.vae, sample(self.unet, self.text, ids, empty, size, self.steps, self.guidance, seed))
 
 
+def _painted(paint: Paint, asked: Sequence[Asked], width: int) -> list[Image.Image]:
+    starts = range(0, len(asked), BATCH)
+    parts = [paint([one.prompt for one in asked[start : start + BATCH]], width, start) for start in starts]
+    return [picture for part in parts for picture in part]
+
+
 def measure(paint: Paint, reader: GeneReader, singles: int, pairs: int, seed: int = 11) -> dict[str, dict[str, float]]:
     """What share of so many prompts of one person, and of two, is right."""
     alone = [ask_one(np.random.RandomState([seed, number])) for number in range(singles)]
     together = [ask_two(np.random.RandomState([seed, 1, number])) for number in range(pairs)]
-    shown = [
-        picture
-        for start in range(0, singles, BATCH)
-        for picture in paint([asked.prompt for asked in alone[start : start + BATCH]], SIDE, start)
-    ]
-    both = [
-        picture
-        for start in range(0, pairs, BATCH)
-        for picture in paint([asked.prompt for asked in together[start : start + BATCH]], PAIR_WIDTH, start)
-    ]
+    shown, both = _painted(paint, alone, SIDE), _painted(paint, together, PAIR_WIDTH)
     ones = right(reader, shown, [asked.people[0] for asked in alone])
     sides = [right(reader, [cut(p, n) for p in both], [asked.people[n] for asked in together]) for n in (0, 1)]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def crop_batch(pictures: list[np.ndarray], recipe: AutoencoderRecipe, rng: np.ra
         tries = 4 if rng.rand() < recipe.detailed else 1
         crop = max((_crop(picture, recipe.crop, rng) for _ in range(tries)), key=_busy)
         crops.append(crop[:, ::-1] if rng.rand() < 0.5 else crop)
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+    return to_unit(crops)
 
 
 def _gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,9 +121,18 @@ def train_autoencoder(
     return vae
 
 
+def _stacked(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+
+
+def to_unit(pictures: Sequence[np.ndarray]) -> torch.Tensor:
+    """Pictures of one size, uint8 -> (B, 3, H, W) in [0, 1]."""
+    return _stacked(pictures) / 255
+
+
 def to_model(pictures: list[np.ndarray]) -> torch.Tensor:
     """Pictures of one size -> (B, 3, H, W) in [-1, 1], as ComfyUI gives them to a VAE."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return _stacked(pictures) / 127.5 - 1
 
 
 @torch.no_grad()
