@@ -1,8 +1,8 @@
 """Trains the demo's base by its own recipe: `python run.py bench pretrain [NAME]`.
 
 With `people`, or without a word, one sitting at the demo's base; with `samples`, its fixed prompts; with `reader`, what
-reads genes from its pictures; with `measure`, how much of what it was asked the base draws, as the reader sees it.
-The last two end in one JSON object.
+reads genes from its pictures; with `alignment`, what puts pictures and captions in one space; with `measure`, how much
+of what it was asked the base draws, as the reader sees it. The last three end in one JSON object.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ RECIPES = {
     "people": "demo.people.recipe.pretrain",
     "samples": "demo.people.recipe.samples",
     "reader": "demo.people.reader.training",
+    "alignment": "demo.people.reader.alignment",
     "measure": "demo.people.reader.measuring",
 }
 

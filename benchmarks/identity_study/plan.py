@@ -10,11 +10,12 @@ from itertools import cycle, islice
 import torch
 
 from benchmarks.identity_study.methods import METHODS, RECIPES, Method
-from benchmarks.identity_study.sample import Merge
+from benchmarks.identity_study.sample import SAMPLING, Merge
+from benchmarks.identity_study.subject import Subject
 from benchmarks.identity_study.train import Recipe, Training
 from benchmarks.identity_study.work import Cell, PromptCase
 from blocklora_core.concept.prompt_lines import PLACEHOLDER
-from demo.cast import Member
+from blocklora_core.host.evaluate.generate import Sampling
 
 ALONE = Merge("per_row")
 CLASS_SEED, CLASS_PICTURES = 500, 2
@@ -23,13 +24,15 @@ CLASS_SEED, CLASS_PICTURES = 500, 2
 @dataclass(frozen=True)
 class Plan:
     """members: the concepts. pictures: of each concept and setting. counts: numbers of concepts merged, from 2 on.
-    seeds: of the trainings."""
+    seeds: of the trainings. sampling: of every picture. recipes: what methods call by name."""
 
-    members: tuple[Member, ...]
+    members: tuple[Subject, ...]
     pictures: int
     counts: tuple[int, ...]
     seeds: tuple[int, ...]
     methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
+    sampling: Sampling = SAMPLING
+    recipes: Mapping[str, Recipe] = field(default_factory=lambda: RECIPES)
 
     def seeds_of(self, method: Method) -> tuple[int, ...]:
         return self.seeds if method.seeds else self.seeds[:1]
@@ -41,7 +44,7 @@ class Plan:
     def trainings(self, recipe: Recipe, seed: int) -> tuple[Training, ...]:
         return tuple(Training(recipe, member, seed, slot) for slot, member in enumerate(self.members))
 
-    def cases(self, member: Member) -> tuple[PromptCase, ...]:
+    def cases(self, member: Subject) -> tuple[PromptCase, ...]:
         """Prompts in turn; each picture has noise of its own, the same for every method."""
         at = self.members.index(member)
         prompts = list(islice(cycle(member.prompts), self.pictures))
@@ -50,25 +53,28 @@ class Plan:
             for number, prompt in enumerate(prompts)
         )
 
-    def class_case(self, member: Member) -> PromptCase:
+    def class_case(self, member: Subject) -> PromptCase:
         prompt = member.prompts[0].replace(PLACEHOLDER, member.class_word)
         seeds = tuple(CLASS_SEED + number for number in range(CLASS_PICTURES))
         return PromptCase(member, prompt, seeds, class_word=True)
 
-    def class_cases(self, members: Sequence[Member]) -> list[PromptCase]:
+    def class_cases(self, members: Sequence[Subject]) -> list[PromptCase]:
         """One for each class word, which all its concepts share."""
         return list({case.prompt: case for case in map(self.class_case, members)}.values())
 
+    def _cell(self, trained: tuple[Training, ...], merge: Merge, cases: tuple[PromptCase, ...]) -> Cell:
+        return Cell(trained, merge, cases, self.sampling)
+
     @cached_property
     def base(self) -> Cell:
-        return Cell((), ALONE, tuple(self.class_cases(self.members)))
+        return self._cell((), ALONE, tuple(self.class_cases(self.members)))
 
     def alone(self, recipe: Recipe, seed: int) -> list[Cell]:
-        return [Cell((one,), ALONE, self.cases(one.member)) for one in self.trainings(recipe, seed)]
+        return [self._cell((one,), ALONE, self.cases(one.member)) for one in self.trainings(recipe, seed)]
 
     def merged(self, method: Method, seed: int, count: int) -> list[Cell]:
         """Merges of `count` concepts, in one of which each concept is sampled."""
-        trainings = self.trainings(RECIPES[method.recipe], seed)
+        trainings = self.trainings(self.recipes[method.recipe], seed)
         if count == len(trainings):
             return [self._all(trainings, method)]
         cells, seen = [], set[int]()
@@ -76,12 +82,12 @@ class Plan:
             chosen = tuple(trainings[at] for at in sorted(group))
             new = [trainings[at].member for at in sorted(set(group) - seen)]
             seen |= set(group)
-            cells.append(Cell(chosen, method.merge, tuple(one for member in new for one in self.cases(member))))
+            cells.append(self._cell(chosen, method.merge, tuple(one for member in new for one in self.cases(member))))
         return cells
 
     def _all(self, trainings: tuple[Training, ...], method: Method) -> Cell:
         cases = [one for member in self.members for one in self.cases(member)]
-        return Cell(trainings, method.merge, (*cases, *(self.class_cases(self.members) if method.counts else ())))
+        return self._cell(trainings, method.merge, (*cases, *(self.class_cases(self.members) if method.counts else ())))
 
     def cells(self) -> Iterator[Cell]:
         """Everything, what matters most first."""
@@ -89,7 +95,7 @@ class Plan:
         for seed in self.seeds:
             for method in self.methods.values():
                 if seed in self.seeds_of(method):
-                    yield from self.alone(RECIPES[method.recipe], seed)
+                    yield from self.alone(self.recipes[method.recipe], seed)
                     for count in self.counts_of(method, seed):
                         yield from self.merged(method, seed, count)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.identity_study.methods import RECIPES, Method
 from benchmarks.identity_study.plan import Plan
+from benchmarks.identity_study.subject import Subject
 from benchmarks.identity_study.work import Cell, Folders, PromptCase
 from blocklora_core.evaluation import (
     ConceptScores,
@@ -26,7 +27,6 @@ from blocklora_core.evaluation import (
     summarise,
 )
 from blocklora_core.host.train.progress import to_image
-from demo.cast import Member
 from demo.evaluator.model import DemoEvaluator
 
 Figures = dict[str, Any]
@@ -34,7 +34,7 @@ Shown = Sequence[tuple[PromptCase, Tensor]]
 """What was asked for, with the embeddings of its pictures."""
 
 
-def references(members: Iterable[Member], folders: Folders) -> list[Reference]:
+def references(members: Iterable[Subject], folders: Folders) -> list[Reference]:
     """The pictures that were held out."""
     found = []
     for member in members:

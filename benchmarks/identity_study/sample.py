@@ -42,10 +42,10 @@ class Merge:
     options: Options = DEFAULTS
 
 
-def shoot(base: Base, stack: Stack, merge: Merge, shots: Sequence[Shot]) -> Tensor:
-    """Pictures (N, SIZE, SIZE, 3) uint8 from one merge of `stack`; from the base where it is empty."""
+def shoot(base: Base, stack: Stack, merge: Merge, shots: Sequence[Shot], sampling: Sampling = SAMPLING) -> Tensor:
+    """Pictures (N, H, W, 3) uint8 from one merge of `stack`; from the base where it is empty."""
     model, clip = _merged(base, stack, merge) if stack else (base.model, base.clip)
-    sampler = Sampler(model, clip, base.vae, SAMPLING)
+    sampler = Sampler(model, clip, base.vae, sampling)
     return sampler.pictures([shot.prompt for shot in shots], [shot.seed for shot in shots])
 
 

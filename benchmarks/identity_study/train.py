@@ -15,6 +15,7 @@ import comfy.sd
 import torch
 from torch import nn
 
+from benchmarks.identity_study.subject import Subject
 from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.files.io import load, save
@@ -24,7 +25,6 @@ from blocklora_core.host.train.train import TrainJob, train_concept
 from blocklora_core.training import ADAPTERS, TrainConfig
 from blocklora_core.training.regularisers.erasure import Erasure
 from demo.base import WEIGHTS
-from demo.cast import Member
 
 COMMON: Mapping[str, Any] = {
     "steps": 100, "batch_size": 4, "rank": 8, "learning_rate": 0.006, "embedding_learning_rate": 0.012,
@@ -70,7 +70,7 @@ class Base:
 
 
 @cache
-def _drawn(art: Path, member: Member) -> tuple[list[torch.Tensor], list[str]]:
+def _drawn(art: Path, member: Subject) -> tuple[list[torch.Tensor], list[str]]:
     found = member.training(art)
     return [to_image(picture) for picture, _ in found], [caption for _, caption in found]
 
@@ -85,7 +85,7 @@ class Training:
     """One concept of one recipe and seed."""
 
     recipe: Recipe
-    member: Member
+    member: Subject
     seed: int
     slot: int
 

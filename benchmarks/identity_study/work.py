@@ -26,10 +26,11 @@ from torch import Tensor
 
 from benchmarks.common.shared import say
 from benchmarks.identity_study.sample import SAMPLING, Merge, Shot, shoot
+from benchmarks.identity_study.subject import Subject
 from benchmarks.identity_study.train import Base, Training
 from blocklora_core.files.io import write_atomic
+from blocklora_core.host.evaluate.generate import Sampling
 from blocklora_core.merge.methods.fused import own_weight_of
-from demo.cast import Member
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class PromptCase:
     class_word: the prompt names the class, not the concept; the pictures tell how far the class has drifted.
     """
 
-    member: Member
+    member: Subject
     prompt: str
     seeds: tuple[int, ...]
     class_word: bool = False
@@ -108,6 +109,7 @@ class Cell:
     trained: tuple[Training, ...]
     merge: Merge
     cases: tuple[PromptCase, ...]
+    sampling: Sampling = SAMPLING
 
     @property
     def shots(self) -> list[Shot]:
@@ -119,9 +121,10 @@ class Cell:
         own_weight = options["own_weight"] or max(map(_own_weight, self.trained), default=0.0)
         merge = {"method": self.merge.method, "options": {**options, "own_weight": own_weight, "device": ""}}
         shots = [(shot.prompt, shot.seed) for shot in self.shots]
-        how = SAMPLING
+        how = self.sampling
         # A single concept is not merged, whatever the method.
         given = [files, merge if len(files) > 1 else None, shots, how.steps, how.cfg, how.sampler, how.scheduler]
+        given += [how.size] if how.size != SAMPLING.size else []
         return folders.pictures / named_by(given)
 
     def make(self, base: Base, folders: Folders) -> None:
@@ -131,7 +134,7 @@ class Cell:
         stack = tuple(training.file(base, folders.art, folders.files) for training in self.trained)
         merge = self.merge if len(stack) > 1 else Merge("per_row")
         started = time.perf_counter()
-        pictures = shoot(base, stack, merge, self.shots)
+        pictures = shoot(base, stack, merge, self.shots, self.sampling)
         keep_pictures(path, pictures, time.perf_counter() - started)
 
     def pictures(self, folders: Folders) -> Iterator[tuple[PromptCase, Tensor]]:
@@ -185,13 +188,15 @@ class WorkerPool:
     def _spend(self, seconds: float) -> None:
         write_atomic(self._spent, str(self.seconds + seconds).encode())
 
-    def work(self, trainings: Sequence[Training], cells: Sequence[Sampled]) -> None:
-        """Do what is not done yet, trainings first."""
+    def work(self, trainings: Sequence[Training], cells: Sequence[Sampled], limit_s: float = float("inf")) -> None:
+        """Do what is not done yet, trainings first; after so many seconds nothing new is begun."""
         art, files = self.folders.art, self.folders.files
-        self._stage("trained", _train, {one.path(art, files): one for one in trainings})
-        self._stage("sampled", _sample, {cell.path(self.folders): cell for cell in cells})
+        end = time.perf_counter() + limit_s
+        self._stage("trained", _train, {one.path(art, files): one for one in trainings}, end)
+        if time.perf_counter() < end:
+            self._stage("sampled", _sample, {cell.path(self.folders): cell for cell in cells}, end)
 
-    def _stage(self, what: str, action: Callable[[Any], float], pieces: dict[Path, Any]) -> None:
+    def _stage(self, what: str, action: Callable[[Any], float], pieces: dict[Path, Any], end: float) -> None:
         due = [piece for path, piece in pieces.items() if not path.is_file()]
         say(f"{what}: {len(pieces) - len(due)} of {len(pieces)} kept from before")
         if not due:
@@ -207,6 +212,10 @@ class WorkerPool:
                     passed = time.perf_counter() - started
                     left = passed / done * (len(due) - done)
                     say(f"{what}: {done} of {len(due)} in {passed:.0f} s, about {left:.0f} s to go")
+                    if time.perf_counter() > end:
+                        say(f"{what}: stopped, as its time is over")
+                        pool.shutdown(cancel_futures=True)
+                        break
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -10,7 +10,6 @@ import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,15 +19,14 @@ from demo.people.captions import EVERYTHING, TOGETHER, ground_words, person_word
 from demo.people.genes import Person
 from demo.people.reader.figures import SIDE
 from demo.people.reader.model import GeneReader
-from demo.people.reader.questions import STYLE, questions_of
+from demo.people.reader.questions import STYLE
 from demo.people.reader.reading import Identity, Reading
+from demo.people.reader.stored import stored_reader
 from demo.people.recipe.autoencoder import to_unit
 from demo.people.recipe.latents import Tokenizer
 from demo.people.recipe.layout import stored_autoencoder, stored_unet
 from demo.people.recipe.samples import pictures, sample
-from demo.people.recipe.stages import load_state
 from demo.people.scenes import GROUNDS, UNSEEN_PEOPLE
-from demo.people.styles import TRAINED
 from demo.text_encoder import FastTextEncoder, text_encoder_state
 
 MARKS = ("hair", "hair_colour", "facial_hair", "glasses")
@@ -138,13 +136,10 @@ def measure(paint: Paint, reader: GeneReader, singles: int, pairs: int, seed: in
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people", help="with the trained reader")
     parser.add_argument("--singles", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=4.0)
     options = parser.parse_args(arguments)
-    reader = GeneReader(questions_of(TRAINED)).eval()
-    reader.load_state_dict(load_state(options.work / "reader.pt") or {})
-    told = measure(Painter(options.steps, options.guidance), reader, options.singles, options.pairs)
+    told = measure(Painter(options.steps, options.guidance), stored_reader(), options.singles, options.pairs)
     print(json.dumps({"singles": options.singles, "pairs": options.pairs, **told}))

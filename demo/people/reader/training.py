@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from demo.people import styles
 from demo.people.corpus import read_records
 from demo.people.reader.figures import Figures, figures
 from demo.people.reader.model import GeneReader
-from demo.people.reader.questions import UNASKED, questions_of
+from demo.people.reader.questions import UNASKED
+from demo.people.reader.stored import NAMES, new_reader, path_of, write_reader
 from demo.people.recipe.layout import stored_autoencoder
 from demo.people.recipe.stages import Clock, half_precision, learning_rate, load_state, save_state
 
@@ -148,19 +148,17 @@ def main(arguments: list[str] | None = None) -> None:
     if (trained := options.work / "autoencoder.pt").is_file():
         vae.load_state_dict(torch.load(trained, weights_only=True))
     degrade = through(vae.eval().requires_grad_(False))
-    questions = questions_of(styles.TRAINED, with_colours=not options.colour_blind)
-    found = {
-        name: figures(
-            read_records(options.work / name / "scenes.jsonl")[:limit], options.work / name / "pictures", questions
-        )
-        for name, limit in (("train", options.pictures), ("held", None))
-    }
+    torch.manual_seed(ReaderRecipe.seed)
+    reader = new_reader(options.colour_blind)
+    found = {}
+    for name, limit in (("train", options.pictures), ("held", None)):
+        folder = options.work / name
+        records = read_records(folder / "scenes.jsonl")[:limit]
+        found[name] = figures(records, folder / "pictures", reader.questions)
     recipe = ReaderRecipe(steps=options.steps, colour_blind=options.colour_blind)
-    torch.manual_seed(recipe.seed)
-    reader = GeneReader(questions, options.colour_blind)
-    name = "colour_blind_reader" if options.colour_blind else "reader"
+    name = NAMES[options.colour_blind]
     tired = worn(found["train"], degrade, options.worn)
     train_reader(reader, found["train"], tired, recipe, options.work / f"{name}.state")
-    save_state(reader.state_dict(), options.work / f"{name}.pt")
+    write_reader(reader, path_of(options.colour_blind))
     trusted = {"drawn": accuracy(reader, found["held"]), "round trip": accuracy(reader, found["held"], degrade)}
     print(json.dumps({"figures": len(found["train"].labels), "held_out": len(found["held"].labels), **trusted}))

@@ -1,0 +1,29 @@
+"""What a study of merges needs to know of a concept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
+
+Picture = tuple[Image.Image, str]
+"""A picture and its caption, which names the class word."""
+
+
+class Subject(Protocol):
+    """name: the token to teach. prompts: what it is sampled with; {concept} is its name. `art` is a folder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def class_word(self) -> str: ...
+
+    @property
+    def prompts(self) -> Sequence[str]: ...
+
+    def training(self, art: Path) -> list[Picture]: ...
+
+    def held_out(self, art: Path) -> list[Image.Image]: ...

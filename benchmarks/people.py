@@ -1,0 +1,144 @@
+"""Do people keep their identity when merged? The test of docs/protocol.md, on drawn people that the base never saw.
+
+`python run.py bench people STAGE`, in this order:
+
+protocol      writes the configuration's hash into docs/protocol.md; commit it before the test
+development   every arm's eight settings on the development cast; the best of each is kept in docs/people.json
+test          each arm with that setting on the test cast, and the contrasts
+
+Trained files and pictures are kept in --work, so that a stage goes on where it was stopped; it measures what is whole
+and says how many seeds that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into
+docs/people.md, and ends in one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.common.shared import ROOT, finish, import_comfyui, machine, say, write_json
+
+import_comfyui(gpu=True)
+
+import torch  # noqa: E402  (ComfyUI is on the path only now)
+
+from benchmarks.identity_study.docs import fill  # noqa: E402
+from benchmarks.identity_study.methods import Method  # noqa: E402
+from benchmarks.identity_study.plan import Plan  # noqa: E402
+from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
+from benchmarks.people_study import cast, protocol  # noqa: E402
+from benchmarks.people_study.arms import ARMS, RECIPES, SAMPLING, chosen_methods, every_setting  # noqa: E402
+from benchmarks.people_study.cast import Drawn  # noqa: E402
+from benchmarks.people_study.docs import TABLES  # noqa: E402
+from benchmarks.people_study.results import best, contrasts, measured  # noqa: E402
+from benchmarks.people_study.scores import Scorer  # noqa: E402
+from demo.people.corpus import prepare_renderer  # noqa: E402
+from demo.prepare import CHECKPOINT  # noqa: E402
+
+DOCS = ROOT / "docs"
+PROTOCOL, RESULTS = DOCS / "protocol.md", DOCS / "people.json"
+
+
+def draw(groups: Sequence[Sequence[Drawn]], folders: Folders, renderer: Path) -> None:
+    prepared = prepare_renderer(renderer)
+    for member in (one for group in groups for one in group):
+        member.draw(folders.art, prepared)
+
+
+def plans(groups: Sequence[Sequence[Drawn]], pictures: int, seeds: int, methods: Mapping[str, Method]) -> list[Plan]:
+    return [
+        Plan(tuple(group), pictures, (len(group),), tuple(range(seeds)), methods, SAMPLING, RECIPES) for group in groups
+    ]
+
+
+def known() -> dict[str, Any]:
+    """What was measured before."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    return found
+
+
+def cells_of(plan: Plan) -> list[Cell]:
+    """Every one that shows a concept."""
+    return [cell for cell in plan.cells() if cell.trained]
+
+
+def work(pool: WorkerPool, found: Sequence[Plan], minutes: float) -> None:
+    cells = [cell for plan in found for cell in cells_of(plan)]
+    cells.sort(key=lambda cell: max((one.seed for one in cell.trained), default=0))
+    pool.work([training for cell in cells for training in cell.trained], cells, minutes * 60)
+
+
+def development(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Each arm's settings, and which is the best: the highest sum of genes right and image alignment, all merged."""
+    (plan,) = plans([cast.development()], protocol.PICTURES["development"], 1, every_setting())
+    work(pool, [plan], chosen.minutes)
+    scorer = Scorer(plan, pool.folders)
+    if not scorer.ready(cells_of(plan)):
+        return {}
+    found = measured([scorer])
+    return {"settings": found, "chosen": {arm: best(arm, found) for arm in ARMS}}
+
+
+def test(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Of as many seeds as are whole; nothing where none is."""
+    methods = chosen_methods(known()["development"]["chosen"].__getitem__)
+    written = protocol.check(PROTOCOL)
+
+    def of(seeds: int) -> list[Plan]:
+        return plans(cast.test(), protocol.PICTURES["test"], seeds, methods)
+
+    work(pool, of(chosen.seeds), chosen.minutes)
+    for seeds in range(chosen.seeds, 0, -1):
+        scorers = [Scorer(plan, pool.folders) for plan in of(seeds)]
+        if all(scorer.ready(cells_of(scorer.plan)) for scorer in scorers):
+            found = measured(scorers)
+            return {"configuration": written, "seeds": seeds, "arms": found, "contrasts": contrasts(scorers)}
+    return {}
+
+
+STAGES = {"development": development, "test": test}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    checkpoints = Path(os.environ["BLOCKLORA_COMFYUI"], "models", "checkpoints")
+    parser.add_argument("stage", choices=("protocol", *STAGES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=1e9, help="start nothing new after so many")
+    parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    parser.add_argument("--work", type=Path, default=ROOT / ".comfyui" / "people_study")
+    parser.add_argument("--renderer", type=Path, default=ROOT / ".comfyui" / "people" / "node")
+    parser.add_argument("--checkpoint", type=Path, default=checkpoints / CHECKPOINT)
+    chosen = parser.parse_args()
+    if chosen.stage == "protocol":
+        finish({"configuration": protocol.write(PROTOCOL)})
+        return
+    folders = Folders(chosen.checkpoint, chosen.work / "art", chosen.work)
+    pool = WorkerPool(folders, chosen.workers)
+    groups = [cast.development()] if chosen.stage == "development" else cast.test()
+    draw(groups, folders, chosen.renderer)
+    started = time.perf_counter()
+    found = STAGES[chosen.stage](pool, chosen)
+    if not found:
+        say("nothing is whole yet: run it again to go on")
+        finish({"stage": chosen.stage, "whole": False})
+        return
+    found["run"] = {
+        "seconds": round(time.perf_counter() - started), "work_seconds": round(pool.seconds), **machine(),
+    }  # fmt: skip
+    results = {**known(), chosen.stage: found}
+    write_json(RESULTS, results)
+    fill(DOCS / "people.md", results, TABLES)
+    finish({"stage": chosen.stage, "whole": True, "chosen": found.get("chosen"), "seeds": found.get("seeds", 1)})
+
+
+if __name__ == "__main__":
+    main()

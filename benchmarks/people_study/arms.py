@@ -1,0 +1,92 @@
+"""What `bench people` compares. Every arm may choose among eight settings, by the development cast alone.
+
+All train as many steps on as many pictures and sample alike. After `import_comfyui`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from benchmarks.identity_study.methods import NO_GRAMS, TRIGGER, Method
+from benchmarks.identity_study.sample import Merge
+from benchmarks.identity_study.train import Recipe
+from blocklora_core.host.evaluate.generate import Sampling
+from blocklora_core.merge import Options
+
+COMMON = {"steps": 160, "batch_size": 2}
+SAMPLING = Sampling(steps=10, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
+NICHES, OWN_WEIGHTS, DAMPINGS = (1.0, 3.0), (3.0, 10.0), (0.01, 0.1)
+FUSION_DAMPINGS, RATES, SCALES = (0.003, 0.01, 0.03, 0.1), (0.003, 0.006), (0.25, 0.5, 0.75, 1.0)
+LAMBDAS = (0.1, 0.2, 0.3, 0.5)
+SETTINGS = 8
+
+
+def _recipe(adapter: str, erasure: float = 0.0, **fields: float | str) -> Recipe:
+    return Recipe(adapter, erasure, fields={**COMMON, **fields})
+
+
+RECIPES: Mapping[str, Recipe] = {
+    **{f"block niche {niche:g}": _recipe("row block", niche_weight=niche) for niche in NICHES},
+    **{f"ed niche {niche:g}": _recipe("plain LoRA", niche_weight=niche) for niche in NICHES},
+    **{f"ed rate {rate:g}": _recipe("plain LoRA", learning_rate=rate) for rate in RATES},
+    **{f"block erasure {share:g}": _recipe("row block", share) for share in LAMBDAS},
+    **{f"web rate {rate:g}": _recipe("plain LoRA", learning_rate=rate, **TRIGGER, **NO_GRAMS) for rate in RATES},
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """settings: name -> how it trains and merges, the pack's or the paper's own first."""
+
+    title: str
+    settings: Mapping[str, Method]
+
+
+def _arm(title: str, settings: Iterator[tuple[str, str, Merge]]) -> Arm:
+    return Arm(title, {name: Method(title, recipe, merge, seeds=True) for name, recipe, merge in settings})
+
+
+def _fused() -> Iterator[tuple[str, str, Merge]]:
+    for niche, own, damping in product(NICHES[::-1], OWN_WEIGHTS[::-1], DAMPINGS):
+        merge = Merge("fused", Options(own_weight=own, damping=damping))
+        yield f"niche {niche:g}, own weight {own:g}, damping {damping:g}", f"block niche {niche:g}", merge
+
+
+def _fusion(kind: str, values: Sequence[float]) -> Iterator[tuple[str, str, Merge]]:
+    for value, damping in product(values[::-1], FUSION_DAMPINGS):
+        merge = Merge("gradient_fusion", Options(damping=damping))
+        yield f"{kind} {value:g}, damping {damping:g}", f"ed {kind} {value:g}", merge
+
+
+def _blocklora() -> Iterator[tuple[str, str, Merge]]:
+    for share, (method, how) in product(LAMBDAS, (("affine", "sum of strengths 1"), ("per_row", "strengths 1"))):
+        yield f"lambda {share:g}, {how}", f"block erasure {share:g}", Merge(method)
+
+
+def _web() -> Iterator[tuple[str, str, Merge]]:
+    for rate, scale in product(RATES[::-1], SCALES[::-1]):
+        yield f"rate {rate:g}, scale {scale:g}", f"web rate {rate:g}", Merge("task_sum", Options(scale=scale))
+
+
+DEFAULT = "default"
+ARMS: Mapping[str, Arm] = {
+    DEFAULT: _arm("The pack's default: row blocks, niche, fused", _fused()),
+    "gradient_fusion": _arm("ED-LoRA, gradient fusion", _fusion("rate", RATES)),
+    "niche_fusion": _arm("ED-LoRA and niche, closed form", _fusion("niche", NICHES)),
+    "blocklora": _arm("BlockLoRA (row blocks, erasure)", _blocklora()),
+    "plain": _arm("Plain LoRAs, summed", _web()),
+}
+
+Choose = Callable[[str], str]
+"""An arm -> the name of one of its settings."""
+
+
+def chosen_methods(choose: Choose) -> dict[str, Method]:
+    return {name: arm.settings[choose(name)] for name, arm in ARMS.items()}
+
+
+def every_setting() -> dict[str, Method]:
+    """`arm: setting` -> method."""
+    return {f"{name}: {key}": one for name, arm in ARMS.items() for key, one in arm.settings.items()}

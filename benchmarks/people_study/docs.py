@@ -1,0 +1,67 @@
+"""Tables of `bench people`, for docs/people.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks.identity_study.docs import Results, Tables, interval, table_of
+
+
+def arms(results: Results) -> str:
+    """Every arm on the test cast, the best merged first."""
+    found = sorted(results["test"]["arms"].values(), key=lambda one: -one["merged"]["genes"][0])
+    header = (
+        "Method | genes right alone | genes right merged | kept | image alone | image merged | recognised merged | "
+        "colour-blind merged | text merged"
+    )
+    return table_of(header, map(_arm, found))
+
+
+def _arm(found: Mapping[str, Any]) -> list[str]:
+    alone, merged = found["alone"], found["merged"]
+    return [
+        found["title"], f"{alone['genes'][0]:.3f}", interval(merged["genes"]), interval(found["kept"]["genes"], ".0%"),
+        f"{alone['image'][0]:.3f}", interval(merged["image"]), interval(merged["recognised"], ".0%"),
+        f"{merged['shapes'][0]:.3f}", f"{merged['text'][0]:.3f}",
+    ]  # fmt: skip
+
+
+def contrasts(results: Results) -> str:
+    """The default against each other arm."""
+    titles = {name: one["title"] for name, one in results["test"]["arms"].items()}
+    rows = (
+        [
+            titles[one["arm"]], one["metric"], interval(one["difference"], "+.3f"), f"{one['p_holm']:.4f}",
+            "yes" if one["no_worse"] else "no",
+        ]
+        for one in results["test"]["contrasts"]
+    )  # fmt: skip
+    return table_of("The default less | score | difference | p (Holm) | no worse by .02", rows)
+
+
+def settings(results: Results) -> str:
+    """Every setting on the development cast; the chosen ones are bold."""
+    found, chosen = results["development"]["settings"], results["development"]["chosen"]
+
+    def row(name: str) -> list[str]:
+        arm, setting = name.split(": ", 1)
+        bold = "**" if chosen[arm] == setting else ""
+        one = found[name]
+        return [
+            f"{bold}{one['title']}: {setting}{bold}", f"{one['alone']['genes'][0]:.3f}",
+            f"{one['merged']['genes'][0]:.3f}", f"{one['alone']['image'][0]:.3f}", f"{one['merged']['image'][0]:.3f}",
+        ]  # fmt: skip
+
+    return table_of("Setting | genes alone | genes merged | image alone | image merged", map(row, found))
+
+
+def _of(stage: str, table: Callable[[Results], str], results: Results) -> str:
+    return table(results) if stage in results else "Not run yet."
+
+
+TABLES: Tables = {
+    "arms": partial(_of, "test", arms), "contrasts": partial(_of, "test", contrasts),
+    "settings": partial(_of, "development", settings),
+}  # fmt: skip
