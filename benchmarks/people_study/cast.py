@@ -8,9 +8,10 @@ of a picture that was held out, with the concept's name in the class word's plac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -25,19 +26,70 @@ from demo.people.portraits import portraits, unseen_identities
 from demo.people.reader.reading import Identity
 from demo.people.scenes import GROUNDS, Scene, icon_part
 
-TRAINING_PICTURES, PROMPTS = 12, 20
+TRAINING_PICTURES, PROMPTS, HELD_SEED = 12, 20, 50_000
 DEVELOPMENT_SEED, TEST_SEED = 101, 202
 SHOWN = Detail(expression=1, hair=0, skin=0, extras=0, eyes=1, clothes=1, who=1)
 """What captions of a person tell: nothing that makes the person."""
 
 
+class Scenes(Protocol):
+    """A number of pictures and a seed -> what is drawn."""
+
+    def __call__(self, count: int, seed: int) -> list[Scene]: ...
+
+
 @dataclass(frozen=True)
+class OfPerson:
+    style: Style
+    genes: Genes
+
+    def __call__(self, count: int, seed: int) -> list[Scene]:
+        return portraits(self.style, self.genes, count, seed, SHOWN)
+
+
+@dataclass(frozen=True)
+class OfIcon:
+    """On all grounds, in places and sizes of its own."""
+
+    word: str
+    icon_set: str
+    class_word: str
+
+    def __call__(self, count: int, seed: int) -> list[Scene]:
+        rng = np.random.RandomState(seed)
+        grounds = rng.permutation(list(GROUNDS))
+        return [self._scene(str(grounds[number % len(grounds)]), rng) for number in range(count)]
+
+    def _scene(self, ground: str, rng: np.random.RandomState) -> Scene:
+        part = icon_part(self.word, self.icon_set, *(64 + rng.uniform(-8, 8, 2)), size=rng.uniform(72, 112))
+        caption = with_article(f"{objects.ICON_SETS[self.icon_set]} {self.class_word}") + ground_words(ground)
+        return Scene(128, ground, caption, [part])
+
+
+@dataclass(frozen=True)
+class OfStyle:
+    """Another person in every picture, told in words."""
+
+    style: Style
+    class_word: str
+
+    def __call__(self, count: int, seed: int) -> list[Scene]:
+        rng = np.random.RandomState(seed)
+        return [self._scene(seed * 1000 + number, rng) for number in range(count)]
+
+    def _scene(self, seed: int, rng: np.random.RandomState) -> Scene:
+        (scene,) = portraits(self.style, draw_identity(self.style, rng), 1, seed, EVERYTHING)
+        return replace(scene, caption=scene.caption.replace(f" {self.style.word} ", f" {self.class_word} ", 1))
+
+
+# Compared by identity: genes have no hash.
+@dataclass(frozen=True, eq=False)
 class Drawn:
-    """A concept. scenes: how many and a seed -> what is drawn. identity: a person's genes. folder: its pictures'."""
+    """A concept. identity: a person's genes that can be seen."""
 
     name: str
     class_word: str
-    scenes: Callable[[int, int], list[Scene]]
+    scenes: Scenes
     seed: int
     identity: Identity | None = None
 
@@ -45,18 +97,20 @@ class Drawn:
     def folder(self) -> str:
         return self.name.strip("<>")
 
-    def _sets(self) -> Iterator[tuple[str, list[Scene]]]:
-        yield "training", self.scenes(TRAINING_PICTURES, self.seed)
-        yield "held", self.scenes(PROMPTS, self.seed + 50_000)
+    def sets(self) -> dict[str, list[Scene]]:
+        """What it is trained on, and what is held out."""
+        return {
+            "training": self.scenes(TRAINING_PICTURES, self.seed), "held": self.scenes(PROMPTS, self.seed + HELD_SEED)
+        }  # fmt: skip
 
     @property
     def prompts(self) -> Sequence[str]:
-        held = dict(self._sets())["held"]
+        held = self.sets()["held"]
         return [re.sub(rf"\b{self.class_word}\b", PLACEHOLDER, scene.caption, count=1) for scene in held]
 
     def draw(self, art: Path, renderer: Path) -> None:
         """Every picture, once."""
-        for name, scenes in self._sets():
+        for name, scenes in self.sets().items():
             folder = art / self.folder / name
             if not (folder / "done").is_file():
                 write_records([s.record(f"{at:02d}.png") for at, s in enumerate(scenes)], folder / "scenes.jsonl")
@@ -64,8 +118,8 @@ class Drawn:
                 (folder / "done").touch()
 
     def training(self, art: Path) -> list[Picture]:
-        scenes = self.scenes(TRAINING_PICTURES, self.seed)
-        return list(zip(_pictures(art / self.folder / "training"), (one.caption for one in scenes), strict=True))
+        pictures = _pictures(art / self.folder / "training")
+        return list(zip(pictures, (scene.caption for scene in self.sets()["training"]), strict=True))
 
     def held_out(self, art: Path) -> list[Image.Image]:
         return _pictures(art / self.folder / "held")
@@ -81,43 +135,17 @@ def _pictures(folder: Path) -> list[Image.Image]:
 
 def person(name: str, style: Style, genes: Genes, seed: int) -> Drawn:
     shown = make_person(style, genes, {})
-    word = who_words(shown)
-    return Drawn(
-        name, word, lambda count, lot: portraits(style, genes, count, lot, SHOWN), seed,
-        Identity(style.package, shown.genes),
-    )  # fmt: skip
+    return Drawn(name, who_words(shown), OfPerson(style, genes), seed, Identity(style.package, shown.genes))
 
 
 def icon(name: str, word: str, icon_set: str, class_word: str, seed: int) -> Drawn:
-    """An object or animal that the base never saw, on all grounds, in places and sizes of its own."""
-
-    def scenes(count: int, lot: int) -> list[Scene]:
-        rng = np.random.RandomState(lot)
-        grounds = rng.permutation(list(GROUNDS))
-        found = []
-        for number in range(count):
-            ground = str(grounds[number % len(grounds)])
-            part = icon_part(word, icon_set, *(64 + rng.uniform(-8, 8, 2)), size=rng.uniform(72, 112))
-            caption = with_article(f"{objects.ICON_SETS[icon_set]} {class_word}") + ground_words(ground)
-            found.append(Scene(128, ground, caption, [part]))
-        return found
-
-    return Drawn(name, class_word, scenes, seed)
+    """An object or animal that the base never saw."""
+    return Drawn(name, class_word, OfIcon(word, icon_set, class_word), seed)
 
 
-def drawing_style(name: str, style: Style, class_word: str, seed: int) -> Drawn:
-    """A style of drawing that the base never saw: another person in every picture, told in words."""
-
-    def scenes(count: int, lot: int) -> list[Scene]:
-        rng = np.random.RandomState(lot)
-        found = []
-        for number in range(count):
-            (scene,) = portraits(style, draw_identity(style, rng), 1, lot * 1000 + number, EVERYTHING)
-            caption = scene.caption.replace(f" {style.word} ", f" {class_word} ", 1)
-            found.append(Scene(scene.width, scene.ground, caption, scene.parts))
-        return found
-
-    return Drawn(name, class_word, scenes, seed)
+def drawing_style(name: str, package: str, class_word: str, seed: int) -> Drawn:
+    """A style of drawing that the base never saw."""
+    return Drawn(name, class_word, OfStyle(styles.STYLES[package], class_word), seed)
 
 
 def _people(prefix: str, places: range, seed: int) -> list[Drawn]:
@@ -133,7 +161,7 @@ def development() -> tuple[Drawn, ...]:
         icon("<devbicycle>", "bicycle", "twemoji", "car", 302),
         icon("<devsnail>", "snail", "twemoji", "turtle", 303),
         icon("<devkoala>", "koala", "noto", "bear", 304),
-        drawing_style("<devstyle>", styles.STYLES["big-smile"], "adventurer", 305),
+        drawing_style("<devstyle>", "big-smile", "adventurer", 305),
     )
 
 
@@ -146,13 +174,13 @@ def test() -> tuple[tuple[Drawn, ...], ...]:
             icon("<testpenguin>", "penguin", "noto", "owl", 401),
             icon("<testtulip>", "tulip", "twemoji", "sunflower", 402),
             icon("<testumbrella>", "umbrella", "noto", "balloon", 403),
-            drawing_style("<teststyle0>", styles.STYLES["lorelei"], "adventurer", 404),
+            drawing_style("<teststyle0>", "lorelei", "adventurer", 404),
         ),
         (
             *_people("test", range(12, 24), TEST_SEED),
             icon("<testhedgehog>", "hedgehog", "twemoji", "mouse", 405),
             icon("<testwatermelon>", "watermelon", "noto", "strawberry", 406),
             icon("<testboat>", "boat", "twemoji", "train", 407),
-            drawing_style("<teststyle1>", styles.STYLES["notionists"], "peeps", 408),
+            drawing_style("<teststyle1>", "notionists", "peeps", 408),
         ),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
@@ -56,9 +58,16 @@ def test_a_prompt_names_the_concept_once_and_nothing_that_makes_it():
 
 def test_captions_name_the_class_word_and_pictures_are_not_those_of_the_prompts():
     for one in EVERYONE:
-        training, held = one.scenes(cast.TRAINING_PICTURES, one.seed), one.scenes(cast.PROMPTS, one.seed + 50_000)
+        training, held = one.sets()["training"], one.sets()["held"]
         assert all(one.class_word in scene.caption.split() for scene in training)
         assert not [scene for scene in training if scene in held]
+
+
+def test_a_worker_process_gets_the_same_concept():
+    for one in EVERYONE:
+        again = pickle.loads(pickle.dumps(one))  # noqa: S301  What was pickled here.
+        assert again.sets() == one.sets()
+        assert (again.name, again.class_word, again.prompts) == (one.name, one.class_word, one.prompts)
 
 
 def test_equal_arms_do_not_differ():

@@ -22,8 +22,7 @@ from demo.evaluator.model import DemoEvaluator, Towers, Vocabulary, fit, split
 from demo.evaluator.training import caption_loss
 from demo.people.corpus import read_records
 from demo.people.reader.stored import WEIGHTS
-from demo.people.reader.training import Degrade, through
-from demo.people.recipe.layout import stored_autoencoder
+from demo.people.reader.training import Degrade, autoencoder_of, through
 from demo.people.recipe.stages import learning_rate
 from demo.people.scenes import Record
 
@@ -127,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    degrade = through(stored_autoencoder().eval().requires_grad_(False))
+    degrade = through(autoencoder_of(options.work))
     folder = options.work / "train"
     records = read_records(folder / "scenes.jsonl")
     found = captioned(records, folder / "pictures")

@@ -103,6 +103,14 @@ def train_reader(
     return reader.eval()
 
 
+def autoencoder_of(work: Path) -> Any:
+    """The work folder's, or else the committed one."""
+    vae = stored_autoencoder()
+    if (trained := work / "autoencoder.pt").is_file():
+        vae.load_state_dict(torch.load(trained, weights_only=True))
+    return vae.eval().requires_grad_(False)
+
+
 def through(vae: Any, latent_noise: float = 0.25) -> Degrade:
     """A round trip through the autoencoder, with noise of up to `latent_noise` deviations on the latents."""
 
@@ -144,10 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    vae = stored_autoencoder()
-    if (trained := options.work / "autoencoder.pt").is_file():
-        vae.load_state_dict(torch.load(trained, weights_only=True))
-    degrade = through(vae.eval().requires_grad_(False))
+    degrade = through(autoencoder_of(options.work))
     torch.manual_seed(ReaderRecipe.seed)
     reader = new_reader(options.colour_blind)
     found = {}

@@ -33,7 +33,7 @@ ALONE = (
     "a laughing adventurer man with spiky purple hair and light skin on a green background",
     "a glossy cat on a blue background",
     "a flat apple on a yellow background",
-    "a glossy penguin on a pink background",
+    "a glossy fox on a pink background",
     "a flat rocket on a gray background",
 )
 TOGETHER = (
