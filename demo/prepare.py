@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from itertools import count
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,7 +30,7 @@ def _key(*files: Path) -> str:
 
 
 def _done(stamp: Path, key: str, product: Path) -> bool:
-    return product.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key
+    return product.exists() and stamp.is_file() and stamp.read_text(encoding="utf-8").split()[:1] == [key]
 
 
 def _stamp(stamp: Path, key: str) -> None:
@@ -56,10 +57,24 @@ def prepare_pictures(comfyui: Path) -> None:
     if _done(stamp, key, root):
         print(f"Training pictures are ready: input/{FOLDER}")
         return
+    ours = stamp.read_text(encoding="utf-8").split()[1:] if stamp.is_file() else []
     for concept in CONCEPTS:
-        count = concept.write(root / concept.folder)
-        print(f"{concept.name}: {count} training pictures", flush=True)
-    _stamp(stamp, key)
+        folder = root / concept.folder
+        _set_aside(folder, ours)
+        print(f"{concept.name}: {concept.write(folder)} training pictures", flush=True)
+    _stamp(stamp, "\n".join([key, *(_folder_key(root / concept.folder) for concept in CONCEPTS)]))
+
+
+def _folder_key(folder: Path) -> str:
+    return _key(*sorted(path for path in folder.rglob("*") if path.is_file()))
+
+
+def _set_aside(folder: Path, ours: list[str]) -> None:
+    """What somebody changed in the folder, or put there, stays under another name."""
+    if folder.is_dir() and _folder_key(folder) not in ours:
+        name = next(name for n in count(1) if not (name := folder.with_name(f"{folder.name}_{n}")).exists())
+        folder.rename(name)
+        print(f"input/{FOLDER}/{folder.name} was changed: it is now {name.name}", flush=True)
 
 
 def prepare_workflow(comfyui: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from demo.people.captions import hair_words
 from demo.people.genes import draw_look, is_held_out, make_person
 from demo.people.sitters import COUNT, SITTERS, sitter
 from demo.people.styles import STYLES
+from demo.prepare import FOLDER, prepare_pictures
 
 
 @pytest.mark.parametrize("concept", CONCEPTS, ids=lambda concept: concept.folder)
@@ -42,3 +45,29 @@ def test_someone_that_the_base_has_seen_is_refused(monkeypatch: pytest.MonkeyPat
 
 def _known(package: str, identity: dict[str, str], skin: str) -> bool:
     return not is_held_out(STYLES[package], {**identity, "skin": skin})
+
+
+def _placed(comfyui: Path) -> dict[str, bytes]:
+    root = comfyui / "input" / FOLDER
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_putting_the_pictures_again_changes_nothing(tmp_path: Path) -> None:
+    prepare_pictures(tmp_path)
+    once = _placed(tmp_path)
+    assert len(once) == 2 * COUNT * len(CONCEPTS)
+    prepare_pictures(tmp_path)
+    assert _placed(tmp_path) == once
+
+
+def test_new_pictures_take_the_place_of_old_ones_and_leave_what_somebody_changed(tmp_path: Path) -> None:
+    prepare_pictures(tmp_path)
+    once, stamp = _placed(tmp_path), tmp_path / "input" / f"{FOLDER}.stamp"
+    stamp.write_text("\n".join(["older", *stamp.read_text(encoding="utf-8").split()[1:]]), encoding="utf-8")
+    for caption in ("hers", "hers again"):
+        (tmp_path / "input" / FOLDER / "zed" / "00.txt").write_text(caption, encoding="utf-8")
+        prepare_pictures(tmp_path)
+        stamp.write_text("older", encoding="utf-8")
+    found = _placed(tmp_path)
+    assert {name: found[name] for name in once} == once
+    assert found[str(Path("zed_1", "00.txt"))] == b"hers" and found[str(Path("zed_2", "00.txt"))] == b"hers again"
