@@ -78,7 +78,7 @@ class Scorer:
         return seen if place is None else seen | self._read(place, pictures)
 
     def _read(self, place: int, pictures: Tensor) -> dict[str, list[float]]:
-        cast = [one.identity for one in self.people if one.identity]
+        cast = [one.identity.trusted for one in self.people if one.identity]
         readings = {name: Reading.of(reader, pictures.movedim(-1, 1)) for name, reader in self.readers.items()}
         read = {name: reading.share_right(cast[place]).tolist() for name, reading in readings.items()}
         nearest = readings["genes"].nearest(cast)

@@ -21,7 +21,7 @@ SHOWN = {concept.name: [(np.asarray(one), caption) for one, caption in concept.p
 
 def identities() -> list[Identity]:
     people = [make_person(*sitter(concept), {}) for concept in CONCEPTS]
-    return [Identity(person.style.package, person.genes) for person in people]
+    return [Identity(person.style.package, person.genes).trusted for person in people]
 
 
 @pytest.mark.parametrize("colour_blind", [False, True])

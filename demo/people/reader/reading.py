@@ -11,6 +11,10 @@ from demo.people.genes import Genes
 from demo.people.reader.model import GeneReader
 from demo.people.reader.questions import STYLE, UNASKED, Question, labels_of
 
+TRUSTED = ("hair", "hair_colour", "skin", "facial_hair", "glasses", "earrings")
+"""Genes of a person that the committed reader reads right in at least 85 of 100 held-out figures, as drawn and after a
+round trip. Noses and shapes of heads, of a few pixels, it guesses."""
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -18,6 +22,11 @@ class Identity:
 
     style: str
     genes: Genes
+
+    @property
+    def trusted(self) -> Identity:
+        """With those genes alone that the reader is trusted with."""
+        return Identity(self.style, {gene: self.genes[gene] for gene in TRUSTED if gene in self.genes})
 
 
 @dataclass(frozen=True)
