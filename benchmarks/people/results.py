@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks.identity_study.methods import Method
 from benchmarks.identity_study.results import rounded
-from benchmarks.people_study.arms import ARMS, DEFAULT
-from benchmarks.people_study.contrasts import contrast, holm
-from benchmarks.people_study.protocol import PRIMARY
-from benchmarks.people_study.scores import METRICS, Scorer, Scores, joined
+from benchmarks.people.arms import ARMS, DEFAULT
+from benchmarks.people.contrasts import contrast, holm
+from benchmarks.people.protocol import PRIMARY
+from benchmarks.people.scores import METRICS, Scorer, Scores, joined
 from blocklora_core.evaluation import bootstrap, retention
 
 Figures = dict[str, Any]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from benchmarks.identity_study.plan import Plan
 from benchmarks.identity_study.work import Cell, Folders, PromptCase
-from benchmarks.people_study.cast import Drawn
+from benchmarks.people.cast import Drawn
 from blocklora_core.evaluation import Judge, Reference, evaluation_prompt
 from blocklora_core.host.train.progress import to_image
 from demo.people.reader.alignment import stored_evaluator

@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.common.shared import ROOT, finish, import_comfyui, machine, say, write_json
 
@@ -34,12 +34,12 @@ from benchmarks.identity_study.docs import fill  # noqa: E402
 from benchmarks.identity_study.methods import Method  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
-from benchmarks.people_study import cast, protocol  # noqa: E402
-from benchmarks.people_study.arms import ARMS, RECIPES, SAMPLING, chosen_methods, every_setting  # noqa: E402
-from benchmarks.people_study.cast import Drawn  # noqa: E402
-from benchmarks.people_study.docs import TABLES  # noqa: E402
-from benchmarks.people_study.results import best, contrasts, measured  # noqa: E402
-from benchmarks.people_study.scores import Scorer  # noqa: E402
+from benchmarks.people import cast, protocol  # noqa: E402
+from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods, every_setting  # noqa: E402
+from benchmarks.people.cast import Drawn  # noqa: E402
+from benchmarks.people.docs import TABLES  # noqa: E402
+from benchmarks.people.results import best, contrasts, measured  # noqa: E402
+from benchmarks.people.scores import Scorer  # noqa: E402
 from demo.people.corpus import prepare_renderer  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.people_study import cast
-from benchmarks.people_study.arms import ARMS, RECIPES, SAMPLING
-from benchmarks.people_study.contrasts import DRAWS, MARGIN
-from benchmarks.people_study.scores import METRICS
+from benchmarks.people import cast
+from benchmarks.people.arms import ARMS, RECIPES, SAMPLING
+from benchmarks.people.contrasts import DRAWS, MARGIN
+from benchmarks.people.scores import METRICS
 from demo import base
 from demo.people.reader import alignment, stored
 
