@@ -15,8 +15,8 @@ from benchmarks.identity_study.train import Recipe
 from blocklora_core.host.evaluate.generate import Sampling
 from blocklora_core.merge import Options
 
-COMMON = {"steps": 160, "batch_size": 2}
-SAMPLING = Sampling(steps=10, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
+COMMON = {"steps": 60, "batch_size": 2}
+SAMPLING = Sampling(steps=8, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
 NICHES, OWN_WEIGHTS, DAMPINGS = (1.0, 3.0), (3.0, 10.0), (0.01, 0.1)
 FUSION_DAMPINGS, RATES, SCALES = (0.003, 0.01, 0.03, 0.1), (0.003, 0.006), (0.25, 0.5, 0.75, 1.0)
 LAMBDAS = (0.1, 0.2, 0.3, 0.5)

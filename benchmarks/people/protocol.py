@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.identity_study import train
 from benchmarks.people import cast
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING
 from benchmarks.people.contrasts import DRAWS, MARGIN
@@ -20,7 +21,7 @@ from demo import base
 from demo.people.reader import alignment, stored
 
 PRIMARY = ("genes", "image")
-PICTURES = {"development": 4, "test": 10}
+PICTURES = {"development": 4, "test": 8}
 """Of each concept and setting; prompts come in turn."""
 WRITTEN = re.compile(r"(Configuration: `)(\w*)(`)")
 
@@ -36,13 +37,14 @@ def configuration() -> dict[str, Any]:
         arm: {name: [one.recipe, one.merge.method, _options(one.merge.options)] for name, one in found.settings.items()}
         for arm, found in ARMS.items()
     }
-    recipes = {name: [one.adapter, one.erasure.__repr__(), dict(one.fields)] for name, one in RECIPES.items()}
+    recipes = {name: [one.adapter, one.erasure, dict(one.fields)] for name, one in RECIPES.items()}
     concepts = {
         name: [[[one.name, one.class_word, one.seed, list(one.prompts)] for one in group] for group in groups]
         for name, groups in casts.items()
     }
     return {
-        "casts": concepts, "arms": settings, "recipes": recipes, "sampling": asdict(SAMPLING), "pictures": PICTURES,
+        "casts": concepts, "arms": settings, "recipes": recipes, "common": dict(train.COMMON), "layers": train.LAYERS,
+        "sampling": asdict(SAMPLING), "pictures": PICTURES,
         "metrics": list(METRICS), "primary": PRIMARY, "margin": MARGIN, "draws": DRAWS,
         "weights": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights},
     }  # fmt: skip
