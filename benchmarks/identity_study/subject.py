@@ -8,8 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
-Picture = tuple[Image.Image, str]
-"""A picture and its caption, which names the class word."""
+from demo.cast import Picture
 
 
 class Subject(Protocol):

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.identity_study.subject import Picture
 from blocklora_core.concept.prompt_lines import PLACEHOLDER
+from demo.cast import Picture
 from demo.people import objects, styles
 from demo.people.captions import EVERYTHING, Detail, ground_words, who_words, with_article
 from demo.people.corpus import render, write_records
@@ -103,7 +104,7 @@ class Drawn:
             "training": self.scenes(TRAINING_PICTURES, self.seed), "held": self.scenes(PROMPTS, self.seed + HELD_SEED)
         }  # fmt: skip
 
-    @property
+    @cached_property
     def prompts(self) -> Sequence[str]:
         held = self.sets()["held"]
         return [re.sub(rf"\b{self.class_word}\b", PLACEHOLDER, scene.caption, count=1) for scene in held]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from benchmarks.identity_study.plan import Plan
+from benchmarks.identity_study.results import references
 from benchmarks.identity_study.work import Cell, Folders, PromptCase
 from benchmarks.people.cast import Drawn
-from blocklora_core.evaluation import Judge, Reference, evaluation_prompt
-from blocklora_core.host.train.progress import to_image
+from blocklora_core.evaluation import Judge, evaluation_prompt
 from demo.people.reader.alignment import stored_evaluator
 from demo.people.reader.model import GeneReader
 from demo.people.reader.reading import Reading
@@ -42,11 +42,7 @@ class Scorer:
 
     @cached_property
     def judge(self) -> Judge:
-        references = []
-        for member in self.plan.members:
-            pictures = torch.cat([to_image(picture) for picture in member.held_out(self.folders.art)])
-            references.append(Reference(member.name, member.class_word, (pictures,)))
-        return Judge(stored_evaluator(), references)
+        return Judge(stored_evaluator(), references(self.plan.members, self.folders))
 
     @cached_property
     def readers(self) -> Mapping[str, GeneReader]:
@@ -59,11 +55,22 @@ class Scorer:
         """The cells of each seed, a run each; pictures of a concept follow each other in this order."""
         found: Scores = {name: {} for name in METRICS}
         for cell in (cell for cells in runs for cell in cells):
-            for case, pictures in cell.pictures(self.folders):
-                if not case.class_word:
-                    for metric, values in self._seen(case, pictures).items():
-                        found[metric].setdefault(case.member.name, []).extend(values)
+            for name, seen in self._of(cell):
+                for metric, values in seen.items():
+                    found[metric].setdefault(name, []).extend(values)
         return found
+
+    @cached_property
+    def _known(self) -> dict[Path, list[tuple[str, dict[str, list[float]]]]]:
+        return {}
+
+    def _of(self, cell: Cell) -> list[tuple[str, dict[str, list[float]]]]:
+        """Concept and its scores, case by case. A cell serves several settings and figures; it is looked at once."""
+        path = cell.path(self.folders)
+        if path not in self._known:
+            shown = ((case, pictures) for case, pictures in cell.pictures(self.folders) if not case.class_word)
+            self._known[path] = [(case.member.name, self._seen(case, pictures)) for case, pictures in shown]
+        return self._known[path]
 
     def _seen(self, case: PromptCase, pictures: Tensor) -> dict[str, list[float]]:
         """pictures: (N, H, W, 3) in 0..1."""

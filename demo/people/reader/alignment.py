@@ -23,6 +23,7 @@ from demo.evaluator.training import caption_loss
 from demo.people.corpus import read_records
 from demo.people.reader.stored import WEIGHTS
 from demo.people.reader.training import Degrade, autoencoder_of, through
+from demo.people.recipe.autoencoder import to_unit
 from demo.people.recipe.stages import learning_rate
 from demo.people.scenes import Record
 
@@ -62,7 +63,7 @@ def captioned(records: list[Record], pictures: Path, degrade: Degrade | None = N
     generator, found = torch.Generator().manual_seed(0), []
     for start in range(0, len(square), 32):
         opened = [Image.open(pictures / record["file"]).convert("RGB") for record in square[start : start + 32]]
-        shown = torch.from_numpy(np.stack([np.asarray(one) for one in opened])).permute(0, 3, 1, 2).float() / 255
+        shown = to_unit([np.asarray(one) for one in opened])
         shown = fit(degrade(shown, generator) if degrade else shown)
         found.append((shown * 255).round().clamp(0, 255).byte())
     return Captioned(torch.cat(found), [record["caption"] for record in square])
