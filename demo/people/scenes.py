@@ -159,10 +159,10 @@ def three_people(pool: Pool, rng: np.random.RandomState) -> Scene:
 
 
 KINDS: tuple[tuple[Callable[[Pool, np.random.RandomState], Scene], float], ...] = (
-    (one_person, 0.54),
-    (one_object, 0.12),
+    (one_person, 0.46),
+    (one_object, 0.11),
     (person_with_object, 0.12),
-    (two_people, 0.19),
+    (two_people, 0.28),
     (three_people, 0.03),
 )
 

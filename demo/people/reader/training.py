@@ -27,12 +27,12 @@ Degrade = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 @dataclass(frozen=True)
 class ReaderRecipe:
-    steps: int = 2500
+    steps: int = 6000
     batch: int = 32
     learning_rate: float = 1.5e-3
     warmup: int = 100
     weight_decay: float = 0.02
-    worn: float = 0.25  # share of a batch
+    worn: float = 0.3  # share of a batch
     colour_blind: bool = False
     seed: int = 0
     checkpoint_seconds: float = 240.0
@@ -55,12 +55,39 @@ def worn(found: Figures, degrade: Degrade, count: int, seed: int = 0) -> Figures
     return Figures(torch.cat(parts), found.labels[:count])
 
 
-def batch_of(found: Figures, tired: Figures, recipe: ReaderRecipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rarity(labels: torch.Tensor) -> torch.Tensor:
+    """(N,) how often to draw each figure, from labels (N, questions): a beard that one figure in a hundred wears would
+    hardly be learnt. Mean, over the questions asked, of the answer's count to the power of -1/2."""
+    weights = torch.zeros(labels.shape, dtype=torch.float64)
+    for place in range(labels.shape[1]):
+        asked = labels[:, place] != UNASKED
+        answers = labels[asked, place]
+        weights[asked, place] = torch.bincount(answers).double()[answers].rsqrt()
+    return weights.sum(1) / (labels != UNASKED).sum(1)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Figures, and how often each is drawn."""
+
+    figures: Figures
+    often: torch.Tensor
+
+    @classmethod
+    def of(cls, found: Figures) -> Drawn:
+        return cls(found, rarity(found.labels).cumsum(0))
+
+    def choose(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        lots = torch.rand(count, generator=generator, dtype=torch.float64) * self.often[-1]
+        return torch.searchsorted(self.often, lots).clamp(max=len(self.often) - 1)
+
+
+def batch_of(found: Drawn, tired: Drawn, recipe: ReaderRecipe, step: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pictures in [0, 1] and labels; a step's lot is its own, so that sittings do not matter."""
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     few = round(recipe.batch * recipe.worn)
     sides = [(tired, few), (found, recipe.batch - few)]
-    chosen = [(side, torch.randint(len(side.labels), (count,), generator=generator)) for side, count in sides]
+    chosen = [(side.figures, side.choose(count, generator)) for side, count in sides]
     pictures = torch.cat([side.pictures[places] for side, places in chosen])
     return pictures.float() / 255, torch.cat([side.labels[places] for side, places in chosen])
 
@@ -76,6 +103,7 @@ def train_reader(
         reader.load_state_dict(state["reader"])
         optimizer.load_state_dict(state["optimizer"])
     clock, losses = Clock(state["seconds"], recipe.checkpoint_seconds), []
+    drawn, drawn_tired = Drawn.of(found), Drawn.of(tired)
 
     def keep(step: int) -> None:
         stored = {"reader": reader.state_dict(), "optimizer": optimizer.state_dict()}
@@ -84,7 +112,7 @@ def train_reader(
     for step in range(state["step"], recipe.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, recipe.steps, recipe.warmup, recipe.learning_rate)
-        pictures, labels = batch_of(found, tired, recipe, step)
+        pictures, labels = batch_of(drawn, drawn_tired, recipe, step)
         with half_precision("cpu"):
             told = reader(pictures.contiguous(memory_format=torch.channels_last))
         loss = answer_loss(told, labels)
@@ -145,8 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people", help="with the corpora of `people`")
     parser.add_argument("--steps", type=int, default=ReaderRecipe.steps)
-    parser.add_argument("--pictures", type=int, default=12000)
-    parser.add_argument("--worn", type=int, default=2500, help="figures that make a round trip before")
+    parser.add_argument("--pictures", type=int, default=40000)
+    parser.add_argument("--worn", type=int, default=3000, help="figures that make a round trip before")
     parser.add_argument("--colour-blind", action="store_true")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)

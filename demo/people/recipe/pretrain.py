@@ -33,7 +33,7 @@ from demo.text_encoder import FastTextEncoder, text_encoder_state
 
 # Folder: pool, seed, scenes, scale. The large pictures and the held-out ones are for the autoencoder.
 CORPORA = {
-    "train": ("training", 1, 12000, 1.0),
+    "train": ("training", 3, 12000, 1.0),
     "large": ("training", 2, 1200, 2.0),
     "held": ("unseen_people", 7, 256, 1.0),
 }
@@ -41,16 +41,18 @@ AUTOENCODER_PICTURES = {"large": 1200, "train": 2500}
 PSNR_PICTURES = 64
 
 
-def corpora(work: Path) -> None:
-    missing = [name for name in CORPORA if not (work / name / "done").is_file()]
+def corpora(work: Path, scenes: int) -> None:
+    """Draw what is missing; more scenes to train on add to those that are there."""
+    counts = {name: scenes if name == "train" else count for name, (_, _, count, _) in CORPORA.items()}
+    missing = {name: count for name, count in counts.items() if not (work / name / f"drawn_{count}").is_file()}
     if not missing:
         return
     renderer = prepare_renderer(work / "node")
-    for name in missing:
-        pool, seed, count, scale = CORPORA[name]
+    for name, count in missing.items():
+        pool, seed, _, scale = CORPORA[name]
         print(f"drawing {count} pictures: {name}", flush=True)
         build(work / name, pool, seed, count, renderer, scale)
-        (work / name / "done").touch()
+        (work / name / f"drawn_{count}").touch()
 
 
 def _train_autoencoder(work: Path, vae: TAESD, recipe: AutoencoderRecipe, name: str, device: str) -> TAESD:
@@ -97,11 +99,12 @@ def denoiser(
     minutes: float,
     samples: bool,
     device: str,
+    anew: bool = False,
 ) -> UNetModel:
     """One sitting; at its end the fixed prompts are drawn into the work folder, if wanted."""
     text = FastTextEncoder(text_encoder_state())
     state_file = work / "denoiser.state"
-    trainee = resume(stored_unet if WEIGHTS.is_file() else new_unet, recipe, state_file, device)
+    trainee = resume(new_unet if anew or not WEIGHTS.is_file() else stored_unet, recipe, state_file, device)
     deadline = time.monotonic() + minutes * 60
 
     def until(trainee: Trainee) -> bool:
@@ -120,12 +123,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people")
     parser.add_argument("--minutes", type=float, default=60.0, help="length of this sitting of the denoiser")
     parser.add_argument("--batch", type=int, default=DenoiserRecipe.batch)
+    parser.add_argument("--learning-rate", type=float, default=DenoiserRecipe.learning_rate)
+    parser.add_argument(
+        "--anew", action="store_true", help="begin the denoiser from nothing, not from the committed one"
+    )
     parser.add_argument("--fall-from", type=int, default=0, help="step at which the learning rate starts to fall")
     parser.add_argument("--fall-steps", type=int, default=0, help="steps until the rate is nothing; then it ends")
     parser.add_argument("--autoencoder-steps", type=int, default=AutoencoderRecipe.steps)
     parser.add_argument("--refine", type=int, default=0, help="train the autoencoder this many more steps first")
     parser.add_argument("--decoder-only", action="store_true", help="refine the decoder, so that latents stay valid")
-    parser.add_argument("--scenes", type=int, default=CORPORA["train"][2], help="how many of the corpus to learn from")
+    parser.add_argument(
+        "--scenes", type=int, default=CORPORA["train"][2], help="how many pictures to draw and to learn from"
+    )
     parser.add_argument("--no-samples", action="store_true", help="do not draw the fixed prompts at the end")
     parser.add_argument("--output", type=Path, help="write the weights here at the end of the sitting")
     parser.add_argument("--threads", type=int, help="of the processor; torch decides if not given")
@@ -134,14 +143,26 @@ def main(arguments: list[str] | None = None) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
-    corpora(options.work)
+    corpora(options.work, options.scenes)
     refine = AutoencoderRecipe(steps=options.refine, decoder_only=options.decoder_only) if options.refine else None
     recipe = AutoencoderRecipe(steps=options.autoencoder_steps)
     vae = autoencoder(options.work, recipe, refine, options.device)
     buckets = latents(options.work, vae, options.scenes, options.device)
-    denoiser_recipe = DenoiserRecipe(batch=options.batch, fall_from=options.fall_from, fall_steps=options.fall_steps)
+    denoiser_recipe = DenoiserRecipe(
+        batch=options.batch,
+        learning_rate=options.learning_rate,
+        fall_from=options.fall_from,
+        fall_steps=options.fall_steps,
+    )
     average = denoiser(
-        options.work, vae, buckets, denoiser_recipe, options.minutes, not options.no_samples, options.device
+        options.work,
+        vae,
+        buckets,
+        denoiser_recipe,
+        options.minutes,
+        not options.no_samples,
+        options.device,
+        options.anew,
     )
     if options.output:
         write_weights(whole_state(average.state_dict(), vae), options.output)
