@@ -19,6 +19,7 @@ from benchmarks.identity_study.subject import Subject
 from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.files.io import load, save
+from blocklora_core.host.ledger import release_saved
 from blocklora_core.host.train.precision import compute_dtype, computing_in
 from blocklora_core.host.train.progress import to_image
 from blocklora_core.host.train.train import TrainJob, train_concept
@@ -114,4 +115,5 @@ class Training:
         if not path.is_file():
             result = train_concept(base.model, base.clip, base.vae, self.job(art))
             save(path, result.lora, overwrite=True)
+            release_saved(result.lora)
         return load(path)
