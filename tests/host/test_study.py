@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from benchmarks.identity_study.train import Base, Recipe, Training
 from blocklora_core.host import claims
 from demo.cast import Picture
-from PIL import Image
 from tests.host import tiny
 
 
@@ -20,10 +21,10 @@ class Member:
     class_word: str = "man"
     prompts: Sequence[str] = ()
 
-    def training(self, art: Path) -> list[Picture]:
+    def training(self, _: Path) -> list[Picture]:
         return [(Image.new("RGB", (64, 64), colour), "a man") for colour in ("red", "blue")]
 
-    def held_out(self, art: Path) -> list[Image.Image]:
+    def held_out(self, _: Path) -> list[Image.Image]:
         return []
 
 
