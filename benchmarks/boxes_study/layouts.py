@@ -11,6 +11,7 @@ from PIL import Image
 from blocklora_core.regions import Box
 from demo.art import BACKGROUNDS, SIZE
 from demo.cast import Member, Picture, Pictures
+from demo.people.captions import with_article
 
 GAP = 16
 """Pixels between two boxes of a row."""
@@ -38,8 +39,8 @@ class Layout:
 
     def phrases(self, names: tuple[str, ...]) -> list[str]:
         """What is asked for in each box."""
-        placed = zip(names, self.sides, strict=True)
-        return [f"a {name} on the {side}" if side else f"a {name}" for name, side in placed]
+        placed = zip(map(with_article, names), self.sides, strict=True)
+        return [f"{name} on the {side}" if side else name for name, side in placed]
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,11 @@ class Halved:
                 yield canvas, f"{words} on the {side} on a {ground} background"
 
 
-def row(count: int, across: int) -> Layout:
-    """Boxes of SIZE pixels side by side: each as large as the base's pictures are, the whole wider than any of them."""
-    width = count * (SIZE + GAP) - GAP
-    boxes = tuple(Box(number * (SIZE + GAP) / width, 0.0, SIZE / width, 1.0) for number in range(count))
-    return Layout((SIZE, width), boxes, boxes, ("",) * count, across)
+def row(count: int, across: int, side: int = SIZE) -> Layout:
+    """Boxes of `side` pixels side by side: each as large as the base draws, the whole wider."""
+    width = count * (side + GAP) - GAP
+    boxes = tuple(Box(number * (side + GAP) / width, 0.0, side / width, 1.0) for number in range(count))
+    return Layout((side, width), boxes, boxes, ("",) * count, across)
 
 
 HALVES = Layout(

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from benchmarks.boxes_study.scenes import SETTINGS, Scene
+from benchmarks.boxes_study.scenes import Scene
 from benchmarks.identity_study.results import rounded
 from benchmarks.identity_study.work import Folders, kept_pictures
 from blocklora_core.evaluation import Judge
@@ -45,7 +45,7 @@ def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[
 
 def sheet(found: Mapping[str, Sequence[Scene]], folders: Folders) -> Image.Image:
     """A row a setting, the first pictures of different groups."""
-    rows = [(SETTINGS[name].title, _first(listed, folders)) for name, listed in found.items()]
+    rows = [(listed[0].setting.title, _first(listed, folders)) for listed in found.values()]
     height, width = rows[0][1][0].shape[1:3]
     image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
     ink = ImageDraw.Draw(image)

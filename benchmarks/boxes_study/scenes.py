@@ -83,12 +83,15 @@ times and more as hard: `--sweep`."""
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures of the trained concepts, each in its box, one a seed."""
+    """Pictures of the trained concepts, each in its box, one a seed. drawn: what prompts say before each name."""
 
     setting: Setting
     layout: Layout
     trained: tuple[Training, ...]
     seeds: tuple[int, ...]
+    background: str = BACKGROUND
+    how: Sampling = SAMPLING
+    drawn: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ class Scene:
 
     @property
     def sampling(self) -> Sampling:
-        return replace(SAMPLING, size=self.layout.size)
+        return replace(self.how, size=self.layout.size)
 
     def path(self, folders: Folders) -> Path:
         setting = self.setting
@@ -125,7 +128,7 @@ class Scene:
         elif setting.prompts == "regions":
             model = apply_regions(model, RegionalSampling(self._regions(prompts)))
         elif setting.prompts == "areas":
-            whole = self._areas(encode(applied.clip, BACKGROUND), prompts)
+            whole = self._areas(encode(applied.clip, self.background), prompts)
         return Sampler(model, applied.clip, base.vae, self.sampling), whole
 
     def _apart(self, base: Base, stack: Stack) -> tuple[Sampler, str | ComfyConditioning]:
@@ -152,7 +155,10 @@ class Scene:
 
     @property
     def _alone(self) -> list[str]:
-        return [f"{phrase} on {BACKGROUND}" for phrase in self.layout.phrases(self.names)]
+        return [f"{phrase} on {self.background}" for phrase in self.layout.phrases(self._called(self.names))]
+
+    def _called(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(" ".join, zip(self.drawn, names, strict=True))) if self.drawn else names
 
     def _together(self, names: tuple[str, ...]) -> str:
-        return f"{' and '.join(self.layout.phrases(names))} on {BACKGROUND}"
+        return f"{' and '.join(self.layout.phrases(self._called(names)))} on {self.background}"

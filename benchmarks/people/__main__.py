@@ -5,6 +5,7 @@
 protocol      writes the configuration's hash into docs/protocol.md; commit it before the test
 development   every arm's eight settings on the development cast; the best of each is kept in docs/people.json
 test          each arm with that setting on the test cast, and the contrasts
+boxes         people of the development cast, two to five in a picture, each in a box; what one prompt and regions do
 
 Trained files and pictures are kept in --work, so that a stage goes on where it was stopped; it measures what is whole
 and says how many seeds that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into
@@ -36,6 +37,7 @@ from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
 from benchmarks.people import cast, protocol  # noqa: E402
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods, every_setting  # noqa: E402
+from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
 from benchmarks.people.docs import TABLES  # noqa: E402
 from benchmarks.people.results import best, contrasts, measured  # noqa: E402
@@ -104,7 +106,11 @@ def test(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     return {}
 
 
-STAGES = {"development": development, "test": test}
+def boxes(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
+    return measure(pool, chosen.minutes, DOCS)
+
+
+STAGES = {"development": development, "test": test, "boxes": boxes}
 
 
 def main() -> None:
@@ -123,7 +129,7 @@ def main() -> None:
         return
     folders = Folders(chosen.checkpoint, chosen.work / "art", chosen.work)
     pool = WorkerPool(folders, chosen.workers)
-    groups = [cast.development()] if chosen.stage == "development" else cast.test()
+    groups = cast.test() if chosen.stage == "test" else [cast.development()]
     draw(groups, folders, chosen.renderer)
     started = time.perf_counter()
     found = STAGES[chosen.stage](pool, chosen)

@@ -8,6 +8,8 @@ from typing import Any
 
 from benchmarks.identity_study.docs import Results, Tables, interval, table_of
 
+BOXES = {"pair": "2 as one picture", "2": "2 boxes", "3": "3 boxes", "5": "5 boxes"}
+
 
 def arms(results: Results) -> str:
     """Every arm on the test cast, the best merged first."""
@@ -57,11 +59,25 @@ def settings(results: Results) -> str:
     return table_of("Setting | genes alone | genes merged | image alone | image merged", map(row, found))
 
 
+def boxes(results: Results) -> str:
+    """Every way to ask for several people in one picture."""
+    ways = results["boxes"]["ways"].values()
+    layouts = [name for name in next(iter(ways)) if name != "title"]
+    heads = [f"{kind}, {BOXES[layout]}" for kind in ("right", "genes", "ground") for layout in layouts]
+
+    def row(found: Mapping[str, Any]) -> list[str]:
+        right = [interval(found[layout]["right"], ".0%") for layout in layouts]
+        others = [f"{found[layout][kind][0]:.2f}" for kind in ("genes", "ground") for layout in layouts]
+        return [found["title"], *right, *others]
+
+    return table_of(" | ".join(["", *heads]), map(row, ways))
+
+
 def _of(stage: str, table: Callable[[Results], str], results: Results) -> str:
     return table(results) if stage in results else "Not run yet."
 
 
 TABLES: Tables = {
     "arms": partial(_of, "test", arms), "contrasts": partial(_of, "test", contrasts),
-    "settings": partial(_of, "development", settings),
+    "settings": partial(_of, "development", settings), "boxes": partial(_of, "boxes", boxes),
 }  # fmt: skip
