@@ -92,28 +92,22 @@ def latents(work: Path, vae: TAESD, scenes: int, device: str) -> list[Bucket]:
 
 
 def denoiser(
-    work: Path,
-    vae: TAESD,
-    buckets: list[Bucket],
-    recipe: DenoiserRecipe,
-    minutes: float,
-    samples: bool,
-    device: str,
-    anew: bool = False,
+    work: Path, vae: TAESD, buckets: list[Bucket], recipe: DenoiserRecipe, chosen: argparse.Namespace
 ) -> UNetModel:
     """One sitting; at its end the fixed prompts are drawn into the work folder, if wanted."""
     text = FastTextEncoder(text_encoder_state())
     state_file = work / "denoiser.state"
-    trainee = resume(new_unet if anew or not WEIGHTS.is_file() else stored_unet, recipe, state_file, device)
-    deadline = time.monotonic() + minutes * 60
+    start = new_unet if chosen.anew or not WEIGHTS.is_file() else stored_unet
+    trainee = resume(start, recipe, state_file, chosen.device)
+    deadline = time.monotonic() + chosen.minutes * 60
 
     def until(trainee: Trainee) -> bool:
         fallen = bool(recipe.fall_steps) and trainee.step >= recipe.fall_from + recipe.fall_steps
         return fallen or time.monotonic() > deadline
 
     batches = Batches(buckets, text, Tokenizer()(""), recipe)
-    train_denoiser(trainee, batches, recipe, state_file, until, device)
-    if samples:
+    train_denoiser(trainee, batches, recipe, state_file, until, chosen.device)
+    if not chosen.no_samples:
         sample_grid(trainee.average, vae.cpu(), text, work / f"samples_{trainee.step:06d}.png", f"step {trainee.step}")
     return trainee.average
 
@@ -154,16 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
         fall_from=options.fall_from,
         fall_steps=options.fall_steps,
     )
-    average = denoiser(
-        options.work,
-        vae,
-        buckets,
-        denoiser_recipe,
-        options.minutes,
-        not options.no_samples,
-        options.device,
-        options.anew,
-    )
+    average = denoiser(options.work, vae, buckets, denoiser_recipe, options)
     if options.output:
         write_weights(whole_state(average.state_dict(), vae), options.output)
         print(f"{options.output.name}: {options.output.stat().st_size / 1e6:.1f} MB", flush=True)
