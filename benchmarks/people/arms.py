@@ -17,7 +17,8 @@ from blocklora_core.merge import Options
 
 COMMON = {"steps": 60, "batch_size": 2}
 SAMPLING = Sampling(steps=8, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
-NICHES, OWN_WEIGHTS, DAMPINGS = (1.0, 3.0), (3.0, 10.0), (0.01, 0.1)
+NICHES, OWN_WEIGHTS = (3.0, 0.3, 0.1, 0.0), (10.0, 3.0)
+FULL_NICHES, DAMPINGS = (3.0, 1.0, 0.3, 0.1), (0.01, 0.1)
 FUSION_DAMPINGS, RATES, SCALES = (0.003, 0.01, 0.03, 0.1), (0.003, 0.006), (0.25, 0.5, 0.75, 1.0)
 LAMBDAS = (0.1, 0.2, 0.3, 0.5)
 SETTINGS = 8
@@ -29,7 +30,7 @@ def _recipe(adapter: str, erasure: float = 0.0, **fields: float | str) -> Recipe
 
 RECIPES: Mapping[str, Recipe] = {
     **{f"block niche {niche:g}": _recipe("row block", niche_weight=niche) for niche in NICHES},
-    **{f"ed niche {niche:g}": _recipe("plain LoRA", niche_weight=niche) for niche in NICHES},
+    **{f"ed niche {niche:g}": _recipe("plain LoRA", niche_weight=niche) for niche in FULL_NICHES},
     **{f"ed rate {rate:g}": _recipe("plain LoRA", learning_rate=rate) for rate in RATES},
     **{f"block erasure {share:g}": _recipe("row block", share) for share in LAMBDAS},
     **{f"web rate {rate:g}": _recipe("plain LoRA", learning_rate=rate, **TRIGGER, **NO_GRAMS) for rate in RATES},
@@ -49,13 +50,12 @@ def _arm(title: str, settings: Iterator[tuple[str, str, Merge]]) -> Arm:
 
 
 def _fused() -> Iterator[tuple[str, str, Merge]]:
-    for niche, own, damping in product(NICHES[::-1], OWN_WEIGHTS[::-1], DAMPINGS):
-        merge = Merge("fused", Options(own_weight=own, damping=damping))
-        yield f"niche {niche:g}, own weight {own:g}, damping {damping:g}", f"block niche {niche:g}", merge
+    for niche, own in product(NICHES, OWN_WEIGHTS):
+        yield f"niche {niche:g}, own weight {own:g}", f"block niche {niche:g}", Merge("fused", Options(own_weight=own))
 
 
-def _fusion(kind: str, values: Sequence[float]) -> Iterator[tuple[str, str, Merge]]:
-    for value, damping in product(values[::-1], FUSION_DAMPINGS):
+def _fusion(kind: str, values: Sequence[float], dampings: Sequence[float]) -> Iterator[tuple[str, str, Merge]]:
+    for value, damping in product(values, dampings):
         merge = Merge("gradient_fusion", Options(damping=damping))
         yield f"{kind} {value:g}, damping {damping:g}", f"ed {kind} {value:g}", merge
 
@@ -73,8 +73,8 @@ def _web() -> Iterator[tuple[str, str, Merge]]:
 DEFAULT = "default"
 ARMS: Mapping[str, Arm] = {
     DEFAULT: _arm("The pack's default: row blocks, niche, fused", _fused()),
-    "gradient_fusion": _arm("ED-LoRA, gradient fusion", _fusion("rate", RATES)),
-    "niche_fusion": _arm("ED-LoRA and niche, closed form", _fusion("niche", NICHES)),
+    "gradient_fusion": _arm("ED-LoRA, gradient fusion", _fusion("rate", RATES[::-1], FUSION_DAMPINGS)),
+    "niche_fusion": _arm("ED-LoRA and niche, closed form", _fusion("niche", FULL_NICHES, DAMPINGS)),
     "blocklora": _arm("BlockLoRA (row blocks, erasure)", _blocklora()),
     "plain": _arm("Plain LoRAs, summed", _web()),
 }

@@ -17,7 +17,7 @@ from demo.people.reader.figures import SIDE, Figures, figures
 from demo.people.reader.model import GeneReader
 from demo.people.reader.questions import UNASKED, labels_of, questions_of
 from demo.people.reader.reading import Identity, Reading
-from demo.people.reader.training import ReaderRecipe, accuracy, answer_loss, batch_of, train_reader, worn
+from demo.people.reader.training import Drawn, ReaderRecipe, accuracy, answer_loss, batch_of, rarity, train_reader, worn
 from demo.people.scenes import TRAINING, Record, draw_scene
 
 QUESTIONS = questions_of(styles.TRAINED)
@@ -159,6 +159,16 @@ def test_the_loss_asks_nothing_that_is_not_shown() -> None:
 
 
 def test_a_step_has_a_lot_of_its_own() -> None:
-    found, recipe = simple(20, 4), ReaderRecipe(batch=8)
+    found, recipe = Drawn.of(simple(20, 4)), ReaderRecipe(batch=8)
     one, again, other = (batch_of(found, found, recipe, step) for step in (5, 5, 6))
     assert torch.equal(one[0], again[0]) and torch.equal(one[1], again[1]) and not torch.equal(one[0], other[0])
+
+
+def test_a_figure_with_a_rare_answer_is_drawn_more_often() -> None:
+    labels = torch.tensor([[0, UNASKED]] * 99 + [[1, UNASKED]])
+    weights = rarity(labels)
+    assert weights[-1] == 1 and torch.allclose(weights[:-1], torch.tensor(99.0, dtype=torch.float64).rsqrt())
+    drawn = Drawn(Figures(torch.zeros(100, 3, 4, 4, dtype=torch.uint8), labels), weights.cumsum(0))
+    chosen = drawn.choose(4000, torch.Generator().manual_seed(0))
+    assert (chosen == 99).float().mean().item() == pytest.approx(1 / (1 + 99**0.5), abs=0.02)
+    assert len(chosen.unique()) == 100

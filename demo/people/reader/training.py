@@ -27,7 +27,7 @@ Degrade = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 @dataclass(frozen=True)
 class ReaderRecipe:
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 32
     learning_rate: float = 1.5e-3
     warmup: int = 100
@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--work", type=Path, default=Path(".comfyui") / "people", help="with the corpora of `people`")
     parser.add_argument("--steps", type=int, default=ReaderRecipe.steps)
-    parser.add_argument("--pictures", type=int, default=40000)
+    parser.add_argument("--pictures", type=int, default=30000)
     parser.add_argument("--worn", type=int, default=3000, help="figures that make a round trip before")
     parser.add_argument("--colour-blind", action="store_true")
     parser.add_argument("--threads", type=int)
