@@ -36,7 +36,7 @@ from benchmarks.identity_study.methods import Method  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
 from benchmarks.people import cast, protocol  # noqa: E402
-from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods, every_setting  # noqa: E402
+from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods  # noqa: E402
 from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
 from benchmarks.people.docs import TABLES  # noqa: E402
@@ -79,19 +79,32 @@ def work(pool: WorkerPool, found: Sequence[Plan], minutes: float) -> None:
 
 
 def development(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Each arm's settings, and which is the best: the highest sum of genes right and image alignment, all merged."""
-    (plan,) = plans([cast.development()], protocol.PICTURES["development"], 1, every_setting())
-    work(pool, [plan], chosen.minutes)
-    scorer = Scorer(plan, pool.folders)
-    if not scorer.ready(cells_of(plan)):
+    """Each arm's settings, and which is the best: the highest sum of genes right and image alignment, all merged. Arms
+    that are not whole yet are left out."""
+    groups, pictures = [cast.development()], protocol.PICTURES["development"]
+    of_arm = {arm: {f"{arm}: {key}": one for key, one in ARMS[arm].settings.items()} for arm in chosen.arms}
+    every = {arm: plans(groups, pictures, 1, methods)[0] for arm, methods in of_arm.items()}
+    work(pool, list(every.values()), chosen.minutes)
+    scorers = {arm: Scorer(plan, pool.folders) for arm, plan in every.items()}
+    found = {arm: measured([one]) for arm, one in scorers.items() if one.ready(cells_of(one.plan))}
+    if not found:
         return {}
-    found = measured([scorer])
-    return {"settings": found, "chosen": {arm: best(arm, found) for arm in ARMS}}
+    digest, before = protocol.digest(), known().get("development", {})
+    if before.get("configuration") != digest:
+        before = {"settings": {}, "chosen": {}}
+    settings = before["settings"] | {name: one for settings in found.values() for name, one in settings.items()}
+    best_of = before["chosen"] | {arm: best(arm, settings) for arm in found}
+    return {"configuration": digest, "settings": settings, "chosen": best_of}
 
 
 def test(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     """Of as many seeds as are whole; nothing where none is."""
-    methods = chosen_methods(known()["development"]["chosen"].__getitem__)
+    settings = known().get("development", {}).get("chosen", {})
+    if missing := set(ARMS) - set(settings):
+        sys.exit(
+            f"test: expected a setting of every arm, got none of {', '.join(sorted(missing))}: run development first."
+        )
+    methods = chosen_methods(settings.__getitem__)
     written = protocol.check(PROTOCOL)
 
     def of(seeds: int) -> list[Plan]:
@@ -118,6 +131,9 @@ def main() -> None:
     checkpoints = Path(os.environ["BLOCKLORA_COMFYUI"], "models", "checkpoints")
     parser.add_argument("stage", choices=("protocol", *STAGES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--arms", nargs="*", choices=tuple(ARMS), default=tuple(ARMS), help="of development, these only"
+    )
     parser.add_argument("--minutes", type=float, default=1e9, help="start nothing new after so many")
     parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1)
     parser.add_argument("--work", type=Path, default=ROOT / ".comfyui" / "people_study")

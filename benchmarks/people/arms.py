@@ -85,8 +85,3 @@ Choose = Callable[[str], str]
 
 def chosen_methods(choose: Choose) -> dict[str, Method]:
     return {name: arm.settings[choose(name)] for name, arm in ARMS.items()}
-
-
-def every_setting() -> dict[str, Method]:
-    """`arm: setting` -> method."""
-    return {f"{name}: {key}": one for name, arm in ARMS.items() for key, one in arm.settings.items()}
