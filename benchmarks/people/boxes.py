@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,16 @@ SEEDS = 16
 People = Sequence[cast.Drawn]
 
 
+@cache
 def people() -> People:
-    return [one for one in cast.development() if one.identity]
+    """They come first in the cast, so a place here is a slot there."""
+    return tuple(one for one in cast.development() if one.identity)
 
 
 def scenes(way: str, layout: Layout) -> list[Scene]:
     """One picture each; groups of people and grounds come in turn."""
     recipe = RECIPES[next(iter(ARMS[DEFAULT].settings.values())).recipe]
-    trained = [Training(recipe, one, 0, slot) for slot, one in enumerate(cast.development()) if one.identity]
+    trained = [Training(recipe, one, 0, slot) for slot, one in enumerate(people())]
     found, grounds = groups(len(trained), layout.count), list(GROUNDS)
     words = {one.name: STYLES[one.identity.style].word for one in people() if one.identity}
     made = []
