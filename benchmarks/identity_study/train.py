@@ -53,6 +53,11 @@ class Recipe:
         return TrainConfig.of(**given)
 
 
+class _Nothing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(x)
+
+
 @dataclass(frozen=True)
 class Base:
     """The demo's checkpoint, loaded; it samples and trains in bf16 where the machine is quick at that."""
@@ -65,8 +70,9 @@ class Base:
     def load(cls, checkpoint: Path) -> Base:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
         encoder = clip.cond_stage_model.clip_l.transformer.text_model.encoder
-        # All layers but the first add nothing (demo/text_encoder.py) and take most of a step's time.
+        # All but the first layer's attention adds nothing (demo/text_encoder.py) and takes most of a step's time.
         encoder.layers = nn.ModuleList(encoder.layers[:1])
+        encoder.layers[0].mlp = _Nothing()
         return cls(computing_in(model, compute_dtype(model.load_device)), clip, vae)
 
 

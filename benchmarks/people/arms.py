@@ -5,7 +5,7 @@ All train as many steps on as many pictures and sample alike. After `import_comf
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -15,10 +15,20 @@ from benchmarks.identity_study.train import Recipe
 from blocklora_core.host.evaluate.generate import Sampling
 from blocklora_core.merge import Options
 
-COMMON = {"steps": 60, "batch_size": 2}
+TOKEN: Mapping[str, float | str] = {
+    "token": "layer-wise", "embedding_learning_rate": 0.006, "embedding_share": 1.0, "embedding_norm_limit": 100.0,
+}  # fmt: skip
+"""Of all arms that have one: ED-LoRA's, a pair of words for each cross-attention, which learns in all steps. Frozen at
+Mix-of-Show's norm of .55 it would learn in two of them, at this rate."""
+COMMON = {"steps": 60, "batch_size": 2, **TOKEN}
 SAMPLING = Sampling(steps=8, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
-NICHES, OWN_WEIGHTS = (3.0, 0.3, 0.1, 0.0), (10.0, 3.0)
-FULL_NICHES, DAMPINGS = (3.0, 1.0, 0.3, 0.1), (0.01, 0.1)
+NICHES: Mapping[str, Mapping[str, float | str]] = {
+    "niche 3": {"niche_weight": 3.0},
+    "niche 1": {"niche_weight": 1.0},
+    "niche 0.3": {"niche_weight": 0.3},
+    "niche 3, single token": {"niche_weight": 3.0, "token": "single"},
+}
+OWN_WEIGHTS, DAMPINGS = (10.0, 3.0), (0.01, 0.1)
 FUSION_DAMPINGS, RATES, SCALES = (0.003, 0.01, 0.03, 0.1), (0.003, 0.006), (0.25, 0.5, 0.75, 1.0)
 LAMBDAS = (0.1, 0.2, 0.3, 0.5)
 SETTINGS = 8
@@ -29,8 +39,8 @@ def _recipe(adapter: str, erasure: float = 0.0, **fields: float | str) -> Recipe
 
 
 RECIPES: Mapping[str, Recipe] = {
-    **{f"block niche {niche:g}": _recipe("row block", niche_weight=niche) for niche in NICHES},
-    **{f"ed niche {niche:g}": _recipe("plain LoRA", niche_weight=niche) for niche in FULL_NICHES},
+    **{f"block {name}": _recipe("row block", **fields) for name, fields in NICHES.items()},
+    **{f"ed {name}": _recipe("plain LoRA", **fields) for name, fields in NICHES.items()},
     **{f"ed rate {rate:g}": _recipe("plain LoRA", learning_rate=rate) for rate in RATES},
     **{f"block erasure {share:g}": _recipe("row block", share) for share in LAMBDAS},
     **{f"web rate {rate:g}": _recipe("plain LoRA", learning_rate=rate, **TRIGGER, **NO_GRAMS) for rate in RATES},
@@ -51,13 +61,13 @@ def _arm(title: str, settings: Iterator[tuple[str, str, Merge]]) -> Arm:
 
 def _fused() -> Iterator[tuple[str, str, Merge]]:
     for niche, own in product(NICHES, OWN_WEIGHTS):
-        yield f"niche {niche:g}, own weight {own:g}", f"block niche {niche:g}", Merge("fused", Options(own_weight=own))
+        yield f"{niche}, own weight {own:g}", f"block {niche}", Merge("fused", Options(own_weight=own))
 
 
-def _fusion(kind: str, values: Sequence[float], dampings: Sequence[float]) -> Iterator[tuple[str, str, Merge]]:
-    for value, damping in product(values, dampings):
+def _fusion(trainings: Iterable[str], dampings: Sequence[float]) -> Iterator[tuple[str, str, Merge]]:
+    for training, damping in product(trainings, dampings):
         merge = Merge("gradient_fusion", Options(damping=damping))
-        yield f"{kind} {value:g}, damping {damping:g}", f"ed {kind} {value:g}", merge
+        yield f"{training}, damping {damping:g}", f"ed {training}", merge
 
 
 def _blocklora() -> Iterator[tuple[str, str, Merge]]:
@@ -73,8 +83,10 @@ def _web() -> Iterator[tuple[str, str, Merge]]:
 DEFAULT = "default"
 ARMS: Mapping[str, Arm] = {
     DEFAULT: _arm("The pack's default: row blocks, niche, fused", _fused()),
-    "gradient_fusion": _arm("ED-LoRA, gradient fusion", _fusion("rate", RATES[::-1], FUSION_DAMPINGS)),
-    "niche_fusion": _arm("ED-LoRA and niche, closed form", _fusion("niche", FULL_NICHES, DAMPINGS)),
+    "gradient_fusion": _arm(
+        "ED-LoRA, gradient fusion", _fusion([f"rate {rate:g}" for rate in RATES[::-1]], FUSION_DAMPINGS)
+    ),
+    "niche_fusion": _arm("ED-LoRA and niche, closed form", _fusion(NICHES, DAMPINGS)),
     "blocklora": _arm("BlockLoRA (row blocks, erasure)", _blocklora()),
     "plain": _arm("Plain LoRAs, summed", _web()),
 }

@@ -52,9 +52,10 @@ class TokenConfig(Section):
     share: float = setting(1.0, SHARE)
     """Share of the steps, from the first on, in which V_rand and V_class learn; frozen afterwards, when prompts need
     encoding only once (pivotal tuning). 1 throughout, as in ED-LoRA; 0 leaves V_rand random."""
-    norm_limit: float = setting(0.55)
-    """The embeddings freeze once their mean norm reaches it (Mix-of-Show: 0.55), for SD1.5's CLIP; where words are
-    longer, it is longer in proportion."""
+    norm_limit: float = setting(2.0)
+    """The embeddings freeze once their mean norm reaches it, for SD1.5's CLIP, whose words have about 0.4; where words
+    are longer, it is longer in proportion. Mix-of-Show has 0.55, which stops a token before niche regularisation can
+    bind the concept to it: docs/people.md."""
 
 
 @dataclass(frozen=True)
