@@ -9,9 +9,8 @@ from benchmarks.identity_study.sample import LOADER, LOADER_FUSED, Merge
 from benchmarks.identity_study.train import Recipe
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.merge import Options
-from blocklora_core.training.config.sections import NicheConfig
 
-NICHE = {"niche_weight": NicheConfig().weight}
+NICHE = {"niche_weight": 3.0}
 NICHE_1 = {"niche_weight": 1.0}
 TRIGGER = {"token": "none"}
 NO_GRAMS = {"gram_pictures": 1, "gram_steps": 1}
@@ -38,6 +37,10 @@ RECIPES: Mapping[str, Recipe] = {
 """Name -> how its concepts are trained. Equal recipes under two names are trained once."""
 
 
+FUSED = Merge("fused", Options(own_weight=10.0))
+"""Of what was trained with niche regularisation."""
+
+
 @dataclass(frozen=True)
 class Method:
     """One line of the table. counts: measured at every number of concepts, else with all; seeds: trained with every
@@ -51,7 +54,7 @@ class Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "default": Method("The pack's default: row blocks, niche, fused", "default", Merge("fused"), True, True),
+    "default": Method("The pack's default: row blocks, niche, fused", "default", FUSED, True, True),
     "blocklora": Method("BlockLoRA (row blocks, erasure, sum)", "block", Merge("per_row"), True, True),
     "blocklora_fused": Method("Fused BlockLoRA (row blocks, erasure)", "block", Merge("fused"), True, True),
     "average": Method("Plain LoRA, averaged", "plain", Merge("weighted_average"), True),
@@ -66,7 +69,7 @@ METHODS: Mapping[str, Method] = {
     "affine": Method("BlockLoRA, averaged as in its paper", "block", Merge("affine")),
     "niche": Method("Row blocks and niche, summed", "default", Merge("per_row")),
     "niche_fusion": Method("Row blocks and niche, gradient fusion", "default", Merge("gradient_fusion")),
-    "niche_1": Method("The default, but niche 1", "niche 1", Merge("fused"), seeds=True),
+    "niche_1": Method("The default, but niche 1", "niche 1", FUSED, seeds=True),
     "own_3": Method("The default, but own weight 3", "default", Merge("fused", Options(own_weight=3.0)), seeds=True),
     "niche_1_own_3": Method(
         "The default, but niche 1 and own weight 3", "niche 1", Merge("fused", Options(own_weight=3.0)), seeds=True
@@ -75,8 +78,10 @@ METHODS: Mapping[str, Method] = {
     "loud_own_10": Method(
         "Row blocks alone, fused with own weight 10", "block 0", Merge("fused", Options(own_weight=10.0))
     ),
-    "damping": Method("The default, but damping 0.1", "default", Merge("fused", Options(damping=0.1)), seeds=True),
-    "erasure_niche_fused": Method("Row blocks, erasure and niche 1, fused", "block niche", Merge("fused")),
+    "damping": Method(
+        "The default, but damping 0.1", "default", Merge("fused", Options(own_weight=10.0, damping=0.1)), seeds=True
+    ),
+    "erasure_niche_fused": Method("Row blocks, erasure and niche 1, fused", "block niche", FUSED),
     "plain_niche_sum": Method("ED-LoRA and niche, summed", "ed niche", Merge("task_sum")),
     "plain_niche_average": Method("ED-LoRA and niche, averaged", "ed niche", Merge("weighted_average")),
     "plain_niche_fusion": Method("ED-LoRA and niche, gradient fusion", "ed niche", Merge("gradient_fusion")),

@@ -29,7 +29,8 @@ from demo.base import WEIGHTS
 
 COMMON: Mapping[str, Any] = {
     "steps": 100, "batch_size": 4, "rank": 8, "learning_rate": 0.006, "embedding_learning_rate": 0.012,
-    "embedding_share": 0.2, "niche_weight": 0.0, "gram_pictures": 4, "gram_steps": 12, "preview_every": 0,
+    "embedding_share": 0.2, "embedding_norm_limit": 0.55, "token": "single", "niche_weight": 0.0,
+    "gram_pictures": 4, "gram_steps": 12, "preview_every": 0,
 }  # fmt: skip
 LAYERS = "attention + feed-forward"
 

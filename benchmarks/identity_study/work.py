@@ -30,7 +30,7 @@ from benchmarks.identity_study.subject import Subject
 from benchmarks.identity_study.train import Base, Training
 from blocklora_core.files.io import write_atomic
 from blocklora_core.host.evaluate.generate import Sampling
-from blocklora_core.merge.methods.fused import own_weight_of
+from blocklora_core.merge.methods.fused import OWN_WEIGHT
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,6 @@ def named_by(content: object) -> str:
     return f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]}.npz"
 
 
-def _own_weight(training: Training) -> float:
-    return own_weight_of(training.recipe.config(training.seed, training.slot).to_dict())
-
-
 @dataclass(frozen=True)
 class Cell:
     """Pictures from one merge: `trained` merged as `merge` says, or the base itself where there are none."""
@@ -118,8 +114,8 @@ class Cell:
     def path(self, folders: Folders) -> Path:
         files = [training.path(folders.art, folders.files).name for training in self.trained]
         options = vars(self.merge.options)
-        own_weight = options["own_weight"] or max(map(_own_weight, self.trained), default=0.0)
-        merge = {"method": self.merge.method, "options": {**options, "own_weight": own_weight, "device": ""}}
+        options = {**options, "own_weight": options["own_weight"] or OWN_WEIGHT, "device": ""}
+        merge = {"method": self.merge.method, "options": options}
         shots = [(shot.prompt, shot.seed) for shot in self.shots]
         how = self.sampling
         # A single concept is not merged, whatever the method.

@@ -16,19 +16,19 @@ from blocklora_core.host.evaluate.generate import Sampling
 from blocklora_core.merge import Options
 
 TOKEN: Mapping[str, float | str] = {
-    "token": "layer-wise", "embedding_learning_rate": 0.006, "embedding_share": 1.0, "embedding_norm_limit": 100.0,
+    "token": "layer-wise", "embedding_learning_rate": 0.006, "embedding_share": 1.0, "embedding_norm_limit": 2.0,
 }  # fmt: skip
 """Of all arms that have one: ED-LoRA's, a pair of words for each cross-attention, which learns in all steps. Frozen at
 Mix-of-Show's norm of .55 it would learn in two of them, at this rate."""
 COMMON = {"steps": 60, "batch_size": 2, **TOKEN}
 SAMPLING = Sampling(steps=8, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
 NICHES: Mapping[str, Mapping[str, float | str]] = {
-    "niche 3": {"niche_weight": 3.0},
     "niche 1": {"niche_weight": 1.0},
+    "niche 3": {"niche_weight": 3.0},
     "niche 0.3": {"niche_weight": 0.3},
     "niche 3, single token": {"niche_weight": 3.0, "token": "single"},
 }
-OWN_WEIGHTS, DAMPINGS = (10.0, 3.0), (0.01, 0.1)
+OWN_WEIGHTS, DAMPINGS = (3.0, 10.0), (0.01, 0.1)
 FUSION_DAMPINGS, RATES, SCALES = (0.003, 0.01, 0.03, 0.1), (0.003, 0.006), (0.25, 0.5, 0.75, 1.0)
 LAMBDAS = (0.1, 0.2, 0.3, 0.5)
 SETTINGS = 8

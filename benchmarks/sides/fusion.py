@@ -19,7 +19,7 @@ from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, all_rows, count
 from blocklora_core.host.train.collect import CollectJob, collect
 from blocklora_core.host.weights.names import model_stems, preferred_stems
-from blocklora_core.merge.methods.fused import DAMPING, PLAIN_WEIGHT, fused
+from blocklora_core.merge.methods.fused import DAMPING, OWN_WEIGHT, fused
 from blocklora_core.merge.methods.gradient_fusion import gradient_fusion
 from demo.base import write_checkpoint
 
@@ -147,7 +147,7 @@ def against_lbfgs() -> float:
     blocks = [small_concept(number, scheme) for number in range(4)]
     plain = [small_concept(number, None) for number in range(4)]
     cases = (
-        (blocks, fused, DAMPING, PLAIN_WEIGHT, lambda goals: [sum(goals)]),
+        (blocks, fused, DAMPING, OWN_WEIGHT, lambda goals: [sum(goals)]),
         (plain, gradient_fusion, DAMPING, 1.0, list),
         (plain, gradient_fusion, 1e-10, 1.0, lambda _: []),
     )

@@ -18,8 +18,8 @@ class Options:
     density: share of each concept's entries that `ties` and `knots` keep, above 0 and at most 1.
     scale: factor on the whole of `task_sum`, `ties` and `knots` (lambda in their papers).
     orthogonal_weight: factor on each concept in `orthogonal`.
-    own_weight: how much a concept's own inputs count in `fused` against each other concept's, at least 1; 0 takes it
-        from each concept's training (fused.own_weight_of).
+    own_weight: how much a concept's own inputs count in `fused` against each other concept's, at least 1; 0 is
+        OWN_WEIGHT.
     damping: ridge of `fused` and `gradient_fusion`, as a share of the mean energy per input feature, above 0.
     device: where `fused` and `gradient_fusion` solve.
     Raises ValueError for any other value.

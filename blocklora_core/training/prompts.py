@@ -19,6 +19,9 @@ V_RAND_SPREAD = 0.013
 START_NORM = 0.37
 """Mean length of a fresh token in SD1.5's CLIP, to which the limit of Mix-of-Show belongs."""
 
+AUTO_LAYERS = 16
+"""Cross-attention layers, those of SD1.5, up to which "auto" is layer-wise: each has every prompt encoded once."""
+
 KEPT_PROMPTS = 256
 """Encoded prompts that a run keeps: shuffled tags and templates make ever new ones."""
 
@@ -57,12 +60,7 @@ def make_token(port: Port, class_word: str, kind: str, generator: torch.Generato
     """A token of that kind, one of TOKENS. ValueError when the model cannot have it."""
     if kind == "none":
         return ConceptToken({}, generator, port.device)
-    layers = port.prompt_layers if kind == "layer-wise" else None
-    if layers == 0:
-        raise ValueError(
-            f"Layer-wise token: expected a model with cross-attention layers, such as SD1.5 or SDXL, got {port.base}. "
-            "Choose single."
-        )
+    layers = _layers(port, kind)
     classes = port.class_embeddings(class_word)
     if not classes:
         raise ValueError(
@@ -70,6 +68,17 @@ def make_token(port: Port, class_word: str, kind: str, generator: torch.Generato
             "alone. Set token to none in Train: the name is then a trigger word."
         )
     return ConceptToken(classes, generator, port.device, layers)
+
+
+def _layers(port: Port, kind: str) -> int | None:
+    if kind == "single" or (kind == "auto" and not 0 < port.prompt_layers <= AUTO_LAYERS):
+        return None
+    if not port.prompt_layers:
+        raise ValueError(
+            f"Layer-wise token: expected a model with cross-attention layers, such as SD1.5 or SDXL, got {port.base}. "
+            "Choose single."
+        )
+    return port.prompt_layers
 
 
 def _mean_norm(vectors: Tensor) -> float:

@@ -167,7 +167,7 @@ class BlockLoRATrain(io.ComfyNode):
                 ),
                 advanced(
                     io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
-                    tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), or a mere trigger word.",
+                    tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), which keeps merged concepts further apart, or a mere trigger word. auto: a pair for each on SD1.5, else one.",
                 ),
                 _preset_input(),
             ],

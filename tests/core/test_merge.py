@@ -16,7 +16,7 @@ from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, index
 from blocklora_core.files.io import load, save
 from blocklora_core.merge import METHODS, OVERLAPS, Options, merge
-from blocklora_core.merge.methods.fused import DAMPING, NICHE_WEIGHT, PLAIN_WEIGHT, fused
+from blocklora_core.merge.methods.fused import DAMPING, OWN_WEIGHT, fused
 from blocklora_core.merge.naming import distinct
 from blocklora_core.merge.overlap import Overlap
 from tests.core.samples import CONV, GEGLU, KEY, QUERY, SHAPES, TEXT, Recipe, inputs, with_grams
@@ -139,13 +139,12 @@ def test_fused_tends_to_the_least_squares_optimum() -> None:
     assert distances[2] < 1e-3
 
 
-@pytest.mark.parametrize(("training", "weight"), [({}, PLAIN_WEIGHT), ({"niche_weight": 1.0}, NICHE_WEIGHT)])
-def test_fused_is_the_closed_form_with_the_weight_of_each_training(training: dict[str, float], weight: float) -> None:
-    a, b, c = stack_of(3)
-    plain = (a, replace(b, training=training), c)
+@pytest.mark.parametrize(("asked", "weight"), [(0.0, OWN_WEIGHT), (10.0, 10.0)])
+def test_fused_is_the_closed_form_with_its_own_weight(asked: float, weight: float) -> None:
+    plain = stack_of(3)
     found = [inputs(lora, seed) for seed, lora in enumerate(plain)]
     stack = tuple(with_grams(lora, x) for lora, x in zip(plain, found, strict=True))
-    members = merge(stack, "fused").members
+    members = merge(stack, "fused", options=Options(own_weight=asked)).members
     for name in MATRICES:
         layer = stack[1].layers[name]
         grams = [x[name] @ x[name].T / x[name].shape[1] for x in found]
@@ -191,9 +190,9 @@ def test_fused_leaves_inputs_that_no_concept_has_shown_as_they_were_trained() ->
     a, b = (with_grams(lora.with_layers({QUERY: lora.layers[QUERY]}), {QUERY: seen}) for lora in (a, b))
     before, after = a.layers[QUERY].delta().double(), fused((a, b))[0].layers[QUERY].delta().double()
     torch.testing.assert_close(after @ unseen, before @ unseen, rtol=1e-3, atol=1e-3)
-    # What both see alike is divided between them, the own counting PLAIN_WEIGHT times.
+    # What both see alike is divided between them, the own counting OWN_WEIGHT times.
     share = (after @ seen).norm() / (before @ seen).norm()
-    assert float(share) == pytest.approx(PLAIN_WEIGHT / (PLAIN_WEIGHT + 1), abs=0.01)
+    assert float(share) == pytest.approx(OWN_WEIGHT / (OWN_WEIGHT + 1), abs=0.01)
 
 
 def test_packed_grams_never_blow_a_concept_up() -> None:

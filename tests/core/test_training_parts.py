@@ -21,6 +21,7 @@ from blocklora_core.training.optimisation.ema import Ema, warmed
 from blocklora_core.training.optimisation.learner import Learner
 from blocklora_core.training.optimisation.optimizers import OPTIMIZERS, Group, MissingOptimizerError
 from blocklora_core.training.optimisation.schedules import SCHEDULES, factor
+from blocklora_core.training.prompts import make_token
 from blocklora_core.training.weighting import WEIGHTINGS
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
@@ -283,6 +284,29 @@ def test_the_weight_multiplies_the_squared_error_of_the_clean_estimate(monkeypat
 def test_settings_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CONFIG.changed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "layers", "expected"),
+    [
+        ("auto", 16, 16), ("auto", 17, None), ("auto", 70, None), ("auto", 0, None),
+        ("single", 16, None), ("layer-wise", 70, 70),
+    ],
+)  # fmt: skip
+def test_a_token_is_layer_wise_by_itself_where_that_costs_little(
+    kind: str, layers: int, expected: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakePort, "prompt_layers", layers)
+    token = make_token(FakePort(), "man", kind, torch.Generator().manual_seed(0))
+    assert token.layers == expected
+    (vector,) = token.embeddings().values()
+    assert vector.shape[:-1] == ((2,) if expected is None else (expected, 2))
+
+
+def test_a_layer_wise_token_is_refused_where_no_layer_reads_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakePort, "prompt_layers", 0)
+    with pytest.raises(ValueError, match="such as SD1.5 or SDXL, got .* Choose single"):
+        make_token(FakePort(), "man", "layer-wise", torch.Generator())
 
 
 def test_files_call_settings_what_they_always_did() -> None:

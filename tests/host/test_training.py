@@ -16,6 +16,7 @@ import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
+from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
 from blocklora.blocklora_core.host.weights.names import model_stems
 from blocklora.blocklora_core.training import TrainConfig
 from blocklora.blocklora_core.training.loop import NonFiniteLossError, Trainer
@@ -259,7 +260,7 @@ def test_the_result_holds_its_slot_and_its_grams(base: Base, trained: TrainResul
         assert layer.rows == CONFIG.adapter.scheme.rows(SLOT, layer.out_features)
         assert bool(layer.up.any()) and bool(layer.down.isfinite().all())
     assert lora.grams is not None and lora.grams.covers(lora.layers)
-    assert lora.embeddings["clip_l"].shape == (2, 768)
+    assert lora.embeddings["clip_l"].shape == (len(cross_attention_layers(base.model.model.diffusion_model)), 2, 768)
     assert (lora.training["steps_done"], lora.training["images"]) == (3, 3)
     assert len(trained.losses) == 3
 

@@ -12,10 +12,9 @@ that the files hold (eigenpairs) are weighted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,27 +29,20 @@ from .sums import per_row
 DAMPING = 0.01
 """delta as a share of the mean energy per input feature, tr(sum G) / n. docs/evidence.md has the measurement."""
 
-NICHE_WEIGHT, PLAIN_WEIGHT = 10.0, 3.0
-"""w, how much a concept's own inputs count against each other concept's: where it was trained with niche
-regularisation, and where it was not and has to be made deafer. docs/evidence.md has the measurement."""
+OWN_WEIGHT = 3.0
+"""w, how much a concept's own inputs count against each other concept's. docs/people.md has the measurement."""
 
 
-def own_weight_of(training: Mapping[str, Any]) -> float:
-    """The w of a concept with that configuration of its training."""
-    return NICHE_WEIGHT if training.get("niche_weight") else PLAIN_WEIGHT
-
-
-def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = 0.0) -> Stack:
+def fused(stack: Stack, damping: float = DAMPING, device: torch.device = CPU, own_weight: float = OWN_WEIGHT) -> Stack:
     """The stack with every down solved against the inputs of all concepts that adapt that layer; strengths
     multiply.
 
     A layer that only one concept adapts stays as it is: nobody else's input is known there. So do convolutions: their
     input is a patch, n kh kw numbers wide (23,040 in SD1.5), so its Gram would fill gigabytes. own_weight: w of all
-    concepts; with 0 each has that of `own_weight_of`. Downs come out in at least float32, solved on `device` in
+    concepts. Downs come out in at least float32, solved on `device` in
     float64. ValueError when a member lacks a Gram that is needed.
     """
-    weights = [own_weight or own_weight_of(lora.training) for lora in stack]
-    return solved(stack, damping, lambda _: 1.0, device, weights)
+    return solved(stack, damping, lambda _: 1.0, device, [own_weight] * len(stack))
 
 
 def solved(

@@ -12,7 +12,7 @@ from ..optimisation.schedules import SCHEDULES
 from ..weighting import WEIGHTINGS
 from .setting import DECAY, POSITIVE, SHARE, Section, at_least, one_of, setting
 
-TOKENS = ("single", "layer-wise", "none")
+TOKENS = ("auto", "single", "layer-wise", "none")
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ class TokenConfig(Section):
 
     prefix: ClassVar[str] = "embedding_"
 
-    kind: str = setting("single", one_of(TOKENS), flat="token")
+    kind: str = setting("auto", one_of(TOKENS), flat="token")
     """What stands for the concept in prompts: "single", V_rand V_class; "layer-wise", a pair of its own for each
-    cross-attention layer (ED-LoRA; SD1.5, SDXL); "none", its name as a trigger word."""
+    cross-attention layer (ED-LoRA; SD1.5, SDXL); "auto", layer-wise on models of SD1.5's kind, else single; "none",
+    its name as a trigger word."""
     learning_rate: float = setting(1e-3, at_least(0))
     """Of V_rand and V_class."""
     share: float = setting(1.0, SHARE)
@@ -111,7 +112,7 @@ class NicheConfig(Section):
 
     prefix: ClassVar[str] = "niche_"
 
-    weight: float = setting(3.0, at_least(0))
+    weight: float = setting(1.0, at_least(0))
     """In the loss; 0 turns it off."""
     share: float = setting(0.25, SHARE)
     """Pictures of the batch that are repeated with a prompt that is not the concept's, at least one."""
