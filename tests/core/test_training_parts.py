@@ -305,7 +305,7 @@ def test_a_token_is_layer_wise_by_itself_where_that_costs_little(
 
 def test_a_layer_wise_token_is_refused_where_no_layer_reads_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakePort, "prompt_layers", 0)
-    with pytest.raises(ValueError, match="such as SD1.5 or SDXL, got .* Choose single"):
+    with pytest.raises(ValueError, match=r"such as SD1.5 or SDXL, got .* Choose single"):
         make_token(FakePort(), "man", "layer-wise", torch.Generator())
 
 

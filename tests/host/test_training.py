@@ -15,8 +15,8 @@ import pytest
 import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.files.io import load, save
-from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
 from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
+from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
 from blocklora.blocklora_core.host.weights.names import model_stems
 from blocklora.blocklora_core.training import TrainConfig
 from blocklora.blocklora_core.training.loop import NonFiniteLossError, Trainer
