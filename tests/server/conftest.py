@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ class ComfyUI:
     def forget(self) -> None:
         """Before the next prompt, the server forgets what its nodes gave: what it has kept, it does not report."""
         self.server.post("/free", {"free_memory": True})
+        # The host looks for it once it wakes; a prompt that is there before that runs first.
+        time.sleep(0.5)
 
     def run_graph(self, graph: dict[str, Any], timeout: float = 900.0) -> Outcome:
         """Runs a graph in API form through /prompt to its end."""
