@@ -38,7 +38,7 @@ RECIPES: Mapping[str, Recipe] = {
 
 
 FUSED = Merge("fused", Options(own_weight=10.0))
-"""Of what was trained with niche regularisation."""
+"""With the own weight that the first base's study settled on for niche regularisation."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ METHODS: Mapping[str, Method] = {
         "The default, but niche 1 and own weight 3", "niche 1", Merge("fused", Options(own_weight=3.0)), seeds=True
     ),
     "own_30": Method("The default, but own weight 30", "default", Merge("fused", Options(own_weight=30.0)), seeds=True),
-    "loud_own_10": Method(
-        "Row blocks alone, fused with own weight 10", "block 0", Merge("fused", Options(own_weight=10.0))
-    ),
+    "loud_own_10": Method("Row blocks alone, fused with own weight 10", "block 0", FUSED),
     "damping": Method(
         "The default, but damping 0.1", "default", Merge("fused", Options(own_weight=10.0, damping=0.1)), seeds=True
     ),

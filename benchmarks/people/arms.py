@@ -18,8 +18,8 @@ from blocklora_core.merge import Options
 TOKEN: Mapping[str, float | str] = {
     "token": "layer-wise", "embedding_learning_rate": 0.006, "embedding_share": 1.0, "embedding_norm_limit": 2.0,
 }  # fmt: skip
-"""Of all arms that have one: ED-LoRA's, a pair of words for each cross-attention, which learns in all steps. Frozen at
-Mix-of-Show's norm of .55 it would learn in two of them, at this rate."""
+"""Of all arms that have one: ED-LoRA's, a pair of words for each cross-attention, which learns in all steps. At
+Mix-of-Show's norm of .55 it would be frozen within a few of them, at this rate."""
 COMMON = {"steps": 60, "batch_size": 2, **TOKEN}
 SAMPLING = Sampling(steps=8, cfg=3.0, sampler="dpmpp_2m", scheduler="karras", size=128, batch=10)
 NICHES: Mapping[str, Mapping[str, float | str]] = {
