@@ -24,6 +24,8 @@ LOADER = "loader"
 """As a merge's method: what BlockLoRA Loader does with files that carry no Grams."""
 LOADER_FUSED = "loader, text encoders fused"
 """The same, but that every text encoder's part reads every prompt."""
+TOKENS = "tokens"
+"""Tokens alone, without what the files hold of the model's weights."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Merge:
-    """How a method merges its concepts: a name in the registry, LOADER or LOADER_FUSED, and the method's options."""
+    """How a method merges its concepts: a name in the registry or above, and the method's options."""
 
     method: str
     options: Options = DEFAULTS
@@ -56,5 +58,7 @@ def _merged(base: Base, stack: Stack, merge: Merge) -> tuple[Any, Any]:
         without = tuple(with_words(replace(lora, grams=None), lora.concept.name) for lora in stack)
         stack, chosen, _ = apart_or_summed(without, base.model, base.clip, ON, CollectJob(size=SIZE))
         method = chosen if method == LOADER else "gradient_fusion"
+    if method == TOKENS:
+        stack, method = tuple(lora.with_layers({}) for lora in stack), "per_row"
     merged = apply_merge(stack, base.model, base.clip, method=method, overlap="error", options=merge.options)
     return merged.model, merged.clip

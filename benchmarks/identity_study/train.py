@@ -48,8 +48,8 @@ class Recipe:
     pattern: str = ""
 
     def config(self, seed: int, slot: int) -> TrainConfig:
-        """Seeds of different concepts and runs never meet."""
-        held = {"scheme": self.scheme, "slot": slot, **ADAPTERS[self.adapter]}
+        """Seeds of different concepts and runs never meet. More concepts than slots share them in turn."""
+        held = {"scheme": self.scheme, "slot": slot % self.scheme.slots, **ADAPTERS[self.adapter]}
         given = {**COMMON, **self.fields, **held, "erasure": Erasure(self.erasure), "seed": seed * 1000 + slot}
         return TrainConfig.of(**given)
 
@@ -102,7 +102,7 @@ class Training:
         config = self.recipe.config(self.seed, self.slot)
         return TrainJob(
             Concept(self.member.name, self.member.class_word), images, captions, config,
-            -1 if config.adapter.scheme is None else self.slot, resolution=0, layers=self.recipe.layers,
+            -1 if config.adapter.scheme is None else config.adapter.slot, resolution=0, layers=self.recipe.layers,
             layer_pattern=self.recipe.pattern, resume=False, again=True,
         )  # fmt: skip
 

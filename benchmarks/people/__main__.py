@@ -6,6 +6,7 @@ protocol      writes the configuration's hash into docs/protocol.md; commit it b
 development   every arm's eight settings on the development cast; the best of each is kept in docs/people.json
 test          each arm with that setting on the test cast, and the contrasts
 boxes         people of the development cast, two to five in a picture, each in a box; what one prompt and regions do
+capacity      15 to 100 other people merged, by the default arm's first setting
 
 Trained files and pictures are kept in --work, so that a stage goes on where it was stopped; it measures what is whole
 and says how many seeds that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into
@@ -19,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from benchmarks.identity_study.docs import fill  # noqa: E402
 from benchmarks.identity_study.methods import Method  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
-from benchmarks.people import cast, protocol  # noqa: E402
+from benchmarks.people import capacity, cast, protocol  # noqa: E402
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods  # noqa: E402
 from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
@@ -123,7 +124,15 @@ def boxes(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     return measure(pool, chosen.minutes, DOCS)
 
 
-STAGES = {"development": development, "test": test, "boxes": boxes}
+def crowd(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
+    return capacity.measure(pool, chosen.minutes)
+
+
+STAGES = {"development": development, "test": test, "boxes": boxes, "capacity": crowd}
+GROUPS: Mapping[str, Callable[[], Sequence[Sequence[Drawn]]]] = {
+    "development": lambda: [cast.development()], "test": cast.test, "boxes": lambda: [cast.development()],
+    "capacity": lambda: [cast.crowd()],
+}  # fmt: skip
 
 
 def main() -> None:
@@ -145,8 +154,7 @@ def main() -> None:
         return
     folders = Folders(chosen.checkpoint, chosen.work / "art", chosen.work)
     pool = WorkerPool(folders, chosen.workers)
-    groups = cast.test() if chosen.stage == "test" else [cast.development()]
-    draw(groups, folders, chosen.renderer)
+    draw(GROUPS[chosen.stage](), folders, chosen.renderer)
     started = time.perf_counter()
     found = STAGES[chosen.stage](pool, chosen)
     if not found:

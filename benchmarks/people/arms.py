@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from benchmarks.identity_study.methods import NO_GRAMS, TRIGGER, Method
-from benchmarks.identity_study.sample import Merge
+from benchmarks.identity_study.sample import TOKENS, Merge
 from benchmarks.identity_study.train import Recipe
 from blocklora_core.host.evaluate.generate import Sampling
 from blocklora_core.merge import Options
@@ -80,7 +80,7 @@ def _web() -> Iterator[tuple[str, str, Merge]]:
         yield f"rate {rate:g}, scale {scale:g}", f"web rate {rate:g}", Merge("task_sum", Options(scale=scale))
 
 
-DEFAULT = "default"
+DEFAULT, CONTROL = "default", "tokens"
 ARMS: Mapping[str, Arm] = {
     DEFAULT: _arm("The pack's default: row blocks, niche, fused", _fused()),
     "gradient_fusion": _arm(
@@ -96,4 +96,7 @@ Choose = Callable[[str], str]
 
 
 def chosen_methods(choose: Choose) -> dict[str, Method]:
-    return {name: arm.settings[choose(name)] for name, arm in ARMS.items()}
+    """One for each arm, and the control: what the default's tokens do by themselves, which is in no contrast."""
+    found = {name: arm.settings[choose(name)] for name, arm in ARMS.items()}
+    control = Method("Control: the default's tokens, no row block", found[DEFAULT].recipe, Merge(TOKENS), seeds=True)
+    return {**found, CONTROL: control}

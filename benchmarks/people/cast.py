@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -26,9 +27,10 @@ from demo.people.genes import Genes, Style, draw_identity, make_person
 from demo.people.portraits import portraits, unseen_identities
 from demo.people.reader.reading import Identity
 from demo.people.scenes import GROUNDS, Scene, icon_part
+from demo.people.sitters import SITTERS
 
 TRAINING_PICTURES, PROMPTS, HELD_SEED = 12, 20, 50_000
-DEVELOPMENT_SEED, TEST_SEED = 101, 202
+DEVELOPMENT_SEED, TEST_SEED, CROWD_SEED = 101, 202, 303
 SHOWN = Detail(expression=1, hair=0, skin=0, extras=0, eyes=1, clothes=1, who=1)
 """What captions of a person tell: nothing that makes the person."""
 
@@ -154,6 +156,11 @@ def _people(prefix: str, places: range, seed: int) -> list[Drawn]:
     return [person(f"<{prefix}{at}>", *found[at], seed=seed * 100 + at) for at in places]
 
 
+def _looks(style: str, genes: Genes) -> tuple[str, ...]:
+    """No two people of one cast have the same."""
+    return style, *(genes.get(gene, "") for gene in ("hair", "hair_colour", "skin"))
+
+
 def development() -> tuple[Drawn, ...]:
     """Ten people, two things, two animals and a style."""
     return (
@@ -164,6 +171,15 @@ def development() -> tuple[Drawn, ...]:
         icon("<devkoala>", "koala", "noto", "bear", 304),
         drawing_style("<devstyle>", "big-smile", "adventurer", 305),
     )
+
+
+def crowd() -> tuple[Drawn, ...]:
+    """A hundred people that are in no other cast, for how many fit in one merge."""
+    others = [one.identity for one in chain(development(), *test()) if one.identity]
+    known = {_looks(one.style, one.genes) for one in others} | {_looks(*sitter) for sitter in SITTERS.values()}
+    drawn = _people("crowd", range(120), CROWD_SEED)
+    found = [one for one in drawn if one.identity and _looks(one.identity.style, one.identity.genes) not in known]
+    return tuple(found[:100])
 
 
 def test() -> tuple[tuple[Drawn, ...], ...]:

@@ -73,6 +73,19 @@ def boxes(results: Results) -> str:
     return table_of(" | ".join(["", *heads]), map(row, ways))
 
 
+def capacity(results: Results) -> str:
+    """Every way at every number merged."""
+    ways = list(results["capacity"]["ways"].values())
+    columns = [name for name in ways[0] if name != "title"]
+    heads = [f"{kind}, {of}" for kind in ("genes", "image") for of in columns] + [f"recognised, {columns[-1]}"]
+
+    def row(found: Mapping[str, Any]) -> list[str]:
+        scores = [f"{found[of][kind][0]:.3f}" for kind in ("genes", "image") for of in columns]
+        return [found["title"], *scores, interval(found[columns[-1]]["by_genes"], ".0%")]
+
+    return table_of(" | ".join(["", *heads]), map(row, ways))
+
+
 def _of(stage: str, table: Callable[[Results], str], results: Results) -> str:
     return table(results) if stage in results else "Not run yet."
 
@@ -80,4 +93,5 @@ def _of(stage: str, table: Callable[[Results], str], results: Results) -> str:
 TABLES: Tables = {
     "arms": partial(_of, "test", arms), "contrasts": partial(_of, "test", contrasts),
     "settings": partial(_of, "development", settings), "boxes": partial(_of, "boxes", boxes),
+    "capacity": partial(_of, "capacity", capacity),
 }  # fmt: skip

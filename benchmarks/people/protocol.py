@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.identity_study import train
 from benchmarks.people import cast
-from benchmarks.people.arms import ARMS, RECIPES, SAMPLING
+from benchmarks.people.arms import ARMS, CONTROL, RECIPES, SAMPLING
 from benchmarks.people.contrasts import DRAWS, MARGIN
 from benchmarks.people.scores import METRICS
 from demo import base
@@ -43,8 +43,8 @@ def configuration() -> dict[str, Any]:
         for name, groups in casts.items()
     }
     return {
-        "casts": concepts, "arms": settings, "recipes": recipes, "common": dict(train.COMMON), "layers": train.LAYERS,
-        "sampling": asdict(SAMPLING), "pictures": PICTURES,
+        "casts": concepts, "arms": settings, "control": CONTROL, "recipes": recipes, "common": dict(train.COMMON),
+        "layers": train.LAYERS, "sampling": asdict(SAMPLING), "pictures": PICTURES,
         "metrics": list(METRICS), "primary": PRIMARY, "margin": MARGIN, "draws": DRAWS,
         "weights": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights},
     }  # fmt: skip

@@ -58,10 +58,10 @@ def best(arm: str, found: Mapping[str, Figures]) -> str:
 def contrasts(scorers: Sequence[Scorer]) -> list[Figures]:
     """The default against every other arm by each primary score, with Holm's correction over all of them."""
     plan, runs = scorers[0].plan, len(scorers[0].plan.seeds)
-    scores = {name: merged(scorers, method) for name, method in plan.methods.items()}
+    scores = {name: merged(scorers, plan.methods[name]) for name in ARMS}
     found = {
         (arm, metric): contrast(scores[DEFAULT][metric], scores[arm][metric], runs)
-        for arm in plan.methods
+        for arm in ARMS
         if arm != DEFAULT
         for metric in PRIMARY
     }

@@ -15,7 +15,8 @@ from demo.people.genes import is_held_out
 from demo.people.sitters import SITTERS
 from demo.people.styles import STYLES
 
-EVERYONE = [*cast.development(), *(one for group in cast.test() for one in group)]
+CROWD = cast.crowd()
+EVERYONE = [*cast.development(), *(one for group in cast.test() for one in group), *CROWD[::10]]
 PEOPLE = [one.identity for one in EVERYONE if one.identity]
 
 
@@ -39,8 +40,14 @@ def test_nobody_was_seen_by_the_base():
     assert all(objects.is_held_out(word) for word in words)
 
 
+def test_a_hundred_people_of_all_styles_make_the_crowd():
+    assert len({one.name for one in CROWD}) == 100
+    assert len({one.identity.style for one in CROWD if one.identity}) == 6
+
+
 def test_nobody_is_in_two_casts_or_in_the_demo():
-    keys = [_key(one.style, one.genes) for one in PEOPLE]
+    casts = [[one for one in EVERYONE if one not in CROWD], CROWD]
+    keys = [_key(one.identity.style, one.identity.genes) for group in casts for one in group if one.identity]
     assert len(set(keys)) == len(keys)
     assert not set(keys) & {_key(style, genes) for style, genes in SITTERS.values()}
     names = [one.name for one in EVERYONE]

@@ -19,7 +19,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def _cpu_has_bf16() -> bool:
-    # Matrix tiles alone make it quick: with AVX512-BF16 and none, training in bf16 took 1.4 times as long as in float32.
+    # Matrix tiles alone make it quick: with AVX512-BF16 and none, bf16 took 1.4 times as long as float32.
     # Private in torch, so it may go; without it the safe answer is no.
     probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return bool(probe and probe())
