@@ -45,7 +45,11 @@ def _boxes(judge: Judge, scene: Scene, pictures: Tensor) -> Iterator[tuple[list[
 
 def sheet(found: Mapping[str, Sequence[Scene]], folders: Folders) -> Image.Image:
     """A row a setting, the first pictures of different groups."""
-    rows = [(listed[0].setting.title, _first(listed, folders)) for listed in found.values()]
+    return titled_rows([(listed[0].setting.title, _first(listed, folders)) for listed in found.values()])
+
+
+def titled_rows(rows: Sequence[tuple[str, Sequence[Tensor]]]) -> Image.Image:
+    """A row a title, with its pictures (1, H, W, 3) in 0..1, all of one size."""
     height, width = rows[0][1][0].shape[1:3]
     image = Image.new("RGB", (LABEL + (width + 8) * len(rows[0][1]), (height + 4) * len(rows)), (255, 255, 255))
     ink = ImageDraw.Draw(image)

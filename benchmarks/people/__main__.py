@@ -6,6 +6,7 @@ protocol      writes the configuration's hash into docs/protocol.md; commit it b
 development   every arm's eight settings on the development cast; the best of each is kept in docs/people.json
 test          each arm with that setting on the test cast, and the contrasts
 boxes         people of the development cast, two to five in a picture, each in a box; what one prompt and regions do
+style         people of the development cast in a style that was taught, too, on a ground that the prompt asks for
 capacity      15 to 100 other people merged, by the default arm's first setting
 
 Trained files and pictures are kept in --work, so that a stage goes on where it was stopped; it measures what is whole
@@ -36,7 +37,7 @@ from benchmarks.identity_study.docs import fill  # noqa: E402
 from benchmarks.identity_study.methods import Method  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
-from benchmarks.people import capacity, cast, protocol  # noqa: E402
+from benchmarks.people import capacity, cast, protocol, stylised  # noqa: E402
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods  # noqa: E402
 from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
@@ -128,10 +129,14 @@ def crowd(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     return capacity.measure(pool, chosen.minutes)
 
 
-STAGES = {"development": development, "test": test, "boxes": boxes, "capacity": crowd}
+def style(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
+    return stylised.measure(pool, chosen.minutes, DOCS)
+
+
+STAGES = {"development": development, "test": test, "boxes": boxes, "style": style, "capacity": crowd}
 GROUPS: Mapping[str, Callable[[], Sequence[Sequence[Drawn]]]] = {
     "development": lambda: [cast.development()], "test": cast.test, "boxes": lambda: [cast.development()],
-    "capacity": lambda: [cast.crowd()],
+    "style": lambda: [(*cast.development(), stylised.TAUGHT)], "capacity": lambda: [cast.crowd()],
 }  # fmt: skip
 
 

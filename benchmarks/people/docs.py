@@ -73,6 +73,15 @@ def boxes(results: Results) -> str:
     return table_of(" | ".join(["", *heads]), map(row, ways))
 
 
+def styles(results: Results) -> str:
+    """Every way to ask for a person in another style."""
+    rows = (
+        [one["title"], *(interval(one[metric], ".0%") for metric in ("style", "colours", "ground", "all"))]
+        for one in results["style"]["ways"].values()
+    )
+    return table_of(" | style | person's colours | ground | all of it", rows)
+
+
 def capacity(results: Results) -> str:
     """Every way at every number merged."""
     ways = list(results["capacity"]["ways"].values())
@@ -93,5 +102,5 @@ def _of(stage: str, table: Callable[[Results], str], results: Results) -> str:
 TABLES: Tables = {
     "arms": partial(_of, "test", arms), "contrasts": partial(_of, "test", contrasts),
     "settings": partial(_of, "development", settings), "boxes": partial(_of, "boxes", boxes),
-    "capacity": partial(_of, "capacity", capacity),
+    "capacity": partial(_of, "capacity", capacity), "styles": partial(_of, "style", styles),
 }  # fmt: skip
