@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from benchmarks.identity_study.methods import LAMBDAS, RECIPES
+from benchmarks.identity_study.methods import LAMBDAS
 from benchmarks.identity_study.plan import Plan
 from benchmarks.identity_study.work import Cell, Folders
 from blocklora_core.host.train.progress import to_picture
@@ -49,7 +49,7 @@ def grid(plan: Plan, folders: Folders, names: Sequence[str]) -> Image.Image:
         ("Held-out picture", [member.held_out(folders.art)[0] for member in plan.members])
     ]
     if "default" in names:
-        alone = plan.alone(RECIPES[plan.methods["default"].recipe], plan.seeds[0])
+        alone = plan.alone(plan.recipes[plan.methods["default"].recipe], plan.seeds[0])
         rows.append(("Default, alone", [_first(cell, folders)[0] for cell in alone]))
     for name in names:
         cell = plan.merged(plan.methods[name], plan.seeds[0], len(plan.members))[0]

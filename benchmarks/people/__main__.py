@@ -34,6 +34,7 @@ import_comfyui(gpu=True)
 import torch  # noqa: E402  (ComfyUI is on the path only now)
 
 from benchmarks.identity_study.docs import fill  # noqa: E402
+from benchmarks.identity_study.figures import grid  # noqa: E402
 from benchmarks.identity_study.methods import Method  # noqa: E402
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
@@ -96,6 +97,9 @@ def development(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
         before = {"settings": {}, "chosen": {}}
     settings = before["settings"] | {name: one for settings in found.values() for name, one in settings.items()}
     best_of = before["chosen"] | {arm: best(arm, settings) for arm in found}
+    if set(best_of) == set(ARMS):
+        chosen_plan = plans(groups, pictures, 1, chosen_methods(best_of.__getitem__))[0]
+        grid(chosen_plan, pool.folders, list(ARMS)).save(DOCS / "people_development.jpg", quality=88)
     return {"configuration": digest, "settings": settings, "chosen": best_of}
 
 
@@ -117,6 +121,8 @@ def test(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
         scorers = [Scorer(plan, pool.folders) for plan in of(seeds)]
         if all(scorer.ready(cells_of(scorer.plan)) for scorer in scorers):
             found = measured(scorers)
+            for at, scorer in enumerate(scorers):
+                grid(scorer.plan, pool.folders, list(methods)).save(DOCS / f"people_test_{at}.jpg", quality=88)
             return {"configuration": written, "seeds": seeds, "arms": found, "contrasts": contrasts(scorers)}
     return {}
 
