@@ -30,7 +30,6 @@ from benchmarks.identity_study.subject import Subject
 from benchmarks.identity_study.train import Base, Training
 from blocklora_core.files.io import write_atomic
 from blocklora_core.host.evaluate.generate import Sampling
-from blocklora_core.merge.methods.fused import OWN_WEIGHT
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,7 @@ class Cell:
 
     def path(self, folders: Folders) -> Path:
         files = [training.path(folders.art, folders.files).name for training in self.trained]
-        options = vars(self.merge.options)
-        options = {**options, "own_weight": options["own_weight"] or OWN_WEIGHT, "device": ""}
-        merge = {"method": self.merge.method, "options": options}
+        merge = {"method": self.merge.method, "options": {**vars(self.merge.options), "device": ""}}
         shots = [(shot.prompt, shot.seed) for shot in self.shots]
         how = self.sampling
         # A single concept is not merged, whatever the method.

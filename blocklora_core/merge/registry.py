@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..concept.concept import Stack
-from .methods.fused import OWN_WEIGHT, fused
+from .methods.fused import fused
 from .methods.gradient_fusion import gradient_fusion
 from .methods.knots import knots
 from .methods.sums import affine, orthogonal, per_row, task_sum
@@ -39,7 +39,7 @@ _ALL = (
         paper="closed form of arXiv 2305.18292",
         needs_grams=True,
         needs_own_rows=True,
-        apply=lambda stack, options: fused(stack, options.damping, options.device, options.own_weight or OWN_WEIGHT),
+        apply=lambda stack, options: fused(stack, options.damping, options.device, options.own_weight),
     ),
     Method(
         "per_row",

@@ -79,7 +79,7 @@ def option_inputs() -> list[Any]:
         ),
         advanced(
             io.Float, "own_weight", default=DEFAULTS.own_weight, min=0.0, max=100.0, step=0.5, optional=True,
-            tooltip="fused: higher keeps each concept closer to itself, lower keeps it quieter for the others' prompts. 0 is 3.",
+            tooltip="fused: higher keeps each concept closer to itself, lower keeps it quieter for the others' prompts.",
         ),
         advanced(
             io.Float, "damping", default=DEFAULTS.damping, min=0.000001, max=100.0, step=0.001, optional=True,
