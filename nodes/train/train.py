@@ -75,6 +75,111 @@ def _preset_input() -> Any:
     return made
 
 
+def _concept_inputs() -> list[Any]:
+    """The frozen model, and what is taught."""
+    return [
+        io.Model.Input("model", tooltip="The base model. It stays frozen."),
+        io.Clip.Input("clip", tooltip="The base model's text encoder. It stays frozen; only the concept's token is learnt."),
+        io.Vae.Input("vae", tooltip="The base model's VAE, to encode the pictures once."),
+        io.Image.Input("images", tooltip="Pictures of the concept; about 10 to 25 are enough. Sizes may differ."),
+        io.String.Input("captions", force_input=True, tooltip="One caption for each picture, or one for all."),
+        io.String.Input("concept", default="<hero>", tooltip="The name you will write in prompts. Brackets keep it apart from words."),
+        io.String.Input("class_word", default="person", tooltip="The ordinary word for what the concept is: man, dog, house."),
+        io.Int.Input(
+            "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=MOST_SLOTS - 1,
+            tooltip="Which row block to train into. -1 takes the lowest that no file in your loras folder holds for this base.",
+        ),
+    ]  # fmt: skip
+
+
+def _recipe_inputs() -> list[Any]:
+    """How it is taught."""
+    return [
+        io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Training steps."),
+        io.Int.Input("batch_size", default=DEFAULTS.batch_size, min=1, max=64, tooltip="Pictures a step. Lower it when memory runs out."),
+        io.Int.Input("rank", default=DEFAULTS.adapter.rank, min=1, max=256, tooltip="Rank of the change. 4 is the papers' choice."),
+        io.Float.Input(
+            "learning_rate", default=DEFAULTS.optimizer.learning_rate, min=0.0, max=1.0, step=0.00001, round=False,
+            tooltip="Learning rate of the row block; falls to zero over the steps.",
+        ),
+        io.Float.Input(
+            "erasure", default=DEFAULTS.erasure.probability, min=0.0, max=0.95, step=0.05,
+            tooltip="Randomized Output Erasure: share of the block's outputs erased at each step. 0 turns it off.",
+        ),
+        io.Float.Input(
+            "niche", default=DEFAULTS.niche.weight, min=0.0, max=10.0, step=0.1,
+            tooltip="Niche regularisation: keeps the block silent for prompts that do not name the concept. 0 turns it off.",
+        ),
+        io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Same inputs and seed, same file."),
+    ]  # fmt: skip
+
+
+def _finer_inputs() -> list[Any]:
+    """Of that, what seldom needs another value."""
+    return [
+        advanced(
+            io.Float, "embedding_learning_rate", default=DEFAULTS.token.learning_rate, min=0.0, max=1.0, step=0.00001,
+            round=False, optional=True, tooltip="Learning rate of the concept's token.",
+        ),
+        advanced(
+            io.Float, "embedding_share", default=DEFAULTS.token.share, min=0.0, max=1.0, step=0.05, optional=True,
+            tooltip="Share of the steps in which the token learns. Once it rests, each step is quicker.",
+        ),
+        advanced(
+            io.Int, "resolution", default=512, min=0, max=4096, step=8, optional=True,
+            tooltip="Larger pictures are scaled down to about this many pixels squared. 0 leaves every size.",
+        ),
+        advanced(
+            io.Int, "preview_every", default=DEFAULTS.preview.every, min=0, max=100000, optional=True,
+            tooltip="A sample picture every this many steps. 0 for none.",
+        ),
+        advanced(
+            io.Combo, "layers", options=list(LAYER_CHOICES), default="attention", optional=True,
+            tooltip="Which layers learn. Feed-forward layers add detail, a third more time and a larger file; convolutions still more.",
+        ),
+        advanced(
+            io.Combo, "precision", options=[AUTO, *PRECISIONS], default=AUTO, optional=True,
+            tooltip="In what the frozen model computes. auto takes bf16 where the device is quick at it.",
+        ),
+    ]  # fmt: skip
+
+
+def _optional_inputs() -> list[Any]:
+    """What a run can do without."""
+    return [
+        io.Mask.Input(
+            "masks", optional=True,
+            tooltip="Where the concept is, one for each picture. Only there does the loss look. Without it, everywhere.",
+        ),
+        advanced(
+            io.Boolean, "checkpointing", default=False, optional=True,
+            tooltip="Gradient checkpointing: each step takes less memory and about a third more time. What is learnt is the same.",
+        ),
+        SettingsType.Input("settings", optional=True, tooltip="From BlockLoRA Train Settings: optimizer, schedule, captions, saving and more. Good defaults without it."),
+        advanced(
+            io.Boolean, "resume", default=True, optional=True,
+            tooltip="Go on where the very same run was cancelled or broke off; it ends as if it had never stopped. Off starts anew.",
+        ),
+        advanced(
+            io.Boolean, "train_again", default=False, optional=True,
+            tooltip="Train even if the very same run was trained to its end before. Off takes what it learnt then.",
+        ),
+        advanced(
+            io.String, "layer_pattern", default="", optional=True,
+            tooltip=r"A regular expression on weight names, such as attn2\.to_[kv], in place of the choice in layers.",
+        ),
+        advanced(
+            io.Combo, "adapter", options=list(ADAPTERS), default=next(iter(ADAPTERS)), optional=True,
+            tooltip="What learns: the slot's rows, every row, or every row with half of the change fixed beforehand. See the help page.",
+        ),
+        advanced(
+            io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
+            tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), which keeps merged concepts further apart, or a mere trigger word. auto: a pair for each on SD1.5, else one.",
+        ),
+        _preset_input(),
+    ]  # fmt: skip
+
+
 class BlockLoRATrain(io.ComfyNode):
     """Trains one concept into its own row block."""
 
@@ -88,89 +193,7 @@ class BlockLoRATrain(io.ComfyNode):
             is_input_list=True,
             # So that the panel's Start can queue this node alone.
             is_output_node=True,
-            inputs=[
-                io.Model.Input("model", tooltip="The base model. It stays frozen."),
-                io.Clip.Input("clip", tooltip="The base model's text encoder. It stays frozen; only the concept's token is learnt."),
-                io.Vae.Input("vae", tooltip="The base model's VAE, to encode the pictures once."),
-                io.Image.Input("images", tooltip="Pictures of the concept; about 10 to 25 are enough. Sizes may differ."),
-                io.String.Input("captions", force_input=True, tooltip="One caption for each picture, or one for all."),
-                io.String.Input("concept", default="<hero>", tooltip="The name you will write in prompts. Brackets keep it apart from words."),
-                io.String.Input("class_word", default="person", tooltip="The ordinary word for what the concept is: man, dog, house."),
-                io.Int.Input(
-                    "slot", default=AUTO_SLOT, min=AUTO_SLOT, max=MOST_SLOTS - 1,
-                    tooltip="Which row block to train into. -1 takes the lowest that no file in your loras folder holds for this base.",
-                ),
-                io.Int.Input("steps", default=DEFAULTS.steps, min=1, max=100000, tooltip="Training steps."),
-                io.Int.Input("batch_size", default=DEFAULTS.batch_size, min=1, max=64, tooltip="Pictures a step. Lower it when memory runs out."),
-                io.Int.Input("rank", default=DEFAULTS.adapter.rank, min=1, max=256, tooltip="Rank of the change. 4 is the papers' choice."),
-                io.Float.Input(
-                    "learning_rate", default=DEFAULTS.optimizer.learning_rate, min=0.0, max=1.0, step=0.00001, round=False,
-                    tooltip="Learning rate of the row block; falls to zero over the steps.",
-                ),
-                io.Float.Input(
-                    "erasure", default=DEFAULTS.erasure.probability, min=0.0, max=0.95, step=0.05,
-                    tooltip="Randomized Output Erasure: share of the block's outputs erased at each step. 0 turns it off.",
-                ),
-                io.Float.Input(
-                    "niche", default=DEFAULTS.niche.weight, min=0.0, max=10.0, step=0.1,
-                    tooltip="Niche regularisation: keeps the block silent for prompts that do not name the concept. 0 turns it off.",
-                ),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=False, tooltip="Same inputs and seed, same file."),
-                advanced(
-                    io.Float, "embedding_learning_rate", default=DEFAULTS.token.learning_rate, min=0.0, max=1.0, step=0.00001,
-                    round=False, optional=True, tooltip="Learning rate of the concept's token.",
-                ),
-                advanced(
-                    io.Float, "embedding_share", default=DEFAULTS.token.share, min=0.0, max=1.0, step=0.05, optional=True,
-                    tooltip="Share of the steps in which the token learns. Once it rests, each step is quicker.",
-                ),
-                advanced(
-                    io.Int, "resolution", default=512, min=0, max=4096, step=8, optional=True,
-                    tooltip="Larger pictures are scaled down to about this many pixels squared. 0 leaves every size.",
-                ),
-                advanced(
-                    io.Int, "preview_every", default=DEFAULTS.preview.every, min=0, max=100000, optional=True,
-                    tooltip="A sample picture every this many steps. 0 for none.",
-                ),
-                advanced(
-                    io.Combo, "layers", options=list(LAYER_CHOICES), default="attention", optional=True,
-                    tooltip="Which layers learn. Feed-forward layers add detail, a third more time and a larger file; convolutions still more.",
-                ),
-                advanced(
-                    io.Combo, "precision", options=[AUTO, *PRECISIONS], default=AUTO, optional=True,
-                    tooltip="In what the frozen model computes. auto takes bf16 where the device is quick at it.",
-                ),
-                io.Mask.Input(
-                    "masks", optional=True,
-                    tooltip="Where the concept is, one for each picture. Only there does the loss look. Without it, everywhere.",
-                ),
-                advanced(
-                    io.Boolean, "checkpointing", default=False, optional=True,
-                    tooltip="Gradient checkpointing: each step takes less memory and about a third more time. What is learnt is the same.",
-                ),
-                SettingsType.Input("settings", optional=True, tooltip="From BlockLoRA Train Settings: optimizer, schedule, captions, saving and more. Good defaults without it."),
-                advanced(
-                    io.Boolean, "resume", default=True, optional=True,
-                    tooltip="Go on where the very same run was cancelled or broke off; it ends as if it had never stopped. Off starts anew.",
-                ),
-                advanced(
-                    io.Boolean, "train_again", default=False, optional=True,
-                    tooltip="Train even if the very same run was trained to its end before. Off takes what it learnt then.",
-                ),
-                advanced(
-                    io.String, "layer_pattern", default="", optional=True,
-                    tooltip=r"A regular expression on weight names, such as attn2\.to_[kv], in place of the choice in layers.",
-                ),
-                advanced(
-                    io.Combo, "adapter", options=list(ADAPTERS), default=next(iter(ADAPTERS)), optional=True,
-                    tooltip="What learns: the slot's rows, every row, or every row with half of the change fixed beforehand. See the help page.",
-                ),
-                advanced(
-                    io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
-                    tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), which keeps merged concepts further apart, or a mere trigger word. auto: a pair for each on SD1.5, else one.",
-                ),
-                _preset_input(),
-            ],
+            inputs=[*_concept_inputs(), *_recipe_inputs(), *_finer_inputs(), *_optional_inputs()],
             outputs=[
                 StackType.Output(display_name="stack", tooltip="The trained concept, a stack of one: save it, join it, merge it."),
                 io.String.Output(display_name="report", tooltip="What was trained, how long it took, how it ended."),

@@ -16,6 +16,7 @@ import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
+from blocklora.blocklora_core.host.train.precision import compute_dtype
 from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
 from blocklora.blocklora_core.host.weights.names import model_stems
 from blocklora.blocklora_core.training import TrainConfig
@@ -141,6 +142,17 @@ def test_the_base_computes_as_before_afterwards(base: Base, precision: str) -> N
     train(base, precision=precision, steps=1)
     after = prediction(base)
     assert after.dtype == before.dtype and torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32), (None, torch.float32)])
+def test_a_cpu_computes_in_bf16_only_with_matrix_tiles(
+    has: bool | None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has is None:
+        monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has, raising=False)
+    assert compute_dtype(torch.device("cpu")) == dtype
 
 
 def test_refuses_an_unknown_precision(base: Base) -> None:
