@@ -91,6 +91,12 @@ ARMS: Mapping[str, Arm] = {
     "plain": _arm("Plain LoRAs, summed", _web()),
 }
 
+
+def default_recipe() -> Recipe:
+    """How the default arm's first setting trains."""
+    return RECIPES[next(iter(ARMS[DEFAULT].settings.values())).recipe]
+
+
 Choose = Callable[[str], str]
 """An arm -> the name of one of its settings."""
 

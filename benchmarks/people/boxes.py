@@ -21,7 +21,7 @@ from benchmarks.identity_study.results import rounded
 from benchmarks.identity_study.train import Training
 from benchmarks.identity_study.work import Folders, WorkerPool, kept_pictures
 from benchmarks.people import cast
-from benchmarks.people.arms import ARMS, DEFAULT, RECIPES, SAMPLING
+from benchmarks.people.arms import SAMPLING, default_recipe
 from blocklora_core.evaluation.crops import crop
 from blocklora_core.evaluation.intervals import bootstrap
 from blocklora_core.host.train.progress import to_picture
@@ -54,8 +54,7 @@ def people() -> People:
 
 def scenes(way: str, layout: Layout) -> list[Scene]:
     """One picture each; groups of people and grounds come in turn."""
-    recipe = RECIPES[next(iter(ARMS[DEFAULT].settings.values())).recipe]
-    trained = [Training(recipe, one, 0, slot) for slot, one in enumerate(people())]
+    trained = [Training(default_recipe(), one, 0, slot) for slot, one in enumerate(people())]
     found, grounds = groups(len(trained), layout.count), list(GROUNDS)
     words = {one.name: STYLES[one.identity.style].word for one in people() if one.identity}
     made = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import chain
 from typing import Any
 
 from benchmarks.identity_study.plan import ALONE, Plan
@@ -13,7 +14,7 @@ from benchmarks.identity_study.sample import TOKENS, Merge
 from benchmarks.identity_study.train import Recipe, Training
 from benchmarks.identity_study.work import Cell, PromptCase, WorkerPool
 from benchmarks.people import cast
-from benchmarks.people.arms import ARMS, DEFAULT, RECIPES, SAMPLING
+from benchmarks.people.arms import SAMPLING, default_recipe
 from benchmarks.people.scores import Scorer
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.evaluation import bootstrap
@@ -63,7 +64,7 @@ class Crowd:
         return [Cell((trained[at],), ALONE, tuple(cases), SAMPLING) for at, cases in enumerate(self.cases)]
 
     def merged(self, way: Way, count: int) -> Cell:
-        return Cell(self.trainings(way.slots)[:count], way.merge, tuple(sum(map(tuple, self.cases), ())), SAMPLING)
+        return Cell(self.trainings(way.slots)[:count], way.merge, tuple(chain(*self.cases)), SAMPLING)
 
     def runs(self, way: Way) -> dict[str, list[Cell]]:
         merged = {str(count): [self.merged(way, count)] for count in COUNTS}
@@ -72,8 +73,7 @@ class Crowd:
 
 @cache
 def crowd() -> Crowd:
-    first = next(iter(ARMS[DEFAULT].settings.values()))
-    return Crowd(RECIPES[first.recipe], cast.crowd())
+    return Crowd(default_recipe(), cast.crowd())
 
 
 def measure(pool: WorkerPool, minutes: float) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from benchmarks.identity_study.sample import Merge
 from benchmarks.identity_study.train import Training
 from benchmarks.identity_study.work import Cell, Folders, PromptCase, WorkerPool, kept_pictures
 from benchmarks.people import cast
-from benchmarks.people.arms import ARMS, DEFAULT, RECIPES, SAMPLING
+from benchmarks.people.arms import SAMPLING, default_recipe
+from benchmarks.people.boxes import people
 from blocklora_core.concept.prompt_lines import PLACEHOLDER
 from blocklora_core.evaluation import bootstrap
 from demo.people.captions import ground_words
@@ -54,14 +55,9 @@ WAYS: Mapping[str, Way] = {
 }
 
 
-def drawn_people() -> list[cast.Drawn]:
-    return [one for one in cast.development() if one.identity]
-
-
 def cells(way: Way) -> Iterator[Cell]:
     """One for each person of another style."""
-    recipe = RECIPES[next(iter(ARMS[DEFAULT].settings.values())).recipe]
-    trained = [Training(recipe, one, 0, slot) for slot, one in enumerate((*drawn_people(), TAUGHT))]
+    trained = [Training(default_recipe(), one, 0, slot) for slot, one in enumerate((*people(), TAUGHT))]
     for person in trained[:-1]:
         if _identity(person.member).style != PACKAGE:
             stack = tuple(trained) if way.whole else (person, trained[-1])
