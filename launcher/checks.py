@@ -76,11 +76,14 @@ def _passes(check: Check) -> bool:
 
 
 def workers(arguments: Sequence[str], cores: int | None) -> list[str]:
-    """pytest's options for the whole suite in one process a core, at most four; none where only a part is asked for."""
+    """pytest's options for the whole suite; none where only a part is asked for.
+
+    One process more than cores, at most four: a third of the time a test waits for a server or a browser.
+    """
     single = ("--pdb", "--numprocesses")
     if any(argument.startswith(single) or not argument.startswith("--") for argument in arguments):
         return []
-    return [f"--numprocesses={min(cores or 1, MOST_WORKERS)}", "--dist=loadgroup", "--no-loadscope-reorder"]
+    return [f"--numprocesses={min((cores or 1) + 1, MOST_WORKERS)}", "--dist=loadgroup", "--no-loadscope-reorder"]
 
 
 def _pytest(layout: Layout, host: Host, arguments: Sequence[str]) -> int:

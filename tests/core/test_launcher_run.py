@@ -293,6 +293,6 @@ def test_a_part_of_the_suite_runs_in_one_process(arguments: list[str]) -> None:
     assert workers(arguments, 8) == []
 
 
-def test_the_whole_suite_runs_in_a_process_a_core_at_most_four() -> None:
-    assert workers([], 2)[0] == "--numprocesses=2" == workers(["--durations=9"], 2)[0]
-    assert workers([], 64)[0] == "--numprocesses=4" and workers([], None)[0] == "--numprocesses=1"
+def test_the_whole_suite_runs_in_one_process_more_than_cores_at_most_four() -> None:
+    assert workers([], 2)[0] == "--numprocesses=3" == workers(["--durations=9"], 2)[0]
+    assert workers([], 64)[0] == "--numprocesses=4" and workers([], None)[0] == "--numprocesses=2"
