@@ -142,7 +142,7 @@ def style(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
 STAGES = {"development": development, "test": test, "boxes": boxes, "style": style, "capacity": crowd}
 GROUPS: Mapping[str, Callable[[], Sequence[Sequence[Drawn]]]] = {
     "development": lambda: [cast.development()], "test": cast.test, "boxes": lambda: [cast.development()],
-    "style": lambda: [(*cast.development(), stylised.TAUGHT)], "capacity": lambda: [cast.crowd()],
+    "style": lambda: [(*cast.development(), *stylised.TAUGHT)], "capacity": lambda: [cast.crowd()],
 }  # fmt: skip
 
 

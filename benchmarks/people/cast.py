@@ -75,13 +75,14 @@ class OfStyle:
 
     style: Style
     class_word: str
+    told: Detail = EVERYTHING
 
     def __call__(self, count: int, seed: int) -> list[Scene]:
         rng = np.random.RandomState(seed)
         return [self._scene(seed * 1000 + number, rng) for number in range(count)]
 
     def _scene(self, seed: int, rng: np.random.RandomState) -> Scene:
-        (scene,) = portraits(self.style, draw_identity(self.style, rng), 1, seed, EVERYTHING)
+        (scene,) = portraits(self.style, draw_identity(self.style, rng), 1, seed, self.told)
         return replace(scene, caption=scene.caption.replace(f" {self.style.word} ", f" {self.class_word} ", 1))
 
 
@@ -146,9 +147,9 @@ def icon(name: str, word: str, icon_set: str, class_word: str, seed: int) -> Dra
     return Drawn(name, class_word, OfIcon(word, icon_set, class_word), seed)
 
 
-def drawing_style(name: str, package: str, class_word: str, seed: int) -> Drawn:
-    """A style of drawing that the base never saw."""
-    return Drawn(name, class_word, OfStyle(styles.STYLES[package], class_word), seed)
+def drawing_style(name: str, package: str, class_word: str, seed: int, told: Detail = EVERYTHING) -> Drawn:
+    """A style of drawing. told: what its captions say of the people in it."""
+    return Drawn(name, class_word, OfStyle(styles.STYLES[package], class_word, told), seed)
 
 
 def _people(prefix: str, places: range, seed: int) -> list[Drawn]:

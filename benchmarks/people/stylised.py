@@ -19,7 +19,7 @@ from benchmarks.people.arms import SAMPLING, default_recipe
 from benchmarks.people.boxes import people
 from blocklora_core.concept.prompt_lines import PLACEHOLDER
 from blocklora_core.evaluation import bootstrap
-from demo.people.captions import ground_words
+from demo.people.captions import Detail, ground_words
 from demo.people.reader.model import GeneReader
 from demo.people.reader.questions import GROUND, STYLE
 from demo.people.reader.reading import Identity, Reading
@@ -27,9 +27,16 @@ from demo.people.reader.stored import stored_reader
 from demo.people.scenes import GROUNDS
 from demo.people.styles import STYLES
 
-TAUGHT = cast.drawing_style("<devmicah>", "micah", "adventurer", 306)
-"""A style that the base knows by a word of its own, as the reader of genes tells no other."""
-PACKAGE, SEEDS = "micah", 6
+MICAH, TOON = "micah", "toon-head"
+"""Styles that the base knows by words of their own, as the reader of genes tells no others."""
+SEEDS = 6
+SPARING = Detail(expression=1, hair=0, skin=1, extras=0, eyes=0, clothes=0, who=1)
+"""What captions of a style tell. Hair, glasses and clothes, which each style has names of its own for, are not told: what
+a caption names, the concept need not learn."""
+WORDY_MICAH = cast.drawing_style("<devmicah>", MICAH, "adventurer", 306)
+SPARE_MICAH = cast.drawing_style("<devmicahspare>", MICAH, "adventurer", 307, SPARING)
+SPARE_TOON = cast.drawing_style("<devtoonspare>", TOON, "adventurer", 308, SPARING)
+TAUGHT = (WORDY_MICAH, SPARE_MICAH, SPARE_TOON)
 FUSED = Merge("fused")
 COLOURS = ("hair_colour", "skin")
 """What a person shows in every style."""
@@ -42,24 +49,29 @@ class Way:
 
     title: str
     style: str
+    taught: cast.Drawn = SPARE_MICAH
+    package: str = MICAH
     merge: Merge = FUSED
     whole: bool = True
 
 
 WAYS: Mapping[str, Way] = {
     "own": Way("All merged, asked for in their own style", ""),
-    "word": Way("All merged, the base's word for the style", STYLES[PACKAGE].word),
-    "pair": Way("One person and the style, fused", TAUGHT.name, whole=False),
-    "fused": Way("All merged, fused", TAUGHT.name),
-    "sum": Way("All merged, summed", TAUGHT.name, Merge("per_row")),
+    "word": Way("All merged, the base's word for the style", STYLES[MICAH].word),
+    "wordy": Way("One person and the style, its captions telling all", WORDY_MICAH.name, WORDY_MICAH, whole=False),
+    "pair": Way("One person and the style, fused", SPARE_MICAH.name, whole=False),
+    "fused": Way("All merged, fused", SPARE_MICAH.name),
+    "sum": Way("All merged, summed", SPARE_MICAH.name, merge=Merge("per_row")),
+    "toon word": Way("Second style, the base's word for it", STYLES[TOON].word, SPARE_TOON, TOON),
+    "toon": Way("Second style, fused", SPARE_TOON.name, SPARE_TOON, TOON),
 }
 
 
 def cells(way: Way) -> Iterator[Cell]:
     """One for each person of another style."""
-    trained = [Training(default_recipe(), one, 0, slot) for slot, one in enumerate((*people(), TAUGHT))]
+    trained = [Training(default_recipe(), one, 0, slot) for slot, one in enumerate((*people(), way.taught))]
     for person in trained[:-1]:
-        if _identity(person.member).style != PACKAGE:
+        if _identity(person.member).style != way.package:
             stack = tuple(trained) if way.whole else (person, trained[-1])
             yield Cell(stack, way.merge, tuple(_cases(person, way)), SAMPLING)
 
@@ -80,13 +92,13 @@ def _identity(member: Any) -> Identity:
     return found
 
 
-def read(reader: GeneReader, cell: Cell, folders: Folders) -> list[dict[str, float]]:
+def read(reader: GeneReader, cell: Cell, folders: Folders, package: str) -> list[dict[str, float]]:
     """Of each picture: whether style and ground are those asked for, the share of the person's colours, and all."""
     found = []
     for case, pictures in cell.pictures(folders):
         genes = _identity(case.member).genes
         asked = {gene: genes[gene] for gene in COLOURS if gene in genes} | {GROUND: _ground(case.prompt)}
-        right = Reading.of(reader, pictures.movedim(-1, 1)).right(Identity(PACKAGE, asked))
+        right = Reading.of(reader, pictures.movedim(-1, 1)).right(Identity(package, asked))
         hits = {gene: float(value[0]) for gene, value in right.items()}
         colours = torch.tensor([hits[gene] for gene in COLOURS if gene in hits]).mean().item()
         found.append({
@@ -112,7 +124,7 @@ def measure(pool: WorkerPool, minutes: float, out: Path) -> dict[str, Any]:
 
 
 def _figures(reader: GeneReader, found: Sequence[Cell], folders: Folders, way: Way) -> dict[str, Any]:
-    scores = [read(reader, cell, folders) for cell in found]
+    scores = [read(reader, cell, folders, way.package) for cell in found]
     metrics = {
         metric: rounded(bootstrap([[one[metric] for one in pictures] for pictures in scores]))
         for metric in scores[0][0]

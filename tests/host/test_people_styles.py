@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,10 @@ import torch
 
 from benchmarks.identity_study.work import PromptCase
 from benchmarks.people import cast, stylised
-from benchmarks.people.stylised import PACKAGE, SEEDS, TAUGHT, WAYS, cells
+from benchmarks.people.stylised import MICAH, SEEDS, TAUGHT, WAYS, cells
 from demo.concepts import CONCEPTS
 from demo.people.reader.stored import stored_reader
 from demo.people.sitters import sitter
-from demo.people.styles import STYLES
 from tests.host.test_stored_judges import SHOWN
 
 
@@ -26,7 +26,7 @@ def shown(of: str, asked: str, ground: str = "") -> dict[str, float]:
     prompt = f"a woman on a {ground} background" if ground else caption
     case = PromptCase(cast.person(asked, *sitter(concept), seed=0), prompt, (0,))
     cell: Any = SimpleNamespace(pictures=lambda _: [(case, picture)])
-    (found,) = stylised.read(stored_reader(), cell, None)  # type: ignore[arg-type]
+    (found,) = stylised.read(stored_reader(), cell, None, MICAH)  # type: ignore[arg-type]
     return found
 
 
@@ -50,9 +50,15 @@ def test_every_person_of_another_style_is_asked_for_in_it(name: str) -> None:
         (member,) = {case.member for case in cell.cases}
         seen.add(member.name)
         assert len(cell.cases) == SEEDS and (len(cell.trained) == 2) != way.whole
-        assert {one.member.name for one in cell.trained} >= {member.name, TAUGHT.name}
+        assert {one.member.name for one in cell.trained} >= {member.name, way.taught.name}
         for case in cell.cases:
             assert case.prompt.split().count(member.name) == 1
             assert way.style == "" or case.prompt.split().count(way.style) == 1
-    assert len(seen) == sum(one.identity.style != PACKAGE for one in cast.development() if one.identity)
-    assert TAUGHT.name != STYLES[PACKAGE].word
+    assert len(seen) == sum(one.identity.style != way.package for one in cast.development() if one.identity)
+
+
+def test_sparing_captions_name_nothing_that_only_the_style_has() -> None:
+    wordy, *spare = TAUGHT
+    sparing = re.compile(r"an? [a-z]+ \{concept\} (man|woman|person) with [a-z]+ skin on an? [a-z]+ background")
+    assert not any(sparing.fullmatch(prompt) for prompt in wordy.prompts)
+    assert all(sparing.fullmatch(prompt) for one in spare for prompt in one.prompts)
