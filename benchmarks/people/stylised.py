@@ -31,8 +31,8 @@ MICAH, TOON = "micah", "toon-head"
 """Styles that the base knows by words of their own, as the reader of genes tells no others."""
 SEEDS = 6
 SPARING = Detail(expression=1, hair=0, skin=1, extras=0, eyes=0, clothes=0, who=1)
-"""What captions of a style tell. Hair, glasses and clothes, which each style has names of its own for, are not told: what
-a caption names, the concept need not learn."""
+"""What captions of a style tell. Not hair, glasses and clothes, which each style has names of its own for: what a
+caption names, the concept need not learn."""
 WORDY_MICAH = cast.drawing_style("<devmicah>", MICAH, "adventurer", 306)
 SPARE_MICAH = cast.drawing_style("<devmicahspare>", MICAH, "adventurer", 307, SPARING)
 SPARE_TOON = cast.drawing_style("<devtoonspare>", TOON, "adventurer", 308, SPARING)
