@@ -1,7 +1,6 @@
 """`python -m demo.thumbnails ART`: the templates' thumbnails, from what the demo made (docs/) and was taught.
 
-ART is the folder with the studies' drawings, .comfyui/art. "A Person in a Style" shows only what goes in: nobody has
-looked yet at what the demo's base makes of the two.
+ART is the folder with the studies' drawings, .comfyui/art.
 """
 
 from __future__ import annotations
@@ -77,19 +76,20 @@ def boxed(picture: Image.Image) -> Image.Image:
 
 def thumbnails(art: Path) -> dict[str, Image.Image]:
     """Title of a template -> its picture."""
-    alone, both = docs("demo.png", (0, 22, 406, 222)), docs("demo.png", (0, 250, 406, 450))
+    alone, both = docs("demo.png", (0, 22, 406, 222)), docs("demo.png", (306, 250, 606, 450))
     four = every_other(docs("four.png", (0, 178, 1066, 306)), 8)
     summed, fused = docs("inspect.png", (310, 420, 595, 530)), docs("inspect.png", (607, 420, 892, 530))
     five = docs("boxes_5.jpg", (330, 201, 873, 295))
     amelia, zed = taught("amelia", each=4), taught("zed", each=4)
     studied = {member.name.strip("<>"): member.training(art) for member in FIFTEEN}
-    style = side_by_side([picture for picture, _ in studied["draft"][:4]])
+    rows = docs("people_styles.jpg", (330, 0, 1412, 128)), docs("people_styles.jpg", (330, 528, 1412, 656))
+    own, styled = (every_other(row, 8) for row in rows)
     everyone = side_by_side([studied[name][0][0] for name in FIVE])
     return {
         "Merge What You Have": sheet([("four people in one model", four)]),
         "Two People in Two Boxes": sheet([("each in their half", boxed(both))]),
         "Five People, One Picture": sheet([("each taught alone", everyone), ("in one picture", five)]),
-        "A Person in a Style": sheet([("a person", amelia), ("a style", style)]),
+        "A Person in a Style": sheet([("people", own), ("in a style that was taught as well", styled)]),
         "Train a Person": sheet([("what it is shown", amelia), ("what it paints", alone)]),
         "Train Two People, Then Both": sheet([("one", amelia), ("the other", zed), ("both", both)]),
         "See Who Will Mix, Then Export": sheet([("loud to each other", summed), ("kept apart", fused)]),

@@ -20,7 +20,8 @@ PICTURES = "blocklora_own"
 """Folder below ComfyUI's input folder that the pictures are copied into."""
 GUIDANCE = 7.0
 IMAGES, TRAIN = "BlockLoRAImages", "BlockLoRATrain"
-LENGTHS = ("width", "height", "x", "y")
+DRAWN = "personas "
+"""The demo's base's word for how its people are drawn; others do not know it."""
 KEPT = ("concept", "class_word", "seed")
 """What the demo's graph says to Train; with another base everything else becomes what the node begins with."""
 
@@ -121,8 +122,13 @@ def _renamed(graph: str, before: Sequence[str], after: Sequence[str]) -> str:
 
 
 def _put_on(graph: Graph, checkpoint: str, side: int, settings: Mapping[str, Any]) -> None:
-    for node in graph.values():
-        _scale(node, side / DEMO_SIDE)
+    # What is larger need not be enlarged to be seen: 0 leaves pictures as they are.
+    for node in _of(graph, "ImageScale"):
+        node["inputs"].update(width=0, height=0)
+    for node in _of(graph, "EmptyLatentImage"):
+        node["inputs"].update({length: node["inputs"][length] * side // DEMO_SIDE for length in ("width", "height")})
+    for node in _of(graph, "CLIPTextEncode"):
+        node["inputs"]["text"] = node["inputs"]["text"].replace(DRAWN, "")
     for node in _of(graph, "CheckpointLoaderSimple"):
         node["inputs"]["ckpt_name"] = checkpoint
     for node in _of(graph, "KSampler"):
@@ -134,12 +140,3 @@ def _put_on(graph: Graph, checkpoint: str, side: int, settings: Mapping[str, Any
 
 def _of(graph: Graph, kind: str) -> list[dict[str, Any]]:
     return [node for node in graph.values() if node["class_type"] == kind]
-
-
-def _scale(node: dict[str, Any], factor: float) -> None:
-    """Pictures and areas grow with the base, and are not enlarged to be seen: 0 leaves them as they are."""
-    inputs = node["inputs"]
-    if node["class_type"] == "ImageScale":
-        inputs["width"] = inputs["height"] = 0
-    elif node["class_type"] != TRAIN:
-        inputs.update({name: round(inputs[name] * factor) for name in LENGTHS if isinstance(inputs.get(name), int)})

@@ -82,7 +82,7 @@ def _web() -> Iterator[tuple[str, str, Merge]]:
 
 DEFAULT, CONTROL = "default", "tokens"
 ARMS: Mapping[str, Arm] = {
-    DEFAULT: _arm("The pack's default: row blocks, niche, fused", _fused()),
+    DEFAULT: _arm("Row blocks, niche, fused", _fused()),
     "gradient_fusion": _arm(
         "ED-LoRA, gradient fusion", _fusion([f"rate {rate:g}" for rate in RATES[::-1]], FUSION_DAMPINGS)
     ),

@@ -134,8 +134,9 @@ STYLE = Story(
 
 **You need**: a LoRA of a person, and one of a style.
 
-**Change**: add both in *Your LoRAs*. Write the style's words into the scene's prompt: it holds everywhere. Choose the
-person for the box: there, the person's words are added, and the style stays.
+**Change**: add both in *Your LoRAs*. Write the style's words into the scene's prompt: they hold everywhere. Choose the
+person for the box: there, the person's words are added. A style that has no words of its own goes behind *Your LoRAs*,
+in a Load LoRA.
 """),
         Column(LORAS, (loader(),)),
         Column(

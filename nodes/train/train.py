@@ -174,7 +174,7 @@ def _optional_inputs() -> list[Any]:
         ),
         advanced(
             io.Combo, "token", options=list(TOKENS), default=DEFAULTS.token.kind, optional=True,
-            tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), which keeps merged concepts further apart, or a mere trigger word. auto: a pair for each on SD1.5, else one.",
+            tooltip="What the name becomes: one pair of vectors, a pair for each cross-attention layer (ED-LoRA; SD1.5, SDXL), which learns more but fits no embedding file, or a mere trigger word. auto: a pair for each on SD1.5, else one.",
         ),
         _preset_input(),
     ]  # fmt: skip

@@ -26,9 +26,9 @@ def demo() -> Graph:
         train("amelia", "woman", "1"),
         {"class_type": "BlockLoRAImages", "inputs": {"folder": "blocklora_demo/zed", "default_caption": ""}},
         train("zed", "man", "3"),
-        {"class_type": "CLIPTextEncode", "inputs": {"text": "a <zed> beside an <amelia>"}},
+        {"class_type": "CLIPTextEncode", "inputs": {"text": "a personas <zed> beside an <amelia>"}},
         {"class_type": "EmptyLatentImage", "inputs": {"width": 256, "height": 128, "batch_size": 4}},
-        {"class_type": "ConditioningSetArea", "inputs": {"width": 128, "height": 128, "x": 128, "y": 0}},
+        {"class_type": "BlockLoRARegion", "inputs": {"x": 0.5, "y": 0.0, "width": 0.5, "height": 1.0}},
         {"class_type": "KSampler", "inputs": {"cfg": 2.0, "seed": 3}},
         {"class_type": "ImageScale", "inputs": {"width": 512, "height": 256}},
     ]
@@ -54,7 +54,7 @@ def base(tmp_path: Path) -> Path:
 def test_names_words_and_pictures_take_the_place_of_the_demo_s(folders: list[str], tmp_path: Path) -> None:
     chosen = own(None, folders, 512)
     made = chosen.graph(demo(), SETTINGS)
-    assert made["5"]["inputs"]["text"] == "a <c_42> beside an <ada_l>"
+    assert made["5"]["inputs"]["text"] == "a personas <c_42> beside an <ada_l>"
     assert (made["2"]["inputs"]["concept"], made["2"]["inputs"]["class_word"]) == ("<ada_l>", "woman")
     assert (made["4"]["inputs"]["concept"], made["4"]["inputs"]["class_word"]) == ("<c_42>", "person")
     assert made["2"]["_meta"]["title"] == "Train <ada_l>"
@@ -73,10 +73,10 @@ def test_another_base_has_its_size_and_the_node_s_own_settings(base: Path, tmp_p
     assert made["0"]["inputs"]["ckpt_name"] == base.name
     assert made["2"]["inputs"] == {**demo()["2"]["inputs"], "steps": 300}
     assert made["6"]["inputs"] == {"width": 1024, "height": 512, "batch_size": 4}
-    assert made["7"]["inputs"] == {"width": 512, "height": 512, "x": 512, "y": 0}
+    assert made["7"] == demo()["7"]
     assert made["8"]["inputs"]["cfg"] > demo()["8"]["inputs"]["cfg"]
     assert made["9"]["inputs"] == {"width": 0, "height": 0}
-    assert made["1"] == demo()["1"] and made["5"] == demo()["5"]
+    assert made["1"] == demo()["1"] and made["5"]["inputs"] == {"text": "a <zed> beside an <amelia>"}
     option, file = chosen.server_arguments(tmp_path)
     assert option == "--extra-model-paths-config"
     assert json.loads(Path(file).read_text("utf-8"))["own"]["checkpoints"] == str(base.parent)

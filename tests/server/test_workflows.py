@@ -35,7 +35,7 @@ def check_pictures(outcome: Outcome) -> None:
     assert [len(paths) for paths in named.values()] == [4, 4, 4]
     for kind, paths in named.items():
         for path in paths:
-            assert pixels(path).shape == (256, 512 if kind == "both" else 256, 3)
+            assert pixels(path).shape == (256, 384 if kind == "both" else 256, 3)
             assert pixels(path).std() > 1
     for a, b in zip(named["amelia"], named["zed"], strict=True):
         assert np.abs(pixels(a) - pixels(b)).mean() > 1
