@@ -16,7 +16,6 @@ settings.load_profile("blocklora")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-LONGEST_FIRST = ("server", "browser", "host", "fuzz", "core")
 NO_COMFYUI = (
     "BLOCKLORA_COMFYUI is not set: it names the ComfyUI folder that these tests need. "
     "`python run.py test` makes one and sets it; `pytest tests/core` needs none."
@@ -49,10 +48,10 @@ def comfyui_root() -> Path:
 # Before xdist's own, which writes the groups down, and after those of the folders within, which are known later.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With xdist's --dist loadgroup a file runs in one worker; the longest come first, and many short ones last."""
+    """With xdist's --dist loadgroup a file runs in one worker, and the server's, the longest, come first."""
     if not hasattr(config, "workerinput"):
         return
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}.{item.path.stem}"))
-    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.parent.name))
+    items.sort(key=lambda item: item.path.parent.name != "server")
