@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 _PAGED = "_v"
 """Where Dynamic VRAM keeps a module's pages: without it the host takes the module's own weights."""
@@ -63,16 +62,18 @@ class Live(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self._see((args, kwargs), counted=False)
+        if func is torch.ops.prim.device.default:  # Most of the calls, where a tensor has no numbers.
+            return func(*args)
+        self._see((*args, *(kwargs or {}).values()), counted=False)
         out = func(*args, **(kwargs or {}))
-        self._see(out, counted=True)
+        self._see((out,), counted=True)
         return out
 
-    def _see(self, found: Any, counted: bool) -> None:
-        tensors = (leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor))
-        for storage in (one.untyped_storage() for one in tensors if one.device.type == self.device.type):
+    def _see(self, found: Sequence[Any], counted: bool) -> None:
+        for tensor in _tensors(found):
+            storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes() if counted else 0
-            if key in self._known:
+            if key in self._known or tensor.device.type != self.device.type:
                 continue
             self._known.add(key)
             self.now += size
@@ -82,3 +83,12 @@ class Live(TorchDispatchMode):
     def _gone(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.now -= size
+
+
+def _tensors(found: Sequence[Any]) -> Iterator[Tensor]:
+    """Of an operator's arguments or results: a schema has tensors, and lists of them."""
+    for one in found:
+        if isinstance(one, Tensor):
+            yield one
+        elif isinstance(one, (list, tuple)):
+            yield from _tensors(one)
