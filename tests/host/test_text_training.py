@@ -24,7 +24,7 @@ from tests.host.architectures import build, latents_of
 from tests.host.encoders import encoder_of
 from tests.host.test_layerwise import encode
 from tests.host.test_training import CONFIG, hooks, pictures, train, weights
-from tests.host.tiny import Base, patched, same
+from tests.host.tiny import TEXT_LAYERS, Base, patched, same
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def trained(base: Base) -> TrainResult:
 
 def test_text_layers_learn_in_their_rows_alone(base: Base, trained: TrainResult) -> None:
     text = {name: layer for name, layer in trained.lora.layers.items() if is_text(name)}
-    assert len(text) == 12 * 4
+    assert len(text) == 4 * TEXT_LAYERS
     for layer in text.values():
         assert layer.rows == CONFIG.adapter.scheme.rows(5, 768)
     assert any(layer.up.abs().max() > 0 for layer in text.values())
@@ -47,7 +47,7 @@ def test_what_was_learnt_is_what_a_merge_and_the_stock_loader_give(
     path = tmp_path / "ada.safetensors"
     save(path, trained.lora, dtype=torch.float32)
     merged = apply_merge((trained.lora,), base.model, base.clip)
-    assert merged.clip_layers == 48
+    assert merged.clip_layers == 4 * TEXT_LAYERS
     model, clip = comfy.sd.load_lora_for_models(base.model, base.clip, comfy.utils.load_torch_file(str(path)), 1.0, 1.0)
     for ours, stock in ((merged.clip.patcher, clip.patcher), (merged.model, model)):
         a, b = patched(ours), patched(stock)

@@ -27,8 +27,10 @@ from demo.people.recipe.layout import initialise_unet
 from tests.host.dynamic import WANTED, as_used, widen, with_weights
 
 CONTIGUOUS = Scheme()
-TEXT_LAYERS = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
+ADAPTED_TEXT = ("layers.0.self_attn.q_proj", "layers.0.self_attn.out_proj")
 
+TEXT_LAYERS = 2
+"""All twelve would take most of a short training's time."""
 
 # The demo's, at one resolution: four transformer blocks.
 SMALL_UNET = {
@@ -69,9 +71,13 @@ def write_base(path: Path) -> None:
 
 
 def load_base(path: Path) -> Base:
-    """Under inference mode, as ComfyUI's executor runs the loader."""
+    """Under inference mode, as ComfyUI's executor runs the loader; with the first layers alone of its text encoder."""
     with torch.inference_mode():
-        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(path), embedding_directory=[])
+        model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(
+            str(path),
+            embedding_directory=[],
+            te_model_options={"clip_l_model_config": {"num_hidden_layers": TEXT_LAYERS}},
+        )
         # SD1.5's checkpoints have none, and the host leaves it holding any bytes: NaN never equals itself.
         torch.nn.init.eye_(clip.cond_stage_model.clip_l.transformer.text_projection.weight)
     return Base(model, clip, vae)
@@ -110,7 +116,7 @@ def adaptable(base: Base) -> dict[str, tuple[int, ...]]:
     for module, stems in sides:
         weights = module.state_dict()
         for name, stem in preferred_stems(stems).items():
-            wanted = ".attn" in name or is_geglu(name) or any(part in name for part in TEXT_LAYERS)
+            wanted = ".attn" in name or is_geglu(name) or any(part in name for part in ADAPTED_TEXT)
             if wanted and name in weights and weights[name].ndim == 2:
                 found[stem] = tuple(weights[name].shape)
     return found

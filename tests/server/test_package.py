@@ -27,7 +27,7 @@ QUICK = {
     "KSampler": {"steps": 2},
     "EmptyLatentImage": {"width": 96, "height": 96},
     "BlockLoRAScene": {"width": 192, "height": 96},
-    "BlockLoRATrain": {"steps": 4},
+    "BlockLoRATrain": {"steps": 4, "batch_size": 1, "resolution": 128},
     "CheckpointLoaderSimple": {"ckpt_name": CHECKPOINT},
 }
 NEEDS_PICTURES = {"Train a Person", "Train Two People, Then Both"}
