@@ -39,6 +39,7 @@ from benchmarks.identity_study.methods import MANY, METHODS, PLAIN, QUICK  # noq
 from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.results import Scorer, short  # noqa: E402
 from benchmarks.identity_study.work import Folders, WorkerPool  # noqa: E402
+from benchmarks.people.docs import write_readme  # noqa: E402
 from demo.cast import cast  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 
@@ -116,7 +117,7 @@ def main() -> None:
     write_json(out / "evidence.json", results)
     fill(out / "evidence.md", results)
     if out.resolve() == ROOT / "docs":
-        fill(ROOT / "README.md", results)
+        write_readme(ROOT)
     say(f"figures are in {out}")
     finish({"methods": short(results[first]["methods"], len(plan.members)), **run})
 

@@ -11,7 +11,7 @@ capacity      15 to 100 other people merged, by the default arm's first setting
 
 Trained files and pictures are kept in --work, so that a stage goes on where it was stopped; it measures what is whole
 and says how many seeds that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into
-docs/people.md, and ends in one JSON object.
+docs/people.md and the README, and ends in one JSON object.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from benchmarks.people import capacity, cast, protocol, stylised  # noqa: E402
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods  # noqa: E402
 from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
-from benchmarks.people.docs import TABLES  # noqa: E402
+from benchmarks.people.docs import TABLES, write_readme  # noqa: E402
 from benchmarks.people.results import best, contrasts, measured  # noqa: E402
 from benchmarks.people.scores import Scorer  # noqa: E402
 from demo.people.corpus import prepare_renderer  # noqa: E402
@@ -178,6 +178,7 @@ def main() -> None:
     results = {**known(), chosen.stage: found}
     write_json(RESULTS, results)
     fill(DOCS / "people.md", results, TABLES)
+    write_readme(ROOT)
     finish({"stage": chosen.stage, "whole": True, "chosen": found.get("chosen"), "seeds": found.get("seeds", 1)})
 
 

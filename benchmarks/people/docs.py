@@ -1,12 +1,14 @@
-"""Tables of `bench people`, for docs/people.md."""
+"""Tables of `bench people`, for docs/people.md and the README."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from benchmarks.identity_study.docs import Results, Tables, interval, table_of
+from benchmarks.identity_study.docs import Results, Tables, fill, interval, table_of
 
 BOXES = {"pair": "2 as one picture", "2": "2 boxes", "3": "3 boxes", "5": "5 boxes"}
 
@@ -28,6 +30,19 @@ def _arm(found: Mapping[str, Any]) -> list[str]:
         f"{alone['image'][0]:.3f}", interval(merged["image"]), interval(merged["recognised"], ".0%"),
         f"{merged['shapes'][0]:.3f}", f"{merged['text'][0]:.3f}",
     ]  # fmt: skip
+
+
+def summary(results: Results) -> str:
+    """The test in a few columns, the best merged first."""
+    found = sorted(results["test"]["arms"].values(), key=lambda one: -one["merged"]["genes"][0])
+    rows = (
+        [
+            one["title"], f"{one['alone']['genes'][0]:.2f}", interval(one["merged"]["genes"], ".2f"),
+            interval(one["merged"]["image"], ".2f"), f"{one['merged']['recognised'][0]:.0%}",
+        ]
+        for one in found
+    )  # fmt: skip
+    return table_of("Method | traits right alone | traits right, all merged | image, all merged | recognised", rows)
 
 
 def contrasts(results: Results) -> str:
@@ -100,7 +115,18 @@ def _of(stage: str, table: Callable[[Results], str], results: Results) -> str:
 
 
 TABLES: Tables = {
-    "arms": partial(_of, "test", arms), "contrasts": partial(_of, "test", contrasts),
+    "arms": partial(_of, "test", arms), "summary": partial(_of, "test", summary),
+    "contrasts": partial(_of, "test", contrasts),
     "settings": partial(_of, "development", settings), "boxes": partial(_of, "boxes", boxes),
     "capacity": partial(_of, "capacity", capacity), "styles": partial(_of, "style", styles),
 }  # fmt: skip
+
+
+def of_readme(docs: Path) -> Results:
+    """What the README tells figures of: those of `bench identity` and of `bench people`, whose names differ."""
+    names = ("evidence.json", "people.json")
+    return {key: one for name in names for key, one in json.loads((docs / name).read_text(encoding="utf-8")).items()}
+
+
+def write_readme(root: Path) -> None:
+    fill(root / "README.md", of_readme(root / "docs"), TABLES)

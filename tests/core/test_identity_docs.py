@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.boxes_study import docs as _regions_docs
-from benchmarks.identity_study.docs import filled
+from benchmarks.identity_study.docs import TABLES, Tables, filled
+from benchmarks.people.docs import TABLES as PEOPLE
+from benchmarks.people.docs import of_readme
 
 
 def method(title: str, accuracy: float) -> dict[str, object]:
@@ -43,11 +45,16 @@ def test_an_unknown_figure_is_an_error() -> None:
         filled("<!-- = methods.methods.c:.1% --><!-- / -->", RESULTS)
 
 
-@pytest.mark.parametrize("name", ["docs/evidence.md", "README.md"])
-def test_texts_say_what_was_measured(repository: Path, name: str) -> None:
-    results = json.loads((repository / "docs" / "evidence.json").read_text(encoding="utf-8"))
-    text = (repository / name).read_text(encoding="utf-8")
-    assert filled(text, results) == text
+@pytest.mark.parametrize(("name", "tables"), [("evidence", TABLES), ("people", PEOPLE)])
+def test_texts_say_what_was_measured(repository: Path, name: str, tables: Tables) -> None:
+    results = json.loads((repository / "docs" / f"{name}.json").read_text(encoding="utf-8"))
+    text = (repository / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert filled(text, results, tables) == text
+
+
+def test_the_readme_says_what_was_measured(repository: Path) -> None:
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    assert filled(text, of_readme(repository / "docs"), PEOPLE) == text
 
 
 def test_the_text_of_regions_says_what_was_measured(repository: Path) -> None:
