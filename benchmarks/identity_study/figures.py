@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.identity_study.methods import LAMBDAS
 from benchmarks.identity_study.plan import Plan
@@ -15,7 +15,7 @@ from blocklora_core.host.train.progress import to_picture
 from blocklora_core.reports.palette import FREE, INK, PAPER, colour
 from blocklora_core.reports.panels import page, table
 
-CELL, LABEL, LINE = 72, 250, 16
+CELL, TITLE, LINE = 88, 26, 16
 WIDTH, HEIGHT, LEFT, RIGHT = 720, 300, 44, 12
 SHOWN = (
     "default", "niche", "blocklora_fused", "blocklora", "affine", "gradient_fusion", "plain_niche_fusion", "orthogonal",
@@ -44,7 +44,10 @@ def draw(results: Results, plan: Plan, folders: Folders, out: Path) -> None:
 
 
 def grid(plan: Plan, folders: Folders, names: Sequence[str]) -> Image.Image:
-    """A column a concept: its held-out picture, alone, then merged with all others by one method after the other."""
+    """A column a concept: its held-out picture, alone, then merged with all others by one method after the other.
+
+    What a row is stands above it, so that the picture can be read at half its width.
+    """
     rows: list[tuple[str, list[Image.Image]]] = [
         ("Held-out picture", [member.held_out(folders.art)[0] for member in plan.members])
     ]
@@ -53,15 +56,14 @@ def grid(plan: Plan, folders: Folders, names: Sequence[str]) -> Image.Image:
         rows.append(("Default, alone", [_first(cell, folders)[0] for cell in alone]))
     for name in names:
         cell = plan.merged(plan.methods[name], plan.seeds[0], len(plan.members))[0]
-        rows.append((plan.methods[name].title, _first(cell, folders)))
-    sheet = Image.new("RGB", (LABEL + len(plan.members) * CELL, LINE + len(rows) * CELL), PAPER)
-    ink = ImageDraw.Draw(sheet)
-    for column, member in enumerate(plan.members):
-        ink.text((LABEL + column * CELL + 2, 2), member.name, fill=INK)
+        rows.append((f"{plan.methods[name].title}, all {len(plan.members)} merged", _first(cell, folders)))
+    sheet = Image.new("RGB", (len(plan.members) * CELL, len(rows) * (TITLE + CELL)), PAPER)
+    ink, font = ImageDraw.Draw(sheet), ImageFont.load_default(TITLE * 0.75)
     for at, (title, found) in enumerate(rows):
-        ink.text((4, LINE + at * CELL + CELL // 2 - 6), title, fill=INK)
+        top = at * (TITLE + CELL)
+        ink.text((4, top + 2), title, fill=INK, font=font)
         for column, picture in enumerate(found):
-            sheet.paste(picture.resize((CELL, CELL)), (LABEL + column * CELL, LINE + at * CELL))
+            sheet.paste(picture.resize((CELL, CELL)), (column * CELL, top + TITLE))
     return sheet
 
 
