@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -181,6 +184,45 @@ def test_lists_are_kept_in_the_users_folder(canvas: Canvas, base: Path) -> None:
     panel.get_by_role("button", name="Lists").click()
     canvas.page.get_by_role("dialog").get_by_role("button", name="two <b>people</b>", exact=True).click()
     assert text_of(canvas, node) == "ada | 0.5\nbob"
+
+
+@pytest.mark.usefixtures("loras")
+def test_kept_lists_that_cannot_be_read_are_told_and_not_overwritten(canvas: Canvas, base: Path) -> None:
+    kept = base / "user" / "default" / "blocklora" / "lists.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text('{"four": "ada"}', "utf-8")
+    _, panel = opened(canvas, "bob")
+    panel.get_by_role("button", name="Lists").click()
+    dialog = canvas.page.get_by_role("dialog")
+    name, keep = dialog.get_by_label("Name of the list"), dialog.get_by_role("button", name="Keep this list")
+    dialog.get_by_role("button", name="four", exact=True).wait_for()
+    with failing(canvas, "lists.json"):
+        name.fill("mine")
+        keep.click()
+        dialog.get_by_text("Not kept: expected the kept lists, the server answered 500").wait_for()
+        assert kept.read_text("utf-8") == '{"four": "ada"}' and name.input_value() == "mine"
+    keep.click()
+    dialog.get_by_role("button", name="mine", exact=True).wait_for()
+    assert json.loads(kept.read_text("utf-8")) == {"four": "ada", "mine": "bob"}
+    kept.write_text('{"four": "ada', "utf-8")
+    dialog.get_by_role("button", name="Throw mine away").click()
+    dialog.get_by_text("The file is left as it is").wait_for()
+    canvas.page.keyboard.press("Escape")
+    panel.get_by_role("button", name="Lists").click()
+    canvas.page.get_by_text("Not read: expected a text for each name").wait_for()
+    assert kept.read_text("utf-8") == '{"four": "ada'
+    kept.unlink()
+
+
+@contextmanager
+def failing(canvas: Canvas, path: str) -> Iterator[None]:
+    """The server answers 500 where `path` is asked for."""
+    pattern = re.compile(re.escape(path))
+    canvas.page.route(pattern, lambda route: route.fulfill(status=500))
+    try:
+        yield
+    finally:
+        canvas.page.unroute(pattern)
 
 
 @pytest.mark.usefixtures("loras")

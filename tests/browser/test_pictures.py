@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import Route, expect
 
 from tests.browser.canvas import Canvas
 from tests.browser.hand import Hand
@@ -83,3 +85,73 @@ def test_the_dropped_folder_runs(canvas: Canvas, base: Path) -> None:
     assert history["status"]["status_str"] == "success"
     assert len(history["outputs"][str(show)]["images"]) == 2
     assert base.is_dir()
+
+
+def test_a_second_set_of_the_same_names_keeps_its_captions(canvas: Canvas, base: Path) -> None:
+    name = f"sets {canvas.mode}"
+    canvas.clear()
+    node = canvas.add(NODE, (40, 40))
+    panel = canvas.panel(node, "pictures")
+    images = panel.locator(".bl-images")
+    first = {"1.png": png((200, 40, 40), (64, 64)), "1.txt": b"red", "1-masklabel.png": png((9, 9, 9), (64, 64))}
+    second = {"1.png": png((40, 200, 40), (64, 64)), "1.txt": b"green", "1-masklabel.png": png((0, 0, 0), (64, 64))}
+    other = {"1.bmp": png((40, 40, 200), (64, 64)), "1.txt": b"blue"}
+    Hand(canvas).drop(images, first)
+    canvas.page.keyboard.type(name)
+    canvas.page.keyboard.press("Enter")
+    panel.get_by_text("1 picture, 1 with a caption").wait_for()
+    for files, count in ((second, 2), (other, 3), (second, 3), ({"1.txt": b"red again"}, 3)):
+        panel.get_by_role("status").evaluate("(status) => { status.textContent = ''; }")
+        Hand(canvas).drop(images, files)
+        canvas.page.get_by_role("button", name=f"Add to {name}").click()
+        panel.get_by_text(f"{count} pictures, {count} with a caption").wait_for()
+    folder = base / "input" / name
+    masks = {"1-masklabel.png": first, "1 (1)-masklabel.png": second}
+    held = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert held == {
+        "1.png": first["1.png"], "1 (1).png": second["1.png"], "1 (2).bmp": other["1.bmp"],
+        "1.txt": b"red again", "1 (1).txt": b"green", "1 (2).txt": b"blue",
+        **{mask: files["1-masklabel.png"] for mask, files in masks.items()},
+    }  # fmt: skip
+
+
+def test_a_picture_without_a_caption_shows_the_one_that_it_is_trained_with(canvas: Canvas, base: Path) -> None:
+    name = f"kohya {canvas.mode}"
+    folder = base / "input" / name / "10_ohwx man"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(FILES["one.png"])
+    (folder / "b.png").write_bytes(FILES["one.png"])
+    (folder / "b.txt").write_bytes(b"\xff")
+    canvas.clear()
+    node = canvas.add(NODE, (40, 40), {"folder": name})
+    panel = canvas.panel(node, "pictures")
+    shown = panel.get_by_label("Caption of 10_ohwx man/a.png")
+    expect(shown).to_have_attribute("placeholder", "ohwx man")
+    canvas.set_value(node, "default_caption", "a man")
+    expect(shown).to_have_attribute("placeholder", "a man")
+    # Bytes that are no text are not taken for an empty caption.
+    panel.get_by_text("Save it as UTF-8").wait_for()
+    expect(panel.get_by_label("Caption of 10_ohwx man/b.png")).not_to_be_editable()
+
+
+def test_a_caption_goes_to_the_folder_that_is_shown(canvas: Canvas, base: Path) -> None:
+    first, second = (base / "input" / f"{name} {canvas.mode}" for name in ("one", "other"))
+    for folder in (first, second):
+        folder.mkdir()
+        (folder / "a.png").write_bytes(FILES["one.png"])
+    canvas.clear()
+    node = canvas.add(NODE, (40, 40), {"folder": first.name})
+    panel = canvas.panel(node, "pictures")
+    area = panel.get_by_label("Caption of a.png")
+    area.wait_for()
+    waiting: list[Route] = []
+    asked = re.compile("blocklora/pictures")
+    canvas.page.route(asked, lambda route: waiting.append(route))
+    canvas.set_value(node, "folder", second.name)
+    area.fill("of the first")
+    area.blur()
+    panel.get_by_text("Caption of a.png saved").wait_for()
+    canvas.page.unroute(asked)
+    assert (first / "a.txt").read_text("utf-8") == "of the first" and not (second / "a.txt").exists()
+    waiting[0].continue_()
+    expect(area).to_have_value("")

