@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 # What looks like a concept's name whoever owns it.
 _BRACKETED = re.compile(r"<[^\W\d_][\w.+-]*>")
@@ -20,23 +21,39 @@ class Names:
     def __init__(self, names: Iterable[str]):
         self._of = {fold(name): name for name in names}
         # The longest first, so that <ada-2> is not <ada>.
-        patterns = map(_pattern, sorted(self._of.values(), key=len, reverse=True))
-        self._pattern = "|".join(patterns)
+        self._pattern = "|".join(map(_pattern, sorted(self._of, key=len, reverse=True)))
 
     def __contains__(self, name: str) -> bool:
         return fold(name) in self._of
 
-    def replaced(self, text: str, replace: Callable[[str], str], prefix: str = "") -> str:
-        """`text` with each name in it, and `prefix` where it stands before one, replaced by replace(the name)."""
-        if not self._of:
-            return text
-        pattern = rf"(?:{re.escape(prefix)})?(?:{self._pattern})" if prefix else self._pattern
-        return re.sub(
-            pattern, lambda found: replace(self._name(found[0].removeprefix(prefix))), text, flags=re.IGNORECASE
-        )
+    def within(self, text: str) -> bool:
+        """Whether `text` holds one of the names."""
+        return next(self._found(text), None) is not None
 
-    def _name(self, text: str) -> str:
-        return self._of[fold(text)]
+    def replaced(self, text: str, replace: Callable[[str], str], prefix: str = "", count: int | None = None) -> str:
+        """`text` with each name in it, and `prefix` where it stands before one, replaced by replace(the name).
+
+        count: the first so many alone.
+        """
+        parts, end = [], 0
+        for start, stop, name in islice(self._found(text, prefix), count):
+            parts += [text[end:start], replace(name)]
+            end = stop
+        return "".join([*parts, text[end:]])
+
+    def _found(self, text: str, prefix: str = "") -> Iterator[tuple[int, int, str]]:
+        """Where each name, with `prefix` before it or not, begins and ends in `text`, and the name."""
+        if not self._of:
+            return
+        pattern = f"({self._pattern})"
+        if prefix:
+            pattern = f"(?:{re.escape(fold(prefix))})?{pattern}"
+        folded, at = _folded(text)
+        for found in re.finditer(pattern, folded):
+            start, stop = found.span()
+            # Not from or to within what is one letter of the text, such as the sharp s.
+            if at[start - 1] != at[start] and at[stop - 1] != at[stop]:
+                yield at[start], at[stop], self._of[found[1]]
 
     def strange(self, text: str) -> list[str]:
         """Words in angle brackets that `text` holds and that are none of the names."""
@@ -52,6 +69,16 @@ def unowned(texts: Iterable[str], names: Iterable[str]) -> list[str]:
 def bracketed(texts: Iterable[str]) -> list[str]:
     """All words in angle brackets that `texts` hold."""
     return unowned(texts, ())
+
+
+def _folded(text: str) -> tuple[str, list[int]]:
+    """`text` as names are compared, and from which letter of it each comes; a last one for the end.
+
+    Folded, a letter may be two: no letter's place in the one is its place in the other.
+    """
+    letters = [fold(letter) for letter in text]
+    at = [number for number, folded in enumerate(letters) for _ in folded]
+    return "".join(letters), [*at, len(text)]
 
 
 def _pattern(name: str) -> str:

@@ -296,10 +296,26 @@ def test_gradients_equal_those_of_a_lora_whose_other_rows_are_zero() -> None:
         ("in a hat", "a <hero>, in a hat"),
         ("a manly hat", "a <hero>, a manly hat"),
         ("", "a <hero>"),
+        ("a man, blue shirt", "a <hero>, blue shirt"),
+        ("Man in a park, a man.", "<hero> in a park, a man."),
+        ("a photo of <Hero>", "a photo of <Hero>"),
     ],
 )
 def test_captions_name_the_concept(caption: str, expected: str) -> None:
     assert with_concept(caption, "<hero>", "man") == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "name", "word", "expected"),
+    [
+        ("a man in a red shirt", "ed", "man", "a ed in a red shirt"),
+        ("a portrait in canada", "ada", "woman", "a ada, a portrait in canada"),
+        ("a smiling young man, red tie", "<ben>", "young man", "a smiling <ben>, red tie"),
+        ("a dog.", "<rex>", " ", "a <rex>, a dog."),
+    ],
+)
+def test_captions_hold_names_and_class_words_as_whole_words(caption: str, name: str, word: str, expected: str) -> None:
+    assert with_concept(caption, name, word) == expected
 
 
 def test_batches_hold_one_caption_where_it_is_shared_and_one_size_always() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...concept.names import Names
 from .captions import CaptionRules
 
 
@@ -31,7 +32,10 @@ class Example:
                 f"Mask: expected {(1, *self.latents.shape[-2:])}, as the latents, got {tuple(self.mask.shape)}."
             )
         if not float(self.mask.sum()) > 0:
-            raise ValueError("Mask: expected some of the picture to be the concept, got an empty mask.")
+            raise ValueError(
+                "expected a mask that holds some of the concept, got an empty one. Paint white where the concept is, "
+                "or leave the picture out."
+            )
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,15 @@ class Batch:
 
 
 def with_concept(caption: str, concept: str, class_word: str) -> str:
-    """The caption with the concept's name in it: as written, in place of the class word, or in front."""
-    if concept in caption:
+    """The caption with the concept's name in it: as written, in place of the first class word, or in front.
+
+    Both are found as prompts find names: in any case, and only as whole words.
+    """
+    if Names([concept]).within(caption):
         return caption
-    words = caption.split(" ")
-    if class_word and class_word in words:
-        words[words.index(class_word)] = concept
-        return " ".join(words)
+    words = Names([class_word] if class_word.strip() else [])
+    if words.within(caption):
+        return words.replaced(caption, lambda _: concept, count=1)
     return f"a {concept}, {caption}" if caption.strip() else f"a {concept}"
 
 
