@@ -133,6 +133,22 @@ def test_a_feather_is_a_ramp_over_the_edge() -> None:
     assert not mask[:, 10:].any()
 
 
+@given(masks(), shares)
+def test_a_drawn_feather_is_the_mean_of_a_window(drawn: torch.Tensor, feather: float) -> None:
+    drawn = drawn * (drawn > 0.6)
+    reach = round(feather * min(drawn.shape) / 2)
+
+    def around(at: int) -> slice:
+        return slice(max(at - reach, 0), at + reach + 1)
+
+    rows, columns = map(range, drawn.shape)
+    expected = torch.tensor([[float(drawn[around(y), around(x)].double().mean()) for x in columns] for y in rows])
+    mask = mask_of(Region(drawn, feather=feather), tuple(drawn.shape))
+    if feather > 0 and float(expected.max()) >= 0.5:
+        torch.testing.assert_close(mask, expected, rtol=0, atol=1e-6)
+        assert torch.equal(mask == 0, expected == 0)
+
+
 def test_neighbours_with_one_feather_fill_the_picture() -> None:
     pair = [Region(Box(0, 0, 0.5, 1), feather=0.2), Region(Box(0.5, 0, 0.5, 1), feather=0.2)]
     assert float(lay(pair, (32, 32)).base.max()) < 1e-6
