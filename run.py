@@ -31,7 +31,9 @@ def _prepared(options: argparse.Namespace, extra: str | None = None) -> Host:
     return prepare(LAYOUT, chosen_comfyui(options.comfyui), options.python, extra)
 
 
-def _demo(options: argparse.Namespace, _: Sequence[str]) -> int:
+def _demo(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    if rest:
+        raise LauncherError(f"demo: expected none but the options of `run.py demo --help`, got {' '.join(rest)}")
     started = time.monotonic()
     chosen = own(options.base, options.pictures, options.side)
     host = _prepared(options)
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--python", type=Path, help="the Python of that ComfyUI, if it is not found")
         if name == "demo":
             command.add_argument("--base", type=Path, metavar="CHECKPOINT", help="a checkpoint file of your own")
-            command.add_argument("--side", type=int, default=Own.side, help="pixels that it paints; 512 if not given")
+            command.add_argument("--side", type=int, help=f"pixels that it paints; {Own.side} if not given")
             pictures = "two folders of pictures of your own; after = what they show: photos/ada=woman photos/ben=man"
             command.add_argument("--pictures", nargs="+", default=[], metavar="FOLDER", help=pictures)
         if name == "serve":

@@ -22,6 +22,8 @@ GUIDANCE = 7.0
 IMAGES, TRAIN = "BlockLoRAImages", "BlockLoRATrain"
 DRAWN = "personas "
 """The demo's base's word for how its people are drawn; others do not know it."""
+CAPTION = ".txt"
+SIDES = range(64, 4097, 8)
 KEPT = ("concept", "class_word", "seed")
 """What the demo's graph says to Train; with another base everything else becomes what the node begins with."""
 
@@ -56,7 +58,8 @@ class Own:
     def copy_pictures(self, input_folder: Path) -> None:
         """Each concept's pictures into a folder of its own below ComfyUI's input folder, as they are now.
 
-        Raises LauncherError for a folder around that one, or within it: it would be copied into itself, or removed.
+        Captions that were written there since stay. Raises LauncherError for a folder around that one, or within it: it
+        would be copied into itself, or removed.
         """
         for concept in self.concepts:
             source, target = concept.folder.resolve(), (input_folder / PICTURES / concept.name).resolve()
@@ -64,8 +67,10 @@ class Own:
                 continue
             if target.is_relative_to(source) or source.is_relative_to(target):
                 raise LauncherError(f"--pictures: expected a folder outside of {target}, got {source}.")
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target)
+            for old in (path for path in target.rglob("*") if path.is_file() and path.suffix.lower() != CAPTION):
+                if not (source / old.relative_to(target)).is_file():
+                    old.unlink()
+            shutil.copytree(source, target, copy_function=_copy, dirs_exist_ok=True)
 
     def graph(self, demo: Graph, settings: Mapping[str, Any]) -> Graph:
         """The demo's graph with what is told here in place of its own; `settings` are what Train begins with."""
@@ -80,13 +85,17 @@ class Own:
         return made
 
 
-def own(base: Path | None, pictures: Sequence[str], side: int) -> Own:
-    """Checked: a checkpoint that is there, and no or two folders `FOLDER` or `FOLDER=CLASS WORD`.
+def own(base: Path | None, pictures: Sequence[str], side: int | None = None) -> Own:
+    """Checked: a checkpoint that is there, a side that it can paint, no or two folders `FOLDER` or `FOLDER=CLASS WORD`.
 
     Raises LauncherError for anything else.
     """
     if base and not base.is_file():
         raise LauncherError(f"--base: expected a checkpoint file, got {base}, which is none.")
+    if side is not None and not base:
+        raise LauncherError(f"--side: the demo's base paints {DEMO_SIDE} pixels; it is for a --base of your own.")
+    if side is not None and side not in SIDES:
+        raise LauncherError(f"--side: expected a multiple of 8 from {SIDES[0]} to {SIDES[-1]}, got {side}.")
     if len(pictures) not in (0, 2):
         raise LauncherError(
             f"--pictures: the demo's graph trains two concepts, got {len(pictures)} folders. More at once, each with "
@@ -95,7 +104,15 @@ def own(base: Path | None, pictures: Sequence[str], side: int) -> Own:
     concepts = tuple(_concept(text) for text in pictures)
     if len({concept.name for concept in concepts}) < len(concepts):
         raise LauncherError(f"--pictures: both folders would be called <{concepts[0].name}>; rename one.")
-    return Own(base, concepts, side)
+    return Own(base, concepts, side or Own.side)
+
+
+def _copy(source: str, target: str) -> None:
+    """A caption that is newer where it is copied to stays."""
+    new, old = Path(source), Path(target)
+    if new.suffix.lower() == CAPTION and old.is_file() and old.stat().st_mtime > new.stat().st_mtime:
+        return
+    shutil.copy2(new, old)
 
 
 def settings_of(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +153,7 @@ def _put_on(graph: Graph, checkpoint: str, side: int, settings: Mapping[str, Any
     for node in _of(graph, TRAIN):
         linked = {name for name, value in node["inputs"].items() if isinstance(value, list)}
         node["inputs"].update({n: settings[n] for n in node["inputs"].keys() & settings.keys() - linked - {*KEPT}})
+        node["inputs"]["resolution"] = side
 
 
 def _of(graph: Graph, kind: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def test_names_words_and_pictures_take_the_place_of_the_demo_s(folders: list[str], tmp_path: Path) -> None:
-    chosen = own(None, folders, 512)
+    chosen = own(None, folders)
     made = chosen.graph(demo(), SETTINGS)
     assert made["5"]["inputs"]["text"] == "a personas <c_42> beside an <ada_l>"
     assert (made["2"]["inputs"]["concept"], made["2"]["inputs"]["class_word"]) == ("<ada_l>", "woman")
@@ -71,7 +72,7 @@ def test_another_base_has_its_size_and_the_node_s_own_settings(base: Path, tmp_p
     chosen = own(base, [], 512)
     made = chosen.graph(demo(), SETTINGS)
     assert made["0"]["inputs"]["ckpt_name"] == base.name
-    assert made["2"]["inputs"] == {**demo()["2"]["inputs"], "steps": 300}
+    assert made["2"]["inputs"] == {**demo()["2"]["inputs"], "steps": 300, "resolution": 512}
     assert made["6"]["inputs"] == {"width": 1024, "height": 512, "batch_size": 4}
     assert made["7"] == demo()["7"]
     assert made["8"]["inputs"]["cfg"] > demo()["8"]["inputs"]["cfg"]
@@ -94,6 +95,25 @@ def test_no_picture_of_the_user_s_is_removed(tmp_path: Path) -> None:
     assert (kept / "one.png").read_bytes() == b"1"
 
 
+def test_a_caption_written_into_the_copy_stays_and_a_picture_taken_away_goes(tmp_path: Path) -> None:
+    source, target = tmp_path / "ada", tmp_path / "input" / "blocklora_own" / "ada"
+    source.mkdir()
+    for name in ("one.png", "one.txt", "two.png", "two.txt", "gone.png"):
+        (source / name).write_text(f"first {name}", "utf-8")
+    chosen = Own(concepts=(Concept(source, "ada", "woman"),))
+    chosen.copy_pictures(tmp_path / "input")
+    later = (source / "one.txt").stat().st_mtime + 10
+    for caption, when in ((target / "one.txt", later), (target / "three.txt", later), (source / "two.txt", later)):
+        caption.write_text("later", "utf-8")
+        os.utime(caption, (when, when))
+    (source / "gone.png").unlink()
+    (source / "two.png").write_text("other", "utf-8")
+    chosen.copy_pictures(tmp_path / "input")
+    assert {path.name: path.read_text("utf-8") for path in target.iterdir()} == {
+        "one.png": "first one.png", "one.txt": "later", "two.png": "other", "two.txt": "later", "three.txt": "later",
+    }  # fmt: skip
+
+
 def test_what_a_node_begins_with() -> None:
     required = {"steps": ["INT", {"default": 300}], "model": ["MODEL"], "images": ["IMAGE", {"tooltip": "they"}]}
     node = {"input": {"required": required, "optional": {"preset": ["COMBO", {"default": "quick"}]}}}
@@ -102,7 +122,7 @@ def test_what_a_node_begins_with() -> None:
 
 
 def test_what_is_not_there_is_told(folders: list[str], base: Path, tmp_path: Path) -> None:
-    assert own(None, [], 512) == Own()
+    assert own(None, []) == Own()
     for chosen, pictures, told in (
         (tmp_path, [], "--base: expected a checkpoint file"),
         (base.with_name("other"), [], "--base: expected a checkpoint file"),
@@ -112,4 +132,13 @@ def test_what_is_not_there_is_told(folders: list[str], base: Path, tmp_path: Pat
         (base, [folders[0], folders[0]], "both folders would be called <ada_l>"),
     ):
         with pytest.raises(LauncherError, match=told):
-            own(chosen, pictures, 512)
+            own(chosen, pictures)
+
+
+def test_a_side_is_one_that_can_be_painted_by_a_base_of_one_s_own(base: Path) -> None:
+    assert own(base, [], 1024).graph(demo(), SETTINGS)["2"]["inputs"]["resolution"] == 1024
+    for side in (0, -64, 500, 8000):
+        with pytest.raises(LauncherError, match=f"multiple of 8 from 64 to 4096, got {side}"):
+            own(base, [], side)
+    with pytest.raises(LauncherError, match="for a --base of your own"):
+        own(None, [], 512)
