@@ -26,7 +26,7 @@ from ..text.layerwise import cross_attention_layers
 from ..text.tokens import layers_of
 from ..weights.autograd import training_mode
 from ..weights.fixed import fixed_layers, modules_of
-from ..weights.names import known_stem, weights_of
+from ..weights.names import in_form, known_stem, weights_of
 from ..weights.patching import resolve
 from .port import ComfyPort, training_port
 
@@ -82,6 +82,8 @@ def collect(
     No weight is patched: the concept hangs on the model by hooks, which are gone however this ends. ValueError when a
     concept does not fit, InterruptProcessingException when the user cancels.
     """
+    weights = weights_of(model, clip)
+    stack = tuple(in_form(lora, weights) for lora in stack)
     due = [at for at, lora in enumerate(stack) if needs_grams(lora) and (job.again or lacks_grams(lora))]
     if not due:
         return Collected(stack, {}, ("Nothing to collect: every concept has its Grams.",))

@@ -19,7 +19,7 @@ from ...merge.merge import PLAIN_SUM
 from ...merge.methods.fused import lacks_grams, needs_grams
 from ..comfy import ComfyClip, ComfyModel
 from ..train.collect import CollectJob, collect
-from ..weights.names import Weights, known_stem, shape_of, weights_of
+from ..weights.names import Weights, in_form, known_stem, shape_of, weights_of
 from ..weights.patching import fit
 from .kept_grams import GramStore
 
@@ -46,7 +46,7 @@ def keep_apart(stack: Stack, model: ComfyModel, clip: ComfyClip | None, job: Col
     """
     if len(_active(stack)) > 1:
         weights = weights_of(model, clip)
-        stack = tuple(solvable(lora, weights) for lora in stack)
+        stack = tuple(solvable(in_form(lora, weights), weights) for lora in stack)
     due = _due(stack, model, clip)
     told = [f"{lora.concept.name}: {_called(lora)}" for lora in stack]
     if not due or clip is None:

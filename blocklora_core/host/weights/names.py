@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -211,6 +212,20 @@ def on_weights(lora: BlockLoRA, weights: Weights) -> Fit:
     grams = lora.grams.renamed(names) if lora.grams else None
     unknown = [stem for stem in lora.layers if stem not in names]
     return Fit(replace(lora, layers=layers, grams=grams), unknown, misfits)
+
+
+def in_form(lora: BlockLoRA, weights: Weights) -> BlockLoRA:
+    """`lora`, its layers in the form of the weights that they change, under the names that they have.
+
+    Files may write a matrix as a 1x1 convolution, or one as a matrix. What is of another shape stays as it is.
+    """
+    formed: dict[str, Layer] = {}
+    for stem, layer in lora.layers.items():
+        shape = shape_of(known_stem(stem, weights), weights)
+        if shape and (len(shape) == 2) != layer.is_matrix:
+            with suppress(ShapeError):
+                formed[stem] = layer.fitted(shape)
+    return lora.with_layers({**lora.layers, **formed}) if formed else lora
 
 
 def _fitted(stem: str, name: str, layer: Layer, weights: Weights) -> Layer:
