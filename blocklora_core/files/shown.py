@@ -90,6 +90,18 @@ def with_words(lora: BlockLoRA, said: str) -> BlockLoRA:
     return lora.with_metadata({**lora.metadata, _USER_WORDS: said})
 
 
+def unheard_note(lora: BlockLoRA, said: str) -> str:
+    """What to tell where the user's words do not call the concept, as it has a name of its own; else empty."""
+    return unheard(lora.concept.name, said) if _answers_to_name(lora) else ""
+
+
+def unheard(name: str, said: str) -> str:
+    """`unheard_note` of a concept that answers to `name` alone, which is what the user said where that renames it."""
+    if said in ("", name):
+        return ""
+    return f"Prompts call it {name}: words are for plain LoRAs. One word, such as <ada>, gives it another name."
+
+
 def _answers_to_name(lora: BlockLoRA) -> bool:
     return bool(lora.embeddings) or lora.slot is not None
 

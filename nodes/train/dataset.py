@@ -55,7 +55,7 @@ class BlockLoRAImages(io.ComfyNode):
             read.captions,
             read.masks,
             read.report,
-            ui=shown(read.report, warnings=holding(read.report, "skipped")),
+            ui=shown(read.report, warnings=holding(read.report, "skipped", "Empty masks")),
         )
 
     @classmethod

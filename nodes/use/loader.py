@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ...blocklora_core.host.base import usual_size
 from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import apart_or_summed
-from ...blocklora_core.host.use.lora_list import check_files, list_state, load_list
+from ...blocklora_core.host.use.lora_list import check_files, list_state, load_list, unheard_words
 from ...blocklora_core.host.weights.patching import apply_merge
 from ..checks import told_before
 from ..schema import StackType, advanced, node_id, schema, shown
@@ -70,7 +70,7 @@ class BlockLoRALoader(io.ComfyNode):
         stack, method, told = apart_or_summed(stack, model, clip, keep_apart, job)
         started = time.perf_counter()
         applied = apply_merge(stack, model, clip, method=method)
-        warned = unowned_note(cls, stack)
+        warned = (*unheard_words(files, stack), *unowned_note(cls, stack))
         report = "\n".join([report_of(applied, time.perf_counter() - started), *told, *warned])
         return io.NodeOutput(applied.model, applied.clip, stack, report, ui=shown(report, stack, warned))
 

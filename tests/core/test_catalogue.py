@@ -15,7 +15,7 @@ from blocklora_core.files.catalogue import index
 from blocklora_core.files.catalogue.index import Index, block_of, known
 from blocklora_core.files.catalogue.summary import Summary
 from blocklora_core.files.io import load, save
-from blocklora_core.files.shown import trigger_words
+from blocklora_core.files.shown import trigger_words, unheard_note
 from blocklora_core.training.data.advice import advice
 from tests.core.samples import QUERY, Recipe
 
@@ -56,6 +56,7 @@ def test_words_and_names_are_those_that_loading_gives(tmp_path: Path) -> None:
     for path in paths:
         lora, found = load(path), summary(path)
         assert (found.concept, found.words, found.base) == (lora.concept.name, trigger_words(lora), lora.base), path
+        assert found.named == bool(unheard_note(lora, "a red hat")), path
     assert summary(paths[0]).images == 12 and summary(paths[1]).images is None
     assert summary(paths[0]).base == "sdxl"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from blocklora_core.concept.adapters import Adapter
-from blocklora_core.concept.concept import BlockLoRA, Stack
+from blocklora_core.concept.concept import MOST_LETTERS, BlockLoRA, Stack
 from blocklora_core.concept.layer import Layer
 from blocklora_core.concept.rows import Scheme, index
 from blocklora_core.files.io import load, save
@@ -405,6 +405,13 @@ def test_the_second_of_a_name_is_numbered_and_the_report_says_so() -> None:
     assert [note for note in merged.notes if "<Ada-3>" in note and "ada.safetensors" in note]
     off = merge((a.with_strength(0.0), *others), "per_row")
     assert [lora.concept.name for lora in off.members] == ["<Ada>", "<ada-2>", "<ada-3>"]
+
+
+def test_a_name_too_long_for_a_number_is_told_with_its_file() -> None:
+    name = f"<{'a' * (MOST_LETTERS - 2)}>"
+    twins = tuple(replace(Recipe().make(name, slot), source=f"{slot}.safetensors") for slot in (0, 1))
+    with pytest.raises(ValueError, match=r"1\.safetensors: another concept has its name, .* at most 512 letters"):
+        distinct(twins)
 
 
 def loha(fixed: bool = True) -> Adapter:

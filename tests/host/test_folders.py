@@ -133,6 +133,34 @@ def test_reads_pictures_and_captions(node: dict[str, Any], folders: Path) -> Non
     assert bool((images[0] == 1).all()), "transparent pixels become white"
 
 
+@pytest.mark.parametrize("cleared", ["", " \n"])
+def test_a_cleared_caption_is_none(node: dict[str, Any], folders: Path, cleared: str) -> None:
+    """The panel empties the file and shows the default in its place."""
+    for name in ("a.png", "b.png", "10_ohwx man/c.png"):
+        picture(folders / "input" / "set" / name)
+    (folders / "input" / "set" / "a.txt").write_text(cleared, "utf-8")
+    (folders / "input" / "set" / "10_ohwx man" / "c.txt").write_text(cleared, "utf-8")
+    (folders / "input" / "set" / "b.txt").write_text("a red square", "utf-8")
+    output = node["BlockLoRAImages"].execute("set", "a picture")
+    assert output.result[1] == ["a picture", "a red square", *["a picture"] * 10]
+    assert "3 pictures, 1 with a caption of their own" in output.result[3]
+    assert node["BlockLoRAImages"].execute("set", "").result[1] == ["", "a red square", *["ohwx man"] * 10]
+
+
+def test_pictures_that_count_zero_times_are_no_pictures(node: dict[str, Any], folders: Path) -> None:
+    picture(folders / "input" / "set" / "0_reg man" / "a.png")
+    with pytest.raises(ValueError, match="none in it but some below it: 0_reg man"):
+        node["BlockLoRAImages"].execute("set", "")
+    assert len(node["BlockLoRAImages"].execute("set/0_reg man", "").result[0]) == 1
+
+
+def test_empty_masks_are_named(node: dict[str, Any], folders: Path) -> None:
+    picture(folders / "input" / "set" / "a.png")
+    Image.new("RGB", (16, 8)).save(folders / "input" / "set" / "b.png")
+    output = node["BlockLoRAImages"].execute("set", "")
+    assert output.ui["blocklora_warnings"] == ("Empty masks, which Train refuses: a.png",)
+
+
 def test_masks_come_from_their_file_else_from_what_is_not_transparent(node: dict[str, Any], folders: Path) -> None:
     folder = folders / "input" / "masked"
     folder.mkdir()

@@ -17,13 +17,14 @@ import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.files.shown import called_by
-from blocklora.blocklora_core.host.train.collect import CollectJob
+from blocklora.blocklora_core.host.train.collect import CollectJob, collect
 from blocklora.blocklora_core.host.use import kept_grams
 from blocklora.blocklora_core.host.use.apart import keep_apart, solvable
 from blocklora.blocklora_core.host.use.kept_grams import GramStore
-from blocklora.blocklora_core.host.use.lora_list import find_lora, load_list
+from blocklora.blocklora_core.host.use.lora_list import find_lora, find_name, load_list
 from blocklora.blocklora_core.host.weights.names import weights_of
 from blocklora.blocklora_core.host.weights.patching import apply_merge
+from blocklora.blocklora_core.merge.methods.fused import lacks_grams
 from blocklora.blocklora_core.training.grams import collect_grams
 
 from tests.host.tiny import Base, adaptable, make_lora, patched, same
@@ -205,6 +206,26 @@ def test_a_file_that_cannot_have_grams_is_added_and_the_others_are_kept_apart(ba
     assert summed.merged.method == "task_sum"
 
 
+@pytest.mark.parametrize("kernels", [1, None], ids=["one layer", "all layers"])
+def test_matrices_written_as_convolutions_are_kept_apart_alike(
+    base: Base, plain: list[Path], kernels: int | None
+) -> None:
+    """Some trainers write a Linear's matrices as 1x1 kernels."""
+    before = keep_apart(load_list("ada\nbob"), base.model, base.clip, JOB)
+    tensors = safetensors.torch.load_file(plain[1])
+    stems = [name.removesuffix(".lora_down.weight") for name in tensors if name.endswith(".lora_down.weight")]
+    for name in (f"{stem}.lora_{side}.weight" for stem in stems[:kernels] for side in ("up", "down")):
+        tensors[name] = tensors[name][..., None, None].contiguous()
+    safetensors.torch.save_file(tensors, plain[1])
+    apart = keep_apart(load_list("ada\nbob"), base.model, base.clip, JOB)
+    assert "collected now" in apart.report[1]
+    merges = [apply_merge(one.stack, base.model, base.clip) for one in (before, apart)]
+    assert [one.merged.method for one in merges] == ["gradient_fusion"] * 2
+    assert same(patched(merges[0].model), patched(merges[1].model))
+    alone = collect(base.model, base.clip, load_list("bob"), JOB)
+    assert not lacks_grams(alone.stack[0]) and not alone.notes
+
+
 def of_kind(base: Base, kind: str, seed: int, alpha: float | None = 3.0) -> dict[str, torch.Tensor]:
     """A file's tensors of another kind than LoRA: two attention layers and a bias."""
     random, tensors = torch.Generator().manual_seed(seed), dict[str, torch.Tensor]()
@@ -305,9 +326,20 @@ def test_files_are_found_as_people_write_them(plain: list[Path], loras: Path) ->
     import folder_paths
 
     folder_paths.filename_list_cache.clear()
-    with pytest.raises(ValueError, match=r"expected one file called 'ada'.*Add its folder"):
+    with pytest.raises(ValueError, match=r"expected one file called 'ada'.*Write it as one of these"):
         find_lora("ada")
     assert find_lora("web/ada") == plain[0]
+
+
+def test_of_names_that_differ_in_case_the_exact_one_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    import folder_paths
+
+    names = ["web/Zed.safetensors", "web/zed.safetensors", "web\\ada.safetensors", "web\\Ada.safetensors"]
+    monkeypatch.setattr(folder_paths, "get_filename_list", lambda _kind: names)
+    for name in names:
+        assert find_name(name) == find_name(name.replace("\\", "/")) == name
+    with pytest.raises(ValueError, match=r"expected one file called 'zed', got web/Zed\.safetensors, web/zed"):
+        find_name("zed")
 
 
 @pytest.mark.usefixtures("plain")
@@ -330,6 +362,17 @@ def test_a_file_s_own_token_can_be_renamed_in_the_list(node: dict[str, Any], bas
     _, clip, (lora,), _ = run(node, base, "own | 1 | on | <zed>")
     assert lora.concept.name == "<zed>"
     assert any(torch.is_tensor(token) for token, *_ in clip.tokenize("a <zed>")["l"][0])
+
+
+def test_words_of_a_file_with_a_name_of_its_own_are_told(node: dict[str, Any], base: Base, loras: Path) -> None:
+    save(loras / "own.safetensors", make_lora(base, "<own>", 1))
+    note = "Prompts call it <own>: words are for plain LoRAs."
+    output = node["BlockLoRALoader"].execute(base.model, base.clip, "own | 1 | on | ohwx man", **QUICK)
+    assert note in output.result[3] and note in output.ui["blocklora_warnings"][0]
+    save(loras / "saved.safetensors", output.result[2][0])
+    assert "words are for" not in run(node, base, "saved")[3], "they were the list's, not the file's"
+    for words in ("", "<own>", "<zed>"):
+        assert "words are for" not in run(node, base, f"own | 1 | on | {words}")[3]
 
 
 def test_a_changed_file_loads_again(node: dict[str, Any], plain: list[Path]) -> None:

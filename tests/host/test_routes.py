@@ -87,6 +87,18 @@ def test_a_list_is_checked_line_by_line(base: Base, loras: Path) -> None:
     assert told[8]["notes"] == ["Line 4 is the same file."] and told[9]["notes"] == []
 
 
+def test_words_that_call_nobody_are_told(base: Base, loras: Path) -> None:
+    save(loras / "own.safetensors", make_lora(base, "<own>", 2))
+    plain(loras / "web" / "ada.safetensors", {"modelspec.trigger_phrase": "ohwx"})
+    told = check_list("own | 1 | on | ohwx man\nada | 1 | on | ohwx man\nown | 1 | off | ohwx man")
+    assert told[1]["notes"] == [
+        "Prompts call it <own>: words are for plain LoRAs. One word, such as <ada>, gives it another name."
+    ]
+    assert told[2]["notes"] == told[3]["notes"] == []
+    for words in ("", "<own>", "<zed>"):
+        assert check_list(f"own | 1 | on | {words}")[1]["notes"] == []
+
+
 def test_a_list_without_end_is_checked_at_once(loras: Path) -> None:
     for number in range(200):
         plain(loras / f"{number:03d}_{'x' * 60}.safetensors")

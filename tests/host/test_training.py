@@ -16,6 +16,7 @@ import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.host.text.layerwise import cross_attention_layers
+from blocklora.blocklora_core.host.train import pictures as training_pictures
 from blocklora.blocklora_core.host.train.precision import compute_dtype
 from blocklora.blocklora_core.host.train.train import AUTO_SLOT, TrainJob, TrainResult, train_concept
 from blocklora.blocklora_core.host.weights.names import model_stems
@@ -96,7 +97,12 @@ def test_masks_reach_the_loss_in_the_pictures_own_order(base: Base) -> None:
 
 
 def test_masks_for_other_pictures_are_refused(base: Base) -> None:
-    for masks, message in (([torch.ones(2, 64, 64)], "one for each of the 3"), ([torch.ones(32, 32)], "64 x 64")):
+    one, other, none = torch.ones(1, 64, 64), torch.ones(1, 32, 64), torch.zeros(1, 64, 64)
+    for masks, message in (
+        ([torch.ones(2, 64, 64)], "one for each of the 3"),
+        ([one, one, other], "Picture 3: expected a mask of its size, 64 x 64, got 64 x 32. Connect the masks"),
+        ([one, none, one], "Picture 2: expected a mask that holds some .* or leave the picture out"),
+    ):
         job = TrainJob(Concept("<ada>", "person"), pictures(), ("a person",), CONFIG, SLOT, masks=masks)
         with pytest.raises(ValueError, match=message):
             train_concept(base.model, base.clip, base.vae, job)
@@ -366,11 +372,31 @@ def test_a_diverging_training_says_what_to_do_and_is_kept(base: Base, folders: P
     assert load(kept).training["steps_done"] >= 1
 
 
-def test_pictures_that_are_no_numbers_are_refused(base: Base) -> None:
-    bad = [torch.full((1, 64, 64, 3), float("nan"))]
-    job = TrainJob(Concept("<ada>", "person"), bad, ["a person"], CONFIG, SLOT)
-    with pytest.raises(ValueError, match="not finite"):
-        train_concept(base.model, base.clip, base.vae, job)
+@pytest.mark.parametrize(
+    ("shape", "number", "message"),
+    [
+        ((1, 64, 64, 3), float("nan"), "Picture 2: expected numbers from 0 to 1, got NaN"),
+        ((1, 64, 64, 2), 0.5, "Picture 2: expected 3 channels, 4 with alpha or 1 of grey, got 2"),
+    ],
+)
+def test_what_is_no_picture_is_refused_by_its_number(
+    base: Base, shape: tuple[int, ...], number: float, message: str
+) -> None:
+    images = [torch.rand(1, 64, 64, 3), torch.full(shape, number)]
+    with pytest.raises(ValueError, match=message):
+        train_concept(base.model, base.clip, base.vae, TrainJob(Concept("<ada>"), images, ["a"], CONFIG, SLOT))
+
+
+def test_a_vae_that_gives_no_numbers_is_told(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_pictures, "encode_images", lambda *_: torch.full((1, 4, 8, 8), float("nan")))
+    with pytest.raises(ValueError, match=r"the VAE gave numbers that are not finite\. Connect the VAE"):
+        train(base)
+
+
+def test_a_grey_picture_is_one_of_three_equal_channels() -> None:
+    grey = torch.rand(1, 8, 8, 1)
+    coloured, with_alpha = training_pictures.single_images([grey, torch.rand(1, 8, 8, 4)])
+    assert torch.equal(coloured, grey.repeat(1, 1, 1, 3)) and with_alpha.shape == (1, 8, 8, 3)
 
 
 def test_captions_must_match_the_pictures(base: Base) -> None:

@@ -16,7 +16,7 @@ from ..writing import write_atomic
 from .stored import Kept, Times, line_of, parsed
 from .summary import Block, Summary, read_summary
 
-FORMAT = b'{"blocklora index": 1}\n'
+FORMAT = b'{"blocklora index": 2}\n'
 """The first line. When summaries are made otherwise, it gets another number."""
 MOST_LINE, MOST_FILES = 2**17, 2**18
 _YOUNG = 2 * 10**9

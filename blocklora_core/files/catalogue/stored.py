@@ -31,7 +31,7 @@ def line_of(name: str, kept: Kept) -> bytes:
     told: Any = found
     if isinstance(found, Summary):
         block = None if found.block is None else _block_told(found.block)
-        told = [found.concept, found.base, found.words, found.images, found.apart, block, found.problem]
+        told = [found.concept, found.base, found.words, found.images, found.apart, block, found.problem, found.named]
     return json.dumps([name, *kept.times, told], separators=(",", ":")).encode() + b"\n"
 
 
@@ -41,8 +41,9 @@ def parsed(line: bytes) -> tuple[str, Kept] | None:
         name, size, modified, changed, told = json.loads(line)
         if isinstance(told, str):
             return name, Kept(Times(size, modified, changed), told)
-        concept, base, words, images, apart, block, problem = told
-        found = Summary(concept, base, words, images, apart, None if block is None else _block(*block), problem)
+        concept, base, words, images, apart, block, problem, named = told
+        held = None if block is None else _block(*block)
+        found = Summary(concept, base, words, images, apart, held, problem, named)
         return name, Kept(Times(size, modified, changed), found)
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

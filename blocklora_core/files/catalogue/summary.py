@@ -88,7 +88,8 @@ def _slots_in(block: Block, scheme: Scheme, known: frozenset[Parts]) -> set[int]
 @dataclass(frozen=True)
 class Summary:
     """words: what prompts need to call the concept, empty when the file does not tell. images: pictures that it was
-    trained on, None when unknown. block: None for a plain LoRA. problem: why the file is no LoRA that can be read."""
+    trained on, None when unknown. block: None for a plain LoRA. problem: why the file is no LoRA that can be read.
+    named: whether its name alone calls it."""
 
     concept: str
     base: str
@@ -97,6 +98,7 @@ class Summary:
     apart: Apart
     block: Block | None = None
     problem: str = ""
+    named: bool = False
 
 
 def read_summary(path: Path) -> Summary | str:
@@ -117,7 +119,7 @@ def _own(record: Record) -> Summary:
     apart: Apart = "rows" if record.slot is not None else "grams" if record.grams is not None else "collect"
     name = record.concept.name
     images = _count(record.training.get("images"))
-    return Summary(name, record.base, name if named else "", images, apart, _block(record))
+    return Summary(name, record.base, name if named else "", images, apart, _block(record), named=named)
 
 
 def _foreign(path: Path, names: Mapping[str, Any], entries: Mapping[str, str]) -> Summary:
@@ -126,7 +128,8 @@ def _foreign(path: Path, names: Mapping[str, Any], entries: Mapping[str, str]) -
     if embedding is not None:
         name = words = Concept(shown.word(embedding)).name
     images = _count(entries.get("ss_num_train_images"))
-    summary = Summary(name, shown.foreign_base(entries), words, images, "collect")
+    named = embedding is not None
+    summary = Summary(name, shown.foreign_base(entries), words, images, "collect", named=named)
     try:
         return replace(summary, apart="added") if sort_foreign(names).others else summary
     except ValueError as error:

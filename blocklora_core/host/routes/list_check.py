@@ -14,6 +14,7 @@ from ...concept.lora_list import MOST_TOLD, Entry, read_list
 from ...concept.names import fold
 from ...files.catalogue.index import known
 from ...files.catalogue.summary import Block, Summary
+from ...files.shown import unheard
 from ...files.untrusted.text import legible
 from ..disk import lora_file
 from ..use.lora_list import find_name
@@ -38,7 +39,8 @@ class Line:
 
 
 def check_list(text: str) -> dict[int, dict[str, Any]]:
-    """Number of a line -> its file; its problem, if it has one that stops a run; notes on what it would mix with.
+    """Number of a line -> its file; its problem, if it has one that stops a run; notes on words that do not call
+    it, and on what it would mix with.
 
     A problem of a line that is off stops nothing, but is told. Headers are all that is read.
     """
@@ -54,7 +56,8 @@ def check_list(text: str) -> dict[int, dict[str, Any]]:
         problem = line.summary if isinstance(line.summary, str) else line.summary.problem
         problem = problem_in(line.path, line.name, problem)
         told[line.entry.number] = {"file": line.name, "concept": line.concept, "problem": problem, "notes": []}
-    for number, note in _clashes([line for line in lines if line.entry.on]):
+    on = [line for line in lines if line.entry.on]
+    for number, note in (*_unheard(on), *_clashes(on)):
         told[number]["notes"].append(legible(note))
     return told
 
@@ -63,6 +66,13 @@ def _line(entry: Entry, hint: bool) -> Line:
     name = find_name(entry.file, hint)
     path = lora_file(name)
     return Line(entry, name.replace("\\", "/"), path, known(path))
+
+
+def _unheard(lines: list[Line]) -> Iterator[tuple[int, str]]:
+    for line in lines:
+        named = not isinstance(line.summary, str) and line.summary.named
+        if named and (note := unheard(line.concept, line.entry.words)):
+            yield line.entry.number, note
 
 
 def _clashes(lines: list[Line]) -> Iterator[tuple[int, str]]:

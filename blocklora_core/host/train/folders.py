@@ -15,11 +15,11 @@ from ...files.untrusted.folders import walk
 from ...files.untrusted.header import read_whole
 from ...files.untrusted.text import legible
 from ...reports.words import counted
-from ...training.data.folder import CAPTIONS, Picture, is_picture, is_repeated, listing
+from ...training.data.folder import CAPTIONS, Listing, Picture, is_picture, is_repeated, listing
 from ...training.data.photos import read_mask, read_photo
 from ..interrupt import check_cancel
 
-# So many skipped files are named in the report.
+# So many files of a kind are named in the report.
 _NAMED = 5
 
 MOST_CAPTION = 2**16
@@ -79,7 +79,8 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
     """Pictures of a folder in the order of their names, captions and masks.
 
     Folders named `10_name class` below it count as kohya's trainers count them: so often is each of their pictures
-    there. ValueError when there is no picture.
+    there. An empty caption file, which a page leaves where a caption was cleared, is none. ValueError when there is no
+    picture.
     """
     return read_folder(picture_folder(name), name, default_caption)
 
@@ -87,17 +88,20 @@ def read_pictures(name: str, default_caption: str) -> PictureSet:
 def read_folder(folder: Path, name: str, default_caption: str) -> PictureSet:
     """As `read_pictures`, of a folder anywhere, which messages call `name`."""
     found = listing(folder)
-    if not found.pictures:
+    if not any(picture.repeats for picture in found.pictures):
         raise _none(folder, name)
     pictures, captions, masks = list[torch.Tensor](), list[str](), list[torch.Tensor]()
+    captioned, empty = 0, list[str]()
     for picture in found.pictures:
         check_cancel()
         photo, mask = _read(picture)
-        caption = caption_text(picture.caption) if picture.caption else default_caption or picture.words
+        own = caption_text(picture.caption) if picture.caption else ""
+        captioned += bool(own)
+        empty += [] if mask.any() else [picture.path.name]
         pictures += [photo] * picture.repeats
-        captions += [caption] * picture.repeats
+        captions += [own or default_caption or picture.words] * picture.repeats
         masks += [mask] * picture.repeats
-    return PictureSet(pictures, captions, masks, _report(found.pictures, found.skipped))
+    return PictureSet(pictures, captions, masks, _report(found, captioned, empty))
 
 
 def _none(folder: Path, name: str) -> ValueError:
@@ -132,14 +136,20 @@ def caption_text(path: Path) -> str:
         raise ValueError(f"Caption {path.name}: expected UTF-8 text, got other bytes. Save it as UTF-8.") from error
 
 
-def _report(pictures: Sequence[Picture], skipped: Sequence[str]) -> str:
-    captioned = sum(picture.caption is not None for picture in pictures)
+def _report(found: Listing, captioned: int, empty: list[str]) -> str:
+    pictures, skipped = found.pictures, found.skipped
     lines = [f"{counted(len(pictures), 'picture')}, {captioned} with a caption of their own"]
     repeated = sum(picture.repeats for picture in pictures)
     if repeated != len(pictures):
         lines[0] += f", {repeated} with the repeats of their folders"
+    if empty:
+        lines.append(f"Empty masks, which Train refuses: {_named(empty)}")
     if skipped:
-        named, more = ", ".join(map(legible, skipped[:_NAMED])), len(skipped) - _NAMED
         kinds = " nor ".join(("pictures that can be read", f"captions of one ({', '.join(CAPTIONS)})"))
-        lines.append(f"{len(skipped)} files skipped, neither {kinds}: {named}{f' and {more} more' if more > 0 else ''}")
+        lines.append(f"{len(skipped)} files skipped, neither {kinds}: {_named(skipped)}")
     return "\n".join(lines)
+
+
+def _named(files: Sequence[str]) -> str:
+    named, more = ", ".join(map(legible, files[:_NAMED])), len(files) - _NAMED
+    return f"{named} and {more} more" if more > 0 else named

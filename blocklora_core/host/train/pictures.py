@@ -20,10 +20,23 @@ from .port import encode_images
 
 
 def single_images(images: Sequence[Tensor]) -> Iterator[Tensor]:
-    """IMAGE batches, one at a time: (1, H, W, 3)."""
-    for batch in images:
-        for picture in batch:
-            yield picture[None, ..., :3]
+    """IMAGE batches, one at a time: (1, H, W, 3), grey ones too. ValueError, which names its number, for no picture."""
+    for number, picture in enumerate((picture for batch in images for picture in batch), 1):
+        yield _coloured(picture[None], number)
+
+
+def _coloured(picture: Tensor, number: int) -> Tensor:
+    channels = picture.shape[-1]
+    if channels not in (1, 3, 4):
+        raise ValueError(
+            f"Picture {number}: expected 3 channels, 4 with alpha or 1 of grey, got {channels}. Make it an RGB picture."
+        )
+    colours = picture[..., :3]
+    if not torch.isfinite(colours).all():
+        raise ValueError(
+            f"Picture {number}: expected numbers from 0 to 1, got NaN or infinity. Look at the node that makes it."
+        )
+    return colours.expand(-1, -1, -1, 3)
 
 
 def single_masks(masks: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -51,11 +64,11 @@ def one_each(what: str, given: Sequence[Any], pictures: int) -> list[Any]:
     return list(given)
 
 
-def _with_mask(picture: Tensor, mask: Tensor) -> Tensor:
+def _with_mask(picture: Tensor, mask: Tensor, number: int) -> Tensor:
     if mask.shape[-2:] != picture.shape[1:3]:
         raise ValueError(
-            f"Masks: expected the picture's size, {picture.shape[2]} x {picture.shape[1]}, got {mask.shape[-1]} x "
-            f"{mask.shape[-2]}. Connect the masks that belong to these pictures."
+            f"Picture {number}: expected a mask of its size, {picture.shape[2]} x {picture.shape[1]}, got "
+            f"{mask.shape[-1]} x {mask.shape[-2]}. Connect the masks that belong to these pictures."
         )
     return torch.cat([picture, mask[..., None].to(picture)], -1)
 
@@ -79,15 +92,16 @@ def make_dataset(
 ) -> Dataset:
     """Every picture encoded once; the concept's name is put into captions that lack it.
 
-    masks: where the concept is, one for each picture or one for all; empty for everywhere.
+    masks: where the concept is, one for each picture or one for all; empty for everywhere. ValueError names the number
+    of the picture that it is about, from 1.
     """
     pictures = list(single_images(images))
     texts = one_each("Captions", captions, len(pictures))
     if masks:
         where = one_each("Masks", list(single_masks(masks)), len(pictures))
-        pictures = [_with_mask(picture, mask) for picture, mask in zip(pictures, where, strict=True)]
+        pictures = list(map(_with_mask, pictures, where, range(1, len(pictures) + 1)))
     examples = []
-    for original, caption in zip(pictures, texts, strict=True):
+    for number, (original, caption) in enumerate(zip(pictures, texts, strict=True), 1):
         check_cancel()
         picture = fit(original, resolution)
         latents = encode_images(vae, model, picture)[0]
@@ -96,5 +110,8 @@ def make_dataset(
                 "Training pictures: the VAE gave numbers that are not finite. Connect the VAE of this model."
             )
         mask = _in_latents(picture[..., 3], latents) if masks else None
-        examples.append(Example(latents, with_concept(caption, concept, class_word), mask))
+        try:
+            examples.append(Example(latents, with_concept(caption, concept, class_word), mask))
+        except ValueError as error:
+            raise ValueError(f"Picture {number}: {error}") from error
     return Dataset(examples, batch_size, rules)

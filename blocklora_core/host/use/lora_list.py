@@ -15,7 +15,7 @@ from ...concept.concept import BlockLoRA, Stack
 from ...concept.lora_list import MOST_TOLD, Entry, ListError, parse_list
 from ...files.formats import files_of
 from ...files.io import load
-from ...files.shown import with_words
+from ...files.shown import unheard_note, with_words
 from ..disk import lora_file
 from ..interrupt import check_cancel
 
@@ -25,6 +25,13 @@ Value = TypeVar("Value")
 def load_list(text: str) -> Stack:
     """The concepts of the lines that are on, at their strengths. ListError names every bad line and missing file."""
     return tuple(_each_on(text, _loaded))
+
+
+def unheard_words(text: str, stack: Stack) -> list[str]:
+    """What to tell of words that do not call their file. stack: what `load_list` made of the same text."""
+    on = (entry for entry in parse_list(text) if entry.on)
+    notes = (unheard_note(lora, entry.words) for entry, lora in zip(on, stack, strict=True))
+    return [note for note in notes if note]
 
 
 def check_files(text: str) -> None:
@@ -64,19 +71,21 @@ def find_lora(name: str) -> Path:
 
 def find_name(name: str, hint: bool = True) -> str:
     """What the loras folders call the file that a person calls `name`: with or without its ending and its folder, in
-    any case.
+    any case. The name itself, letter by letter, is always that file's.
 
     ValueError when there is none, or when several could be meant. hint: whether it tells files of nearly that name,
     which takes a while in a large folder.
     """
     names = folder_paths.get_filename_list("loras")
-    wanted = name.replace("\\", "/").lstrip("/").casefold()
+    wanted = name.replace("\\", "/").lstrip("/")
     for called in _by_form(tuple(names)):
-        found = called.get(wanted, [])
-        if len(found) > 1:
-            raise ValueError(f"expected one file called {name!r}, got {', '.join(sorted(found)[:5])}. Add its folder.")
+        found = called.get(wanted.casefold(), [])
+        exact = [one for one in found if one.replace("\\", "/") == wanted]
+        if len(found) > 1 and not exact:
+            several = ", ".join(sorted(found)[:5])
+            raise ValueError(f"expected one file called {name!r}, got {several}. Write it as one of these.")
         if found:
-            return found[0]
+            return (exact or found)[0]
     near = get_close_matches(name, names, n=3, cutoff=0.5) if hint else []
     hints = f" Did you mean {' or '.join(near)}?" if near else " Press R to refresh the list of files."
     raise ValueError(f"expected a file of the loras folder, got {name!r}.{hints}")
