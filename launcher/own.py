@@ -22,7 +22,7 @@ GUIDANCE = 7.0
 IMAGES, TRAIN = "BlockLoRAImages", "BlockLoRATrain"
 DRAWN = "personas "
 """The demo's base's word for how its people are drawn; others do not know it."""
-CAPTION = ".txt"
+CAPTIONS = (".txt", ".caption")
 SIDES = range(64, 4097, 8)
 KEPT = ("concept", "class_word", "seed")
 """What the demo's graph says to Train; with another base everything else becomes what the node begins with."""
@@ -67,7 +67,7 @@ class Own:
                 continue
             if target.is_relative_to(source) or source.is_relative_to(target):
                 raise LauncherError(f"--pictures: expected a folder outside of {target}, got {source}.")
-            for old in (path for path in target.rglob("*") if path.is_file() and path.suffix.lower() != CAPTION):
+            for old in (path for path in target.rglob("*") if path.is_file() and path.suffix.lower() not in CAPTIONS):
                 if not (source / old.relative_to(target)).is_file():
                     old.unlink()
             shutil.copytree(source, target, copy_function=_copy, dirs_exist_ok=True)
@@ -110,7 +110,7 @@ def own(base: Path | None, pictures: Sequence[str], side: int | None = None) -> 
 def _copy(source: str, target: str) -> None:
     """A caption that is newer where it is copied to stays."""
     new, old = Path(source), Path(target)
-    if new.suffix.lower() == CAPTION and old.is_file() and old.stat().st_mtime > new.stat().st_mtime:
+    if new.suffix.lower() in CAPTIONS and old.is_file() and old.stat().st_mtime > new.stat().st_mtime:
         return
     shutil.copy2(new, old)
 

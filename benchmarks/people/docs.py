@@ -15,12 +15,15 @@ BOXES = {"pair": "2 as one picture", "2": "2 boxes", "3": "3 boxes", "5": "5 box
 
 def arms(results: Results) -> str:
     """Every arm on the test cast, the best merged first."""
-    found = sorted(results["test"]["arms"].values(), key=lambda one: -one["merged"]["genes"][0])
     header = (
         "Method | genes right alone | genes right merged | kept | image alone | image merged | recognised merged | "
         "colour-blind merged | text merged"
     )
-    return table_of(header, map(_arm, found))
+    return table_of(header, map(_arm, _best_first(results)))
+
+
+def _best_first(results: Results) -> list[Results]:
+    return sorted(results["test"]["arms"].values(), key=lambda one: -one["merged"]["genes"][0])
 
 
 def _arm(found: Mapping[str, Any]) -> list[str]:
@@ -34,13 +37,12 @@ def _arm(found: Mapping[str, Any]) -> list[str]:
 
 def summary(results: Results) -> str:
     """The test in a few columns, the best merged first."""
-    found = sorted(results["test"]["arms"].values(), key=lambda one: -one["merged"]["genes"][0])
     rows = (
         [
             one["title"], f"{one['alone']['genes'][0]:.2f}", interval(one["merged"]["genes"], ".2f"),
             interval(one["merged"]["image"], ".2f"), f"{one['merged']['recognised'][0]:.0%}",
         ]
-        for one in found
+        for one in _best_first(results)
     )  # fmt: skip
     return table_of("Method | traits right alone | traits right, all merged | image, all merged | recognised", rows)
 

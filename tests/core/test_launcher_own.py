@@ -98,7 +98,7 @@ def test_no_picture_of_the_user_s_is_removed(tmp_path: Path) -> None:
 def test_a_caption_written_into_the_copy_stays_and_a_picture_taken_away_goes(tmp_path: Path) -> None:
     source, target = tmp_path / "ada", tmp_path / "input" / "blocklora_own" / "ada"
     source.mkdir()
-    for name in ("one.png", "one.txt", "two.png", "two.txt", "gone.png"):
+    for name in ("one.png", "one.txt", "two.png", "two.txt", "gone.png", "two.png.caption"):
         (source / name).write_text(f"first {name}", "utf-8")
     chosen = Own(concepts=(Concept(source, "ada", "woman"),))
     chosen.copy_pictures(tmp_path / "input")
@@ -106,11 +106,14 @@ def test_a_caption_written_into_the_copy_stays_and_a_picture_taken_away_goes(tmp
     for caption, when in ((target / "one.txt", later), (target / "three.txt", later), (source / "two.txt", later)):
         caption.write_text("later", "utf-8")
         os.utime(caption, (when, when))
+    os.utime(target / "two.png.caption", (later, later))
+    (source / "two.png.caption").write_text("earlier", "utf-8")
     (source / "gone.png").unlink()
     (source / "two.png").write_text("other", "utf-8")
     chosen.copy_pictures(tmp_path / "input")
     assert {path.name: path.read_text("utf-8") for path in target.iterdir()} == {
         "one.png": "first one.png", "one.txt": "later", "two.png": "other", "two.txt": "later", "three.txt": "later",
+        "two.png.caption": "first two.png.caption",
     }  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 from blocklora_core.training.data.folder import listing
 from tests.conftest import ROOT
-from tests.core.test_web_list import NO_NODE, node
+from tests.core.javascript import printed
 
 API = "export const api = { fetchApi: (...given) => globalThis.host(...given), apiURL: (path) => path };"
 HEAD = """
@@ -67,9 +66,6 @@ Drop = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What a script of modules leaves in `result`."""
-    program = node()
-    if program is None:
-        pytest.skip(NO_NODE)
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(ROOT / "web" / "js", folder / "extensions" / "blocklora" / "js")
     (folder / "scripts").mkdir()
@@ -78,10 +74,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "package.json").write_text('{"type": "module"}', "utf-8")
 
     def value(script: str) -> Any:
-        (folder / "run.js").write_text(f"{HEAD}{script}\nconsole.log(JSON.stringify(result));", "utf-8")
-        done = subprocess.run([program, "run.js"], cwd=folder, capture_output=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout.decode("utf-8"))
+        return printed(folder / "run.js", f"{HEAD}{script}\nconsole.log(JSON.stringify(result));")
 
     return value
 

