@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from blocklora_core.concept.concept import BlockLoRA, Concept
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.files.io import load, save
 from blocklora_core.host.ledger import release_saved
-from blocklora_core.host.train.precision import compute_dtype, computing_in
+from blocklora_core.host.train.precision import AUTO, compute_dtype, computing_in
 from blocklora_core.host.train.progress import to_image
 from blocklora_core.host.train.train import TrainJob, train_concept
 from blocklora_core.training import ADAPTERS, TrainConfig
@@ -61,20 +61,21 @@ class _Nothing(nn.Module):
 
 @dataclass(frozen=True)
 class Base:
-    """The demo's checkpoint, loaded; it samples and trains in bf16 where the machine is quick at that."""
+    """The demo's checkpoint, loaded; it samples and trains in `precision`."""
 
     model: Any
     clip: Any
     vae: Any
+    precision: str = AUTO
 
     @classmethod
-    def load(cls, checkpoint: Path) -> Base:
+    def load(cls, checkpoint: Path, precision: str = AUTO) -> Base:
         model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(checkpoint))
         encoder = clip.cond_stage_model.clip_l.transformer.text_model.encoder
         # All but the first layer's attention adds nothing (demo/text_encoder.py) and takes most of a step's time.
         encoder.layers = nn.ModuleList(encoder.layers[:1])
         encoder.layers[0].mlp = _Nothing()
-        return cls(computing_in(model, compute_dtype(model.load_device)), clip, vae)
+        return cls(computing_in(model, compute_dtype(model.load_device, precision)), clip, vae, precision)
 
 
 @cache
@@ -120,7 +121,8 @@ class Training:
         """Trained now, or kept from before."""
         path = self.path(art, folder)
         if not path.is_file():
-            result = train_concept(base.model, base.clip, base.vae, self.job(art))
+            job = replace(self.job(art), precision=base.precision)
+            result = train_concept(base.model, base.clip, base.vae, job)
             save(path, result.lora, overwrite=True)
             release_saved(result.lora)
         return load(path)

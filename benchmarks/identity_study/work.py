@@ -30,15 +30,17 @@ from benchmarks.identity_study.subject import Subject
 from benchmarks.identity_study.train import Base, Training
 from blocklora_core.files.io import write_atomic
 from blocklora_core.host.evaluate.generate import Sampling
+from blocklora_core.host.train.precision import AUTO
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things are. work: trained files and pictures are kept here."""
+    """Where things are. work: trained files and pictures are kept here, all of one precision."""
 
     checkpoint: Path
     art: Path
     work: Path
+    precision: str = AUTO
 
     @cached_property
     def files(self) -> Path:
@@ -145,7 +147,7 @@ def _begin(folders: Folders, threads: int) -> None:
     folder_paths.set_user_directory(str(folders.work / "user"))  # Grams that are kept.
     _FOLDERS.append(folders)
     with torch.inference_mode():
-        _BASE.append(Base.load(folders.checkpoint))
+        _BASE.append(Base.load(folders.checkpoint, folders.precision))
 
 
 def _train(training: Training) -> float:

@@ -9,9 +9,10 @@ boxes         people of the development cast, two to five in a picture, each in 
 style         people of the development cast in a style that was taught, too, on a ground that the prompt asks for
 capacity      15 to 100 other people merged, by the default arm's first setting
 
-Trained files and pictures are kept in --work, so that a stage goes on where it was stopped; it measures what is whole
-and says how many seeds that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into
-docs/people.md and the README, and ends in one JSON object.
+Trained files and pictures are kept in --work, the pictures' scores in docs/people_scores.json, so that a stage goes on
+where it was stopped, with the scores alone on another machine, too; it measures what is whole and says how many seeds
+that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into docs/people.md and the README, and
+ends in one JSON object.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,18 @@ from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
 from benchmarks.people import capacity, cast, protocol, stylised  # noqa: E402
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods  # noqa: E402
+from benchmarks.people.book import ScoreBook  # noqa: E402
 from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
 from benchmarks.people.docs import TABLES, write_readme  # noqa: E402
 from benchmarks.people.results import best, contrasts, measured  # noqa: E402
 from benchmarks.people.scores import Scorer  # noqa: E402
+from blocklora_core.host.train.precision import PRECISIONS  # noqa: E402
 from demo.people.corpus import prepare_renderer  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402
 
 DOCS = ROOT / "docs"
-PROTOCOL, RESULTS = DOCS / "protocol.md", DOCS / "people.json"
+PROTOCOL, RESULTS, SCORES = DOCS / "protocol.md", DOCS / "people.json", DOCS / "people_scores.json"
 
 
 def draw(groups: Sequence[Sequence[Drawn]], folders: Folders, renderer: Path) -> None:
@@ -75,8 +79,16 @@ def cells_of(plan: Plan) -> list[Cell]:
     return [cell for cell in plan.cells() if cell.trained]
 
 
-def work(pool: WorkerPool, found: Sequence[Plan], minutes: float) -> None:
-    cells = [cell for plan in found for cell in cells_of(plan)]
+def sheet(plan: Plan, folders: Folders, path: Path) -> None:
+    """The first seed's pictures; those of another machine have their sheet already."""
+    first = replace(plan, seeds=plan.seeds[:1])
+    if all(cell.path(folders).is_file() for cell in cells_of(first)):
+        grid(first, folders, list(plan.methods)).save(path, quality=88)
+
+
+def work(pool: WorkerPool, scorers: Iterable[Scorer], minutes: float) -> None:
+    """Train and sample what has no scores yet."""
+    cells = [cell for one in scorers for cell in one.unscored(cells_of(one.plan))]
     cells.sort(key=lambda cell: max((one.seed for one in cell.trained), default=0))
     pool.work([training for cell in cells for training in cell.trained], cells, minutes * 60)
 
@@ -86,20 +98,24 @@ def development(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     that are not whole yet are left out."""
     groups, pictures = [cast.development()], protocol.PICTURES["development"]
     of_arm = {arm: {f"{arm}: {key}": one for key, one in ARMS[arm].settings.items()} for arm in chosen.arms}
-    every = {arm: plans(groups, pictures, 1, methods)[0] for arm, methods in of_arm.items()}
-    work(pool, list(every.values()), chosen.minutes)
-    scorers = {arm: Scorer(plan, pool.folders) for arm, plan in every.items()}
+    book = ScoreBook.read(SCORES, chosen.precision)
+    scorers = {
+        arm: Scorer(plans(groups, pictures, 1, methods)[0], pool.folders, book) for arm, methods in of_arm.items()
+    }
+    work(pool, scorers.values(), chosen.minutes)
     found = {arm: measured([one]) for arm, one in scorers.items() if one.ready(cells_of(one.plan))}
     if not found:
         return {}
+    book.write()
     digest, before = protocol.digest(), known().get("development", {})
     if before.get("configuration") != digest:
         before = {"settings": {}, "chosen": {}}
     settings = before["settings"] | {name: one for settings in found.values() for name, one in settings.items()}
     best_of = before["chosen"] | {arm: best(arm, settings) for arm in found}
     if set(best_of) == set(ARMS):
-        chosen_plan = plans(groups, pictures, 1, chosen_methods(best_of.__getitem__))[0]
-        grid(chosen_plan, pool.folders, list(ARMS)).save(DOCS / "people_development.jpg", quality=88)
+        methods = chosen_methods(best_of.__getitem__)
+        chosen_plan = plans(groups, pictures, 1, {arm: methods[arm] for arm in ARMS})[0]
+        sheet(chosen_plan, pool.folders, DOCS / "people_development.jpg")
     return {"configuration": digest, "settings": settings, "chosen": best_of}
 
 
@@ -113,16 +129,20 @@ def test(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     methods = chosen_methods(settings.__getitem__)
     written = protocol.check(PROTOCOL)
 
-    def of(seeds: int) -> list[Plan]:
-        return plans(cast.test(), protocol.PICTURES["test"], seeds, methods)
+    book = ScoreBook.read(SCORES, chosen.precision)
+
+    def of(seeds: int) -> list[Scorer]:
+        found = plans(cast.test(), protocol.PICTURES["test"], seeds, methods)
+        return [Scorer(plan, pool.folders, book) for plan in found]
 
     work(pool, of(chosen.seeds), chosen.minutes)
     for seeds in range(chosen.seeds, 0, -1):
-        scorers = [Scorer(plan, pool.folders) for plan in of(seeds)]
+        scorers = of(seeds)
         if all(scorer.ready(cells_of(scorer.plan)) for scorer in scorers):
             found = measured(scorers)
+            book.write()
             for at, scorer in enumerate(scorers):
-                grid(scorer.plan, pool.folders, list(methods)).save(DOCS / f"people_test_{at}.jpg", quality=88)
+                sheet(scorer.plan, pool.folders, DOCS / f"people_test_{at}.jpg")
             return {"configuration": written, "seeds": seeds, "arms": found, "contrasts": contrasts(scorers)}
     return {}
 
@@ -132,7 +152,10 @@ def boxes(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def crowd(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
-    return capacity.measure(pool, chosen.minutes)
+    book = ScoreBook.read(SCORES, chosen.precision)
+    found = capacity.measure(pool, book, chosen.minutes)
+    book.write()
+    return found
 
 
 def style(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
@@ -156,6 +179,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=1e9, help="start nothing new after so many")
     parser.add_argument("--workers", type=int, default=1 if torch.cuda.is_available() else os.cpu_count() or 1)
+    parser.add_argument("--precision", choices=tuple(PRECISIONS), default="fp32", help="of all that is computed")
     parser.add_argument("--work", type=Path, default=ROOT / ".comfyui" / "people_study")
     parser.add_argument("--renderer", type=Path, default=ROOT / ".comfyui" / "people" / "node")
     parser.add_argument("--checkpoint", type=Path, default=checkpoints / CHECKPOINT)
@@ -163,7 +187,7 @@ def main() -> None:
     if chosen.stage == "protocol":
         finish({"configuration": protocol.write(PROTOCOL)})
         return
-    folders = Folders(chosen.checkpoint, chosen.work / "art", chosen.work)
+    folders = Folders(chosen.checkpoint, chosen.work / "art", chosen.work / chosen.precision, chosen.precision)
     pool = WorkerPool(folders, chosen.workers)
     draw(GROUPS[chosen.stage](), folders, chosen.renderer)
     started = time.perf_counter()
@@ -173,7 +197,8 @@ def main() -> None:
         finish({"stage": chosen.stage, "whole": False})
         return
     found["run"] = {
-        "seconds": round(time.perf_counter() - started), "work_seconds": round(pool.seconds), **machine(),
+        "seconds": round(time.perf_counter() - started), "work_seconds": round(pool.seconds),
+        "precision": chosen.precision, **machine(),
     }  # fmt: skip
     results = {**known(), chosen.stage: found}
     write_json(RESULTS, results)

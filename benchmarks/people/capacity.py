@@ -15,6 +15,7 @@ from benchmarks.identity_study.train import Recipe, Training
 from benchmarks.identity_study.work import Cell, PromptCase, WorkerPool
 from benchmarks.people import cast
 from benchmarks.people.arms import SAMPLING, default_recipe
+from benchmarks.people.book import ScoreBook
 from benchmarks.people.scores import Scorer
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.evaluation import bootstrap
@@ -76,12 +77,13 @@ def crowd() -> Crowd:
     return Crowd(default_recipe(), cast.crowd())
 
 
-def measure(pool: WorkerPool, minutes: float) -> dict[str, Any]:
+def measure(pool: WorkerPool, book: ScoreBook, minutes: float) -> dict[str, Any]:
     """Every way at every number; nothing until all pictures are there."""
     asked = {name: crowd().runs(way) for name, way in WAYS.items()}
     cells = [cell for runs in asked.values() for listed in runs.values() for cell in listed]
-    pool.work([training for cell in cells for training in cell.trained], cells, minutes * 60)
-    scorer = Scorer(crowd().plan, pool.folders)
+    scorer = Scorer(crowd().plan, pool.folders, book)
+    due = scorer.unscored(cells)
+    pool.work([training for cell in due for training in cell.trained], due, minutes * 60)
     if not scorer.ready(cells):
         return {}
     ways = {

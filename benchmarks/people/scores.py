@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from torch import Tensor
 
 from benchmarks.identity_study.plan import Plan
 from benchmarks.identity_study.results import references
 from benchmarks.identity_study.work import Cell, Folders, PromptCase
+from benchmarks.people.book import ScoreBook, Seen
 from benchmarks.people.cast import Drawn
 from blocklora_core.evaluation import Judge, evaluation_prompt
 from demo.people.reader.alignment import stored_evaluator
@@ -31,10 +31,11 @@ Scores = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores what a plan's cells show; the pictures must be there."""
+    """Scores what a plan's cells show; the pictures, or their scores in the book, must be there."""
 
     plan: Plan
     folders: Folders
+    book: ScoreBook
 
     @cached_property
     def people(self) -> tuple[Drawn, ...]:
@@ -48,29 +49,34 @@ class Scorer:
     def readers(self) -> Mapping[str, GeneReader]:
         return {"genes": stored_reader(), "shapes": stored_reader(colour_blind=True)}
 
+    def unscored(self, cells: Iterable[Cell]) -> list[Cell]:
+        return [cell for cell in cells if self.book.of(cell, self.folders) is None]
+
     def ready(self, cells: Iterable[Cell]) -> bool:
-        return all(cell.path(self.folders).is_file() for cell in cells)
+        return all(cell.path(self.folders).is_file() for cell in self.unscored(cells))
 
     def scores(self, runs: Sequence[Sequence[Cell]]) -> Scores:
         """The cells of each seed, a run each; pictures of a concept follow each other in this order."""
         found: Scores = {name: {} for name in METRICS}
         for cell in (cell for cells in runs for cell in cells):
-            for name, seen in self._of(cell):
+            for name, seen in self._of(cell).items():
                 for metric, values in seen.items():
                     found[metric].setdefault(name, []).extend(values)
         return found
 
-    @cached_property
-    def _known(self) -> dict[Path, list[tuple[str, dict[str, list[float]]]]]:
-        return {}
+    def _of(self, cell: Cell) -> Seen:
+        """A cell serves several settings and figures; it is looked at once."""
+        known = self.book.of(cell, self.folders)
+        return self.book.put(cell, self.folders, self._look(cell)) if known is None else known
 
-    def _of(self, cell: Cell) -> list[tuple[str, dict[str, list[float]]]]:
-        """Concept and its scores, case by case. A cell serves several settings and figures; it is looked at once."""
-        path = cell.path(self.folders)
-        if path not in self._known:
-            shown = ((case, pictures) for case, pictures in cell.pictures(self.folders) if not case.class_word)
-            self._known[path] = [(case.member.name, self._seen(case, pictures)) for case, pictures in shown]
-        return self._known[path]
+    def _look(self, cell: Cell) -> Seen:
+        found: dict[str, dict[str, list[float]]] = {}
+        for case, pictures in cell.pictures(self.folders):
+            if not case.class_word:
+                of_concept = found.setdefault(case.member.name, {})
+                for metric, values in self._seen(case, pictures).items():
+                    of_concept.setdefault(metric, []).extend(values)
+        return found
 
     def _seen(self, case: PromptCase, pictures: Tensor) -> dict[str, list[float]]:
         """pictures: (N, H, W, 3) in 0..1."""
