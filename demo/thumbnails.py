@@ -1,6 +1,6 @@
 """`python -m demo.thumbnails ART`: the templates' thumbnails, from what the demo made (docs/) and was taught.
 
-ART is the folder with the studies' drawings, .comfyui/art.
+ART is the folder with the drawings of `run.py bench people boxes`, .comfyui/people_study/art.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from demo.cast import FIFTEEN
 from demo.concepts import CONCEPTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,8 +24,8 @@ def docs(name: str, box: tuple[int, int, int, int]) -> Image.Image:
     return Image.open(ROOT / "docs" / name).convert("RGB").crop(box)
 
 
-FIVE = ("nora", "orbit", "amelia", "felix", "zed")
-"""From left to right in the first picture of docs/boxes_5.jpg: characters of the studies, on the first base."""
+FIVE = ("dev1", "dev4", "dev9", "dev6", "dev3")
+"""From left to right in docs/people_boxes.jpg: people of the study's development cast."""
 
 
 def side_by_side(found: list[Image.Image]) -> Image.Image:
@@ -79,12 +78,11 @@ def thumbnails(art: Path) -> dict[str, Image.Image]:
     alone, both = docs("demo.png", (0, 22, 406, 222)), docs("demo.png", (306, 250, 606, 450))
     four = every_other(docs("four.png", (0, 178, 1066, 306)), 8)
     summed, fused = docs("inspect.png", (310, 420, 595, 530)), docs("inspect.png", (607, 420, 892, 530))
-    five = docs("boxes_5.jpg", (330, 201, 873, 295))
+    five = docs("people_boxes.jpg", (330, 264, 1042, 392))
     amelia, zed = taught("amelia", each=4), taught("zed", each=4)
-    studied = {member.name.strip("<>"): member.training(art) for member in FIFTEEN}
     rows = docs("people_styles.jpg", (330, 0, 1412, 128)), docs("people_styles.jpg", (330, 528, 1412, 656))
     own, styled = (every_other(row, 8) for row in rows)
-    everyone = side_by_side([studied[name][0][0] for name in FIVE])
+    everyone = side_by_side([Image.open(art / name / "training" / "00.png") for name in FIVE])
     return {
         "Merge What You Have": sheet([("four people in one model", four)]),
         "Two People in Two Boxes": sheet([("each in their half", boxed(both))]),
