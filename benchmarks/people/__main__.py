@@ -42,12 +42,12 @@ from benchmarks.identity_study.plan import Plan  # noqa: E402
 from benchmarks.identity_study.work import Cell, Folders, WorkerPool  # noqa: E402
 from benchmarks.people import capacity, cast, protocol, stylised  # noqa: E402
 from benchmarks.people.arms import ARMS, RECIPES, SAMPLING, chosen_methods  # noqa: E402
-from benchmarks.people.book import ScoreBook  # noqa: E402
 from benchmarks.people.boxes import measure  # noqa: E402
 from benchmarks.people.cast import Drawn  # noqa: E402
 from benchmarks.people.docs import TABLES, write_readme  # noqa: E402
-from benchmarks.people.results import best, contrasts, measured  # noqa: E402
-from benchmarks.people.scores import Scorer  # noqa: E402
+from benchmarks.people.scoring.book import ScoreBook  # noqa: E402
+from benchmarks.people.scoring.results import best, contrasts, measured  # noqa: E402
+from benchmarks.people.scoring.scores import Scorer  # noqa: E402
 from blocklora_core.host.train.precision import PRECISIONS  # noqa: E402
 from demo.people.corpus import prepare_renderer  # noqa: E402
 from demo.prepare import CHECKPOINT  # noqa: E402

@@ -15,8 +15,8 @@ from benchmarks.identity_study.train import Recipe, Training
 from benchmarks.identity_study.work import Cell, PromptCase, WorkerPool
 from benchmarks.people import cast
 from benchmarks.people.arms import SAMPLING, default_recipe
-from benchmarks.people.book import ScoreBook
-from benchmarks.people.scores import Scorer
+from benchmarks.people.scoring.book import ScoreBook
+from benchmarks.people.scoring.scores import Scorer
 from blocklora_core.concept.rows import Scheme
 from blocklora_core.evaluation import bootstrap
 

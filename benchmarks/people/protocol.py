@@ -15,8 +15,8 @@ from typing import Any
 from benchmarks.identity_study import train
 from benchmarks.people import cast
 from benchmarks.people.arms import ARMS, CONTROL, RECIPES, SAMPLING
-from benchmarks.people.contrasts import DRAWS, MARGIN
-from benchmarks.people.scores import METRICS
+from benchmarks.people.scoring.contrasts import DRAWS, MARGIN
+from benchmarks.people.scoring.scores import METRICS
 from demo import base
 from demo.people.reader import alignment, stored
 

@@ -12,7 +12,7 @@ MERGE = Story(
     "Merge What You Have",
     (
         first("""
-## Any number of LoRAs, none of them mixed up
+## Any number of LoRAs, kept apart
 
 **You need**: LoRA files of this checkpoint's kind, of any trainer, in *models/loras*. Without any it runs as well.
 
@@ -89,12 +89,12 @@ FIVE = Story(
     "Five People, One Picture",
     (
         first("""
-## A whole group, nobody blended
+## A whole group, a box for each
 
 **You need**: a LoRA for each, up to five; boxes without one are painted from their words.
 
 **Change**: add the files in *Your LoRAs*, choose a name for each box. More boxes than five work as well. Boxes that
-overlap: the one in front, lower in the list, wins.
+overlap: the one in front wins (*Front*, *Back*).
 
 **If a box stays empty**: set *mode* to composer, which pulls each concept into its box.
 """),
@@ -164,7 +164,8 @@ CHECK = Story(
 **You need**: two or more LoRAs of this checkpoint's kind.
 
 **Change**: add them in *Your LoRAs*. *Inspect* tells who owns which rows, and how loudly each answers to the others'
-prompts. *Export* writes all of them as one ordinary LoRA file, for any program that reads LoRAs.
+prompts. *Export* writes all of them as one ordinary LoRA file, for any program that reads LoRAs. Its report says what
+such a file cannot hold.
 """),
         Column(LORAS, (loader(),)),
         Column(

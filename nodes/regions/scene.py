@@ -51,7 +51,7 @@ class BlockLoRAScene(io.ComfyNode):
                 io.String.Input("prompt", default="", multiline=True, dynamic_prompts=True, tooltip="The whole picture: place, light, style. It holds wherever no box lies, and in boxes where their prompts say {scene}."),
                 io.String.Input("negative", default="", multiline=True, dynamic_prompts=True, tooltip="What the whole picture must not show."),
                 io.String.Input("scene", default=EMPTY, multiline=True, tooltip="The boxes, as the canvas writes them. By hand: see the help page for what may stand here."),
-                io.Combo.Input("mode", options=list(MODES), default=MODES[0], tooltip="regional: each box follows its own prompt, as quick as plain sampling. composer: LoRA-Composer, which also pulls each concept into its box; slower, SD1.5 and SDXL only."),
+                io.Combo.Input("mode", options=list(MODES), default=MODES[0], tooltip="regional: each box follows its own prompt, as quick as plain sampling on SD1.5 to Flux.1; newer models take a pass for each prompt. composer: LoRA-Composer, which also pulls each concept into its box; slower, SD1.5, SD2 and SDXL only."),
                 advanced(io.Combo, "overlap", options=list(OVERLAP_RULES), default="priority", optional=True, tooltip="Where boxes overlap: priority shows the one in front, mean shows all, by their weights."),
                 advanced(io.Combo, "preset", options=list(PRESETS), default=DEFAULT_PRESET, optional=True, tooltip="composer: how hard it pulls. Start with gentle."),
                 advanced(io.Int, "batch_size", default=1, min=1, max=4096, optional=True, tooltip="How many pictures at once."),

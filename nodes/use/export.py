@@ -23,7 +23,7 @@ def _span(ranks: tuple[int, int]) -> str:
 
 def _difference(exported: Exported) -> str:
     if exported.error < 1e-6:
-        return "the same change as the merge"
+        return "the model changes as by the merge" if exported.called else "the same change as the merge"
     return f"differs from the merge by {exported.error:.3%} of its size"
 
 
@@ -31,12 +31,7 @@ def _prompts(exported: Exported) -> list[str]:
     lines = [f"  {name}: write {word} in stock prompts" for name, word in exported.embeddings.items()]
     if lines:
         lines.insert(0, "Tokens, saved as embeddings:")
-    if exported.layerwise:
-        lines.append(
-            f"No embedding file can hold the layer-wise tokens of {', '.join(exported.layerwise)}: prompts know them only "
-            "after BlockLoRA Merge."
-        )
-    return lines
+    return lines + exported.left_out()
 
 
 def _report(applied: Applied, exported: Exported) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.people import cast
-from benchmarks.people.contrasts import MARGIN, contrast, holm
+from benchmarks.people.scoring.contrasts import MARGIN, contrast, holm
 from blocklora_core.concept.prompt_lines import PLACEHOLDER
 from demo.people import objects
 from demo.people.genes import is_held_out

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import comfy.model_management
@@ -22,7 +22,8 @@ from blocklora.blocklora_core.cast.journal import DEALT, FAILED, FINISHED, Entry
 from blocklora.blocklora_core.cast.reading import read_cast
 from blocklora.blocklora_core.files.io import load, save
 from blocklora.blocklora_core.files.writing import FullDiskError
-from blocklora.blocklora_core.host.cast import graph, worker
+from blocklora.blocklora_core.host.cast import command as commands
+from blocklora.blocklora_core.host.cast import graph, results, worker
 from blocklora.blocklora_core.host.cast import train as training
 from blocklora.blocklora_core.host.cast.base import Loaded, Place, graph_base, make_plan
 from blocklora.blocklora_core.host.cast.cluster import Cluster, Setup, connected
@@ -34,6 +35,7 @@ from blocklora.blocklora_core.host.evaluate.generate import Sampling
 from blocklora.blocklora_core.host.ledger import given_slots
 from blocklora.blocklora_core.host.train.collect import CollectJob
 from blocklora.blocklora_core.host.train.train import TrainResult, train_concept
+from blocklora.blocklora_core.host.weights.export import Exported
 from PIL import Image
 
 from tests.conftest import ROOT, comfyui_folder
@@ -224,6 +226,28 @@ def test_the_command_plans_trains_tells_and_merges(studio: Path, comfyui: Path) 
     merged = command(comfyui, str(studio), "merge", "--sheet", str(sheet), "--steps", "1", "--size", "64")
     assert merged.returncode == 0, merged.stderr
     assert sheet.is_file()
+
+
+def test_the_command_says_what_a_merged_file_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "crew.safetensors"
+    path.write_bytes(b"0" * 2_000_000)
+    exported = Exported(
+        path, 3, (4, 4), (4, 4), torch.float32, 0.0, {"<ada>": "embedding:crew/ada"}, ("<zed>",), ("ben",)
+    )
+    monkeypatch.setattr(results, "to_file", lambda *_: exported)
+    asked = SimpleNamespace(only=[], method="auto", sheet=None, file="crew")
+    session = SimpleNamespace(
+        cast=None, options=asked, base=SimpleNamespace(facts=None), sampling=lambda _: Sampling(steps=1, size=64)
+    )
+    assert commands._merge(session) == 0  # type: ignore[arg-type]
+    told = capsys.readouterr().out.splitlines()
+    assert (
+        told[0].endswith("crew.safetensors: 3 layers, 2.0 MB")
+        and told[1] == "<ada>: write embedding:crew/ada in stock prompts"
+    )
+    assert "layer-wise tokens of <zed>" in told[2] and "learnt of ben" in told[3]
 
 
 def test_the_command_says_what_is_wrong(studio: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from blocklora.blocklora_core.concept.concept import BlockLoRA
 from blocklora.blocklora_core.concept.gram import Gram, Grams
 from blocklora.blocklora_core.files.io import load, read_header, save
+from blocklora.blocklora_core.files.shown import with_words
 from blocklora.blocklora_core.host.weights.names import model_stems
 from blocklora.blocklora_core.host.weights.patching import apply_merge
 from comfy.sd1_clip import SD1Tokenizer
@@ -161,6 +162,21 @@ def test_layer_wise_tokens_are_named_as_left_out(base: Base, stack: Any, export:
     _, report = export(base, (layerwise,))
     assert "No embedding file can hold the layer-wise tokens of <a>" in report
     assert not list((folders / "models" / "embeddings").rglob("*.*"))
+
+
+def test_what_a_text_encoder_reads_by_name_is_named_as_left_out(base: Base, export: Export) -> None:
+    stems = [stem for stem in adaptable(base) if "attn" in stem]
+    bare = [make_lora(base, name, seed, scheme=None, stems=stems) for seed, name in enumerate(("ada", "ben"))]
+    plain = tuple(
+        with_words(with_grams(replace(lora, embeddings={}), seed), f"{lora.concept.name}word")
+        for seed, lora in enumerate(bare)
+    )
+    apart, told = export(base, plain, "auto")
+    summed, plainly = export(base, plain, "task_sum")
+    assert "what the text encoder learnt of ada, ben" in told and "the same change as the merge" not in told
+    assert "text encoder" not in plainly and "the same change as the merge" in plainly
+    parts = [{key.startswith("lora_te") for key in safetensors.torch.load_file(file)} for file in (apart, summed)]
+    assert parts == [{False}, {False, True}]
 
 
 def test_keeps_both_or_overwrites(base: Base, stack: Any, export: Export, folders: Path) -> None:

@@ -13,9 +13,9 @@ from PIL import Image
 
 from benchmarks.identity_study.plan import ALONE, Plan
 from benchmarks.identity_study.work import Cell, Folders, PromptCase, keep_pictures
-from benchmarks.people import book
-from benchmarks.people.book import MixedError, ScoreBook
-from benchmarks.people.scores import Scorer
+from benchmarks.people.scoring import book
+from benchmarks.people.scoring.book import MixedError, ScoreBook
+from benchmarks.people.scoring.scores import Scorer
 from demo.cast import Picture
 
 

@@ -175,6 +175,10 @@ def _merge(session: _Session) -> int:
         raise CastError("merge: expected --file NAME or --sheet PNG, got neither.")
     exported = to_file(cast, base, wanted, options.file)
     print(f"{exported.path}: {exported.layers} layers, {exported.path.stat().st_size / 1e6:.1f} MB")
+    for name, word in exported.embeddings.items():
+        print(f"{legible(name)}: write {word} in stock prompts")
+    for line in exported.left_out():
+        print(legible(line, 2000))
     return 0
 
 

@@ -47,7 +47,8 @@ class Exported:
 
     ranks: lowest and highest of a layer; full_ranks: those of the exact merge. error: of the file against the merge,
     relative, in Frobenius norm. embeddings: concept name -> what stock prompts call it. layerwise: concepts whose token
-    is layer-wise, which no embedding file can hold.
+    is layer-wise, which no embedding file can hold. called: those whose text encoder's part reads only prompts that
+    call them, which no file can do.
     """
 
     path: Path
@@ -58,6 +59,22 @@ class Exported:
     error: float
     embeddings: Mapping[str, str]
     layerwise: tuple[str, ...]
+    called: tuple[str, ...]
+
+    def left_out(self) -> list[str]:
+        """What the file lacks of the merge, a line each."""
+        lines = []
+        if self.layerwise:
+            lines.append(
+                f"No embedding file can hold the layer-wise tokens of {', '.join(self.layerwise)}: prompts know them "
+                "only after BlockLoRA Merge or Loader."
+            )
+        if self.called:
+            lines.append(
+                f"Not in the file: what the text encoder learnt of {', '.join(self.called)}. Kept apart, it reads only "
+                "prompts that call them, which one file cannot do. keep_apart off writes it, as a plain sum."
+            )
+        return lines
 
 
 def export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
@@ -93,6 +110,7 @@ def _export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
         error=error,
         embeddings=embeddings,
         layerwise=layerwise,
+        called=applied.called,
     )
 
 

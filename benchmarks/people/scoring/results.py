@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks.identity_study.methods import Method
 from benchmarks.identity_study.results import rounded
 from benchmarks.people.arms import ARMS, DEFAULT
-from benchmarks.people.contrasts import contrast, holm
 from benchmarks.people.protocol import PRIMARY
-from benchmarks.people.scores import METRICS, Scorer, Scores, joined
+from benchmarks.people.scoring.contrasts import contrast, holm
+from benchmarks.people.scoring.scores import METRICS, Scorer, Scores, joined
 from blocklora_core.evaluation import bootstrap, retention
 
 Figures = dict[str, Any]

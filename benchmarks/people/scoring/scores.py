@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.identity_study.plan import Plan
 from benchmarks.identity_study.results import references
 from benchmarks.identity_study.work import Cell, Folders, PromptCase
-from benchmarks.people.book import ScoreBook, Seen
 from benchmarks.people.cast import Drawn
+from benchmarks.people.scoring.book import ScoreBook, Seen
 from blocklora_core.evaluation import Judge, evaluation_prompt
 from demo.people.reader.alignment import stored_evaluator
 from demo.people.reader.model import GeneReader

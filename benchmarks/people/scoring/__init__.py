@@ -1,0 +1,1 @@
+"""From pictures to figures: judges, the kept scores, intervals and contrasts."""
