@@ -8,6 +8,9 @@ from torch.nn import functional as F
 Box = tuple[float, float, float, float]
 """x, y, width, height from the upper left: shares of the picture when none exceeds 1, else pixels."""
 
+THINNEST = 256
+"""How many times as long as wide a box may be: resized, a longer strip takes more memory than a picture is worth."""
+
 SHORTER_SIDE = 224
 """What CLIP resizes a picture's shorter side to."""
 
@@ -15,9 +18,16 @@ SHORTER_SIDE = 224
 def crop(picture: Tensor, box: Box, size: int = SHORTER_SIDE) -> Tensor:
     """What of (H, W, 3) or (B, H, W, 3) in [0, 1] lies in `box`, resized to `size` at its shorter side, its shape kept.
 
-    What of the box lies beyond the picture is left out. ValueError when nothing is left.
+    What of the box lies beyond the picture is left out. ValueError when nothing is left, or a strip too thin to show
+    anything.
     """
     left, top, right, bottom = pixels(box, picture.shape[-2], picture.shape[-3])
+    short, long = sorted((right - left, bottom - top))
+    if long > THINNEST * short:
+        raise ValueError(
+            f"Box: expected one at most {THINNEST} times as long as it is wide, got {right - left} x {bottom - top} "
+            "pixels."
+        )
     cut = picture[..., top:bottom, left:right, :]
     return _resize(cut if picture.ndim == 4 else cut[None], size).reshape(*picture.shape[:-3], *_shape(cut, size), -1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ def _box(line: str) -> Annotation:
     try:
         x, y, width, height = map(float, parts[:4])
         concept, prompt = parts[4], "".join(parts[5:])
+        if not all(map(math.isfinite, (x, y, width, height))):
+            raise ValueError
     except (ValueError, IndexError):
         raise ValueError(f"Boxes: expected {_BOX_FORM} in each line, got {line.strip()!r}.") from None
     return Annotation(concept, prompt, (x, y, width, height))

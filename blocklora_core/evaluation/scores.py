@@ -43,11 +43,11 @@ def evaluation_prompt(prompt: str, concept: str, class_word: str) -> str:
 def in_class_words(prompt: str, concept: str, class_word: str) -> str:
     """`prompt` with the class word in place of the concept, or of the concept and the class word after it.
 
-    Only the whole word is the concept. Without a class word the concept is left out.
+    Only the whole word is the concept, in any case. Without a class word the concept is left out.
     """
     name = rf"(?<!\w){re.escape(concept)}(?!\w)"
     after = rf"(?:\s+{re.escape(class_word)}(?!\w))?" if class_word else ""
-    return re.sub(r"\s+", " ", re.sub(name + after, lambda _: class_word, prompt)).strip()
+    return re.sub(r"\s+", " ", re.sub(name + after, lambda _: class_word, prompt, flags=re.IGNORECASE)).strip()
 
 
 def _check(generated: Tensor, others: Tensor, what: str) -> None:

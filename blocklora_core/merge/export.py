@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -57,8 +58,11 @@ def united(layers: Sequence[Layer]) -> Layer:
         return Layer.of_dense(torch.stack([layer.dense() for layer in layers]).sum(0))
     scales = {layer.scale for layer in layers}
     scale = scales.pop() if len(scales) == 1 else 1.0
-    up = torch.cat([_placed(group, scale) for group in groups], 1)
-    down = torch.cat([group[0].down.to(up) for group in groups])
+    ups, downs = [_placed(group, scale) for group in groups], [group[0].down for group in groups]
+    # A closed form leaves half-precision ups beside float32 downs: what holds both loses nothing.
+    dtype = reduce(torch.promote_types, (factor.dtype for factor in (*ups, *downs)))
+    up = torch.cat([one.to(dtype) for one in ups], 1)
+    down = torch.cat([one.to(up) for one in downs])
     return Layer(up.reshape(*up.shape, *[1] * (down.ndim - 2)), down, all_rows(m), m, scale)
 
 
@@ -128,9 +132,7 @@ def _placed(group: Sequence[Layer], scale: float) -> Tensor:
     """The ups of layers that share their down as one of every row: (m, r). `scale` is left to the result."""
     ups = [layer.up.flatten(1) if layer.scale == scale else layer.up.flatten(1).float() * (layer.scale / scale)
            for layer in group]  # fmt: skip
-    dtype = ups[0].dtype
-    for up in ups:
-        dtype = torch.promote_types(dtype, up.dtype)
+    dtype = reduce(torch.promote_types, (up.dtype for up in ups))
     placed = ups[0].new_zeros((group[0].out_features, group[0].rank), dtype=dtype)
     for layer, up in zip(group, ups, strict=True):
         placed.index_add_(0, index(layer.rows, placed.device), up.to(dtype))

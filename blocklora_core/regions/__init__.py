@@ -3,9 +3,10 @@
 from .attention import Attend, KeysValues, Part, Plan, plan, regional_attention
 from .joint import Texts, joint_bias, longest
 from .layout import OVERLAP_RULES, Layout, OverlapRule, Size, bounds, cells_of, layout, mask_of
-from .region import Box, Region, Regions, Shape, check_regions
+from .region import MOST_WEIGHT, Box, Region, Regions, Shape, check_regions
 
 __all__ = [
+    "MOST_WEIGHT",
     "OVERLAP_RULES",
     "Attend",
     "Box",

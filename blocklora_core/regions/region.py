@@ -45,6 +45,8 @@ def _meets(start: float, length: float) -> bool:
     return length > 0 and start < 1 and start + length > 0
 
 
+MOST_WEIGHT = 10.0
+
 Shape = Box | Tensor
 """A box, or a freehand mask (H, W) of any size in 0..1, 1 inside."""
 
@@ -69,6 +71,8 @@ class Region:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             raise ValueError(f"{self.label}: expected a weight of 0 or more, got {self.weight}.")
+        if self.weight > MOST_WEIGHT:
+            raise ValueError(f"{self.label}: expected a weight of at most {MOST_WEIGHT:g}, got {self.weight:g}.")
         if not 0 <= self.feather <= 1:
             raise ValueError(f"{self.label}: expected a feather from 0 to 1, a share of a side, got {self.feather}.")
         if isinstance(self.shape, Tensor):

@@ -16,7 +16,7 @@ from .port import Port
 from .prompts import ConceptPrompts, Negatives
 from .regularisers.attention import AttentionRecorder
 from .regularisers.prior import ClassPictures
-from .terms import Term, term_losses
+from .terms import Passes, Term, term_losses
 from .weighting import WEIGHTINGS
 
 
@@ -96,10 +96,10 @@ class Objective:
         own = self._own_term(batch)
         terms = [own, *self._niche_terms(own), *self._prior_terms()]
         with self._recorder.watching() if self._recorder else nullcontext():
-            losses = term_losses(self.port, terms, self._weights)
+            losses, passes = term_losses(self.port, terms, self._weights)
         total = sum((term.weight * loss for term, loss in zip(terms, losses, strict=True)), losses[0].new_zeros(()))
         if self._recorder:
-            total = total + self.config.attention.weight * self._attention_loss(own, self._recorder)
+            total = total + self.config.attention.weight * self._attention_loss(own, self._recorder, passes)
         return BatchLoss(total, losses[0].item(), losses[1].item() if self._negatives else 0.0)
 
     def _own_term(self, batch: Batch) -> Term:
@@ -128,9 +128,9 @@ class Objective:
         prompts = self._prior.encode(len(latents), live=self.prompts.live)
         return [Term(noisy, sigma, prompts, latents, self.config.prior.weight)]
 
-    def _attention_loss(self, own: Term, recorder: AttentionRecorder) -> Tensor:
+    def _attention_loss(self, own: Term, recorder: AttentionRecorder, passes: Passes) -> Tensor:
         masks = own.masks if own.masks is not None else torch.ones_like(own.noisy[:, :1])
-        return recorder.loss(masks, own.prompts.concept_at, self.port.passes)
+        return recorder.loss(masks, own.prompts.concept_at, passes)
 
     def _noised(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """(latents at a random noise level each, those levels)."""

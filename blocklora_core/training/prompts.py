@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..concept.concept import Concept
+from ..concept.names import Names
 from .config.sections import NicheConfig
 from .port import Conditioning, Embeddings, Port
 
@@ -174,7 +175,7 @@ class Negatives:
                 self._add(*negative(captions[number % len(captions)]))
             if concept.class_word and config.class_word:
                 for caption in captions[: max(1, config.negatives // 3)]:
-                    self._add(caption.replace(concept.name, concept.class_word), {})
+                    self._add(self._named(caption, concept.class_word), {})
             for caption in config.captions:
                 self._add(caption, {})
         if not self.pool:
@@ -198,9 +199,12 @@ class Negatives:
     def _random_words(self) -> Callable[[str], tuple[str, Embeddings]]:
         def negative(caption: str) -> tuple[str, Embeddings]:
             at = torch.randint(len(_LETTERS), (_WORD_LENGTH,), generator=self.generator).tolist()
-            return caption.replace(self.concept, "".join(_LETTERS[number] for number in at)), {}
+            return self._named(caption, "".join(_LETTERS[number] for number in at)), {}
 
         return negative
+
+    def _named(self, caption: str, word: str) -> str:
+        return Names([self.concept]).replaced(caption, lambda _: word)
 
     def _add(self, text: str, embeddings: Embeddings) -> None:
         self.pool.append(FrozenPrompt(text, self.port.encode(text, self.concept, embeddings), embeddings))

@@ -1,4 +1,4 @@
-"""The parts of a training loss, all computed in one forward pass."""
+"""The parts of a training loss, computed in one forward pass for each size of pictures."""
 
 from __future__ import annotations
 
@@ -36,12 +36,37 @@ class Term:
         return (squared * masks).flatten(1).sum(1) / masks.flatten(1).sum(1)
 
 
-def term_losses(port: Port, terms: Sequence[Term], weighting: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Each term's mean error, not yet multiplied by its weight. weighting: sigma (B,) -> what its error counts (B,)."""
+Passes = list[list[int]]
+"""Numbers of the pictures in each of the model's passes, counted over all that were predicted."""
+
+
+def term_losses(
+    port: Port, terms: Sequence[Term], weighting: Callable[[Tensor], Tensor]
+) -> tuple[list[Tensor], Passes]:
+    """Each term's mean error, not yet multiplied by its weight, and the passes that it took, in which the first term's
+    pictures come first. weighting: sigma (B,) -> what its error counts (B,)."""
+    losses: dict[int, Tensor] = {}
+    passes: Passes = []
+    for group in _of_one_size(terms):
+        before = sum(map(len, passes))
+        parts = _predicted(port, [terms[at] for at in group])
+        passes += [[before + row for row in rows] for rows in port.passes]
+        for at, part in zip(group, parts, strict=True):
+            losses[at] = (terms[at].error(part) * weighting(terms[at].sigma)).mean()
+    return [losses[at] for at in range(len(terms))], passes
+
+
+def _of_one_size(terms: Sequence[Term]) -> list[list[int]]:
+    groups: dict[torch.Size, list[int]] = {}
+    for at, term in enumerate(terms):
+        groups.setdefault(term.noisy.shape[1:], []).append(at)
+    return list(groups.values())
+
+
+def _predicted(port: Port, terms: Sequence[Term]) -> Sequence[Tensor]:
     predicted = port.predict(
         torch.cat([term.noisy for term in terms]),
         torch.cat([term.sigma for term in terms]),
         Conditioning.cat([term.prompts for term in terms]),
     )
-    parts = predicted.split([len(term.noisy) for term in terms])
-    return [(term.error(part) * weighting(term.sigma)).mean() for term, part in zip(terms, parts, strict=True)]
+    return predicted.split([len(term.noisy) for term in terms])

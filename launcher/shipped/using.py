@@ -175,7 +175,7 @@ such a file cannot hold.
                     "inspect",
                     "BlockLoRAInspect",
                     (520, 560),
-                    {"stack": ("loader", "stack")},
+                    {**BASE, "stack": ("loader", "stack")},
                     {},
                     "Who will mix?",
                     REPORT,

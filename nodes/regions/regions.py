@@ -13,7 +13,7 @@ from ...blocklora_core.host.queued import queued
 from ...blocklora_core.host.regions.regional import RegionalSampling, apply_regions
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.host.weights.patching import merged_names
-from ...blocklora_core.regions import OVERLAP_RULES, Box, OverlapRule, Region, Regions, Shape
+from ...blocklora_core.regions import MOST_WEIGHT, OVERLAP_RULES, Box, OverlapRule, Region, Regions, Shape
 from ...blocklora_core.reports.regions import regions_picture
 from ..checks import here, told_before
 from ..schema import RegionsType, node_id, schema, shown
@@ -63,7 +63,7 @@ class BlockLoRARegion(io.ComfyNode):
                 _share("width", 0.5, "Width of the box, as a share of the picture's. What reaches beyond the picture is cut off.", 0.01),
                 _share("height", 1.0, "Height of the box, as a share of the picture's.", 0.01),
                 io.String.Input("concept", default="", tooltip="Who is in it, such as <hero>: its name in the layout picture and in errors."),
-                io.Float.Input("weight", default=1.0, min=0.0, max=10.0, step=0.05, tooltip="1 as in the paper. Below 1 the sampler's prompt shows through; above 1 the region outweighs others that it overlaps."),
+                io.Float.Input("weight", default=1.0, min=0.0, max=MOST_WEIGHT, step=0.05, tooltip="1 as in the paper. Below 1 the sampler's prompt shows through; above 1 the region outweighs others that it overlaps."),
                 _share("feather", 0.0, "Width of its soft edge, as a share of the picture's shorter side. 0 is a hard edge."),
                 io.Int.Input("priority", default=0, min=-100, max=100, tooltip="Who is in front where regions overlap, when the overlap rule is priority. The higher; of equals, the last in the chain."),
                 io.Mask.Input("mask", optional=True, tooltip="A freehand shape in place of the box, of any size."),

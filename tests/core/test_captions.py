@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blocklora_core.training import Dataset, Example
 from blocklora_core.training.data.captions import TEMPLATES, CaptionRules
 
 
@@ -65,3 +66,12 @@ def test_impossible_rules_are_refused() -> None:
         CaptionRules(dropout=1.5)
     with pytest.raises(ValueError, match="expected one of none, person, object, style, got 'dog'"):
         CaptionRules(template="dog")
+
+
+@pytest.mark.parametrize("emphasis", [False, True])
+def test_all_that_reads_captions_reads_them_as_the_batches_do(emphasis: bool) -> None:
+    caption = "a <hero>, (red hat:1.5), miku \\(vocaloid\\)"
+    data = Dataset([Example(torch.ones(4, 2, 2), caption)], 1, CaptionRules(emphasis=emphasis))
+    (seen,) = data.batch(torch.Generator()).captions
+    assert data.captions == [seen] == data.texts
+    assert seen == (caption if emphasis else "a <hero>, \\(red hat:1.5\\), miku \\(vocaloid\\)")

@@ -96,6 +96,7 @@ def test_plain_and_odd_names_and_class_words() -> None:
     )
     assert evaluation_prompt("a c++ logo", "c++", r"a\1") == r"A photo depicts a a\1 logo"
     assert evaluation_prompt("a <hero> man", "<hero>", "") == "A photo depicts a man"
+    assert evaluation_prompt("a <Hero> Man", "<hero>", "man") == "A photo depicts a man"
 
 
 def test_nearest_is_the_concept_of_the_nearest_reference() -> None:
@@ -307,3 +308,8 @@ def test_crops_keep_the_middle_of_the_box(x: float, y: float, width: float, heig
 def test_boxes_without_a_pixel_are_an_error(box: tuple[float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="expected x, y, width, height of a part of the picture of 80 x 60"):
         crop(ramp(60, 80), box)
+
+
+def test_a_strip_too_thin_to_show_anything_is_an_error() -> None:
+    with pytest.raises(ValueError, match="at most 256 times as long as it is wide, got 2048 x 1 pixels"):
+        crop(torch.zeros(1, 2048, 3), (0, 0, 1, 1))

@@ -184,7 +184,13 @@ def test_boxes_are_read() -> None:
         Annotation("<red>", "a red, bright", (0.0, 0.5, 0.25, 0.5)),
         Annotation("<blue>", "", (4.0, 4.0, 8.0, 8.0)),
     ]
-    for bad in ("0, 0, 1, <red>, a red", "0, 0, 1, 1", "a, b, c, d, <red>, e"):
+    for bad in (
+        "0, 0, 1, <red>, a red",
+        "0, 0, 1, 1",
+        "a, b, c, d, <red>, e",
+        "nan, 0, 1, 1, <red>",
+        "0, 0, inf, 1, <red>",
+    ):
         with pytest.raises(ValueError, match="expected x, y, width, height, <concept>, prompt in each line"):
             parse_boxes(bad)
 

@@ -162,3 +162,17 @@ def test_other_kinds_are_refused_not_left_out() -> None:
     mixed = Recipe().make("<a>").with_adapters({"x": Adapter("LoHa", {})})
     with pytest.raises(ValueError, match="got LoHa in <a>"):
         flat((mixed,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("method", ["fused", "gradient_fusion"])
+def test_what_a_closed_form_solves_of_half_precision_files_is_exact(dtype: torch.dtype, method: str) -> None:
+    stack = []
+    for slot in range(3):
+        lora = Recipe(Scheme(slots=4)).make(f"<c{slot}>", slot, seed=slot)
+        halves = lora.with_layers({name: in_dtype(layer, dtype) for name, layer in lora.layers.items()})
+        stack.append(with_grams(halves, inputs(halves, slot, columns=30), k=4))
+    members = merge(tuple(stack), method, "share").members
+    got, expected = flat(members), dense(members)
+    for name, value in expected.items():
+        torch.testing.assert_close(got[name].dense().double(), value, rtol=1e-6, atol=1e-7)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
@@ -72,6 +73,20 @@ def test_affine_refuses_strengths_that_cancel() -> None:
     a, b = stack_of(2)
     with pytest.raises(ValueError, match="do not sum to 0"):
         merge((a, b.with_strength(-1.0)), "affine")
+
+
+@pytest.mark.parametrize("strengths", [(0.7, 0.3, -1.0), (0.1, 0.2, -0.3)])
+def test_affine_refuses_decimals_that_cancel(strengths: tuple[float, ...]) -> None:
+    stack = tuple(lora.with_strength(s) for lora, s in zip(stack_of(3), strengths, strict=True))
+    assert math.fsum(strengths)
+    with pytest.raises(ValueError, match="do not sum to 0"):
+        merge(stack, "affine")
+
+
+def test_an_average_of_a_side_that_nobody_has_is_not_asked_for() -> None:
+    stack = tuple(replace(lora.model_only(), strength_clip=0.0) for lora in stack_of(2))
+    members = merge(stack, "affine").members
+    assert {layer.scale for lora in members for layer in lora.layers.values()} == {0.5}
 
 
 def test_clip_strength_governs_text_layers_only() -> None:

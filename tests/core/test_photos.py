@@ -213,3 +213,12 @@ def test_kohya_s_folders_count_with_their_repeats(tmp_path: Path) -> None:
     assert found["1_hat"].caption is not None and found["10_ohwx man"].caption is None
     (alone,) = listing(tmp_path / "10_ohwx man").pictures
     assert (alone.repeats, alone.words) == (1, "ohwx man")
+
+
+@pytest.mark.parametrize("name", ["a-masklabel.png", "A-masklabel.png", "a-MASKLABEL.PNG"])
+def test_masks_are_found_in_any_case_and_those_of_no_picture_are_told(tmp_path: Path, name: str) -> None:
+    for file in ("a.JPG", name, "b-masklabel.png"):
+        Image.new("L", (8, 8)).save(tmp_path / file)
+    found = listing(tmp_path)
+    assert [picture.mask for picture in found.pictures] == [tmp_path / name]
+    assert found.skipped == ("b-masklabel.png",)

@@ -218,6 +218,7 @@ def test_a_box_outside_the_picture_is_refused(box: tuple[float, float, float, fl
     ("fields", "message"),
     [
         ({"weight": -1.0}, "Region <a>: expected a weight of 0 or more"),
+        ({"weight": 1e39}, "Region <a>: expected a weight of at most 10, got 1e"),
         ({"feather": 1.5}, "expected a feather from 0 to 1"),
         ({"shape": torch.ones(1, 4, 4)}, "expected a mask of height x width"),
         ({"shape": torch.zeros(4, 4)}, "mask is empty"),

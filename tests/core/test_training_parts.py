@@ -16,12 +16,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from blocklora_core.concept.concept import Concept
+from blocklora_core.concept.names import Names
 from blocklora_core.training import Dataset, Example, Progress, TrainConfig, Trainer, TrainSettings
 from blocklora_core.training.optimisation.ema import Ema, warmed
 from blocklora_core.training.optimisation.learner import Learner
 from blocklora_core.training.optimisation.optimizers import OPTIMIZERS, Group, MissingOptimizerError
 from blocklora_core.training.optimisation.schedules import SCHEDULES, factor
-from blocklora_core.training.prompts import make_token
+from blocklora_core.training.port import Conditioning
+from blocklora_core.training.prompts import Negatives, make_token
+from blocklora_core.training.regularisers.attention import _scaled
+from blocklora_core.training.terms import Term, term_losses
 from blocklora_core.training.weighting import WEIGHTINGS
 from tests.core.fake_port import CHANNELS, SIDE, FakePort
 
@@ -326,3 +330,48 @@ def test_settings_of_a_node_change_only_what_they_name() -> None:
     changed = TrainSettings({"accumulation": 2}, {"per_sample": True}).apply(CONFIG)
     assert changed == CONFIG.changed(accumulation=2, erasure=dataclasses.replace(CONFIG.erasure, per_sample=True))
     assert TrainSettings().apply(CONFIG) == CONFIG
+
+
+def test_class_pictures_stand_beside_pictures_of_any_shape() -> None:
+    random, config = torch.Generator().manual_seed(7), CONFIG.changed(prior_pictures=2, steps=6, batch_size=2)
+    shapes = [(CHANNELS, SIDE, SIDE)] * 2 + [(CHANNELS, SIDE, SIDE - 1)] * 2
+    examples = [Example(torch.randn(shape, generator=random), "a <hero>") for shape in shapes]
+    run = Trainer(FakePort(), Dataset(examples, 2), Concept("<hero>", "man"), config)
+    run.run(lambda _: None)
+    assert len(run.losses) == 6 and all(map(math.isfinite, run.losses))
+
+
+def test_terms_of_several_sizes_lose_what_each_would_alone() -> None:
+    port, random = FakePort(), torch.Generator().manual_seed(3)
+
+    def term(height: int, pictures: int) -> Term:
+        noisy = torch.randn(pictures, CHANNELS, height, SIDE, generator=random)
+        prompts = Conditioning.cat([port.encode(f"a man {at}", "", {}) for at in range(pictures)])
+        return Term(noisy, torch.full((pictures,), 0.5), prompts, torch.zeros_like(noisy))
+
+    terms = [term(SIDE, 2), term(SIDE - 1, 3), term(SIDE, 1)]
+    losses, passes = term_losses(port, terms, lambda sigma: torch.ones_like(sigma))
+    alone = [term_losses(port, [one], lambda sigma: torch.ones_like(sigma))[0][0] for one in terms]
+    torch.testing.assert_close(losses, alone)
+    assert passes == [[0, 1, 2], [3, 4, 5]], "pictures of one size go together, the first term's first"
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 4))
+def test_masks_take_the_size_of_any_level(height: int, width: int, level: int) -> None:
+    below = (height, width)
+    for _ in range(level):
+        below = (-(-below[0] // 2), -(-below[1] // 2))
+    assert _scaled(torch.ones(1, 1, height, width), below[0] * below[1]).shape == (1, below[0] * below[1])
+
+
+@pytest.mark.parametrize("kind", ["none", "single"])
+def test_a_negative_never_holds_the_name_in_any_case(kind: str) -> None:
+    port, random = FakePort(), torch.Generator().manual_seed(0)
+    token = make_token(port, "man", kind, random)
+    pool = Negatives(
+        port=port, captions=["Hero in a park", "heroes and a HERO"], concept=Concept("hero", "man"), token=token,
+        config=CONFIG.changed(niche_weight=1.0, niche_negatives=4).niche, generator=random,
+    ).pool  # fmt: skip
+    texts = [one.text for one in pool if not one.embeddings]
+    assert texts and not any(Names(["hero"]).within(text) for text in texts)
+    assert kind == "single" or any("heroes" in text for text in texts)

@@ -113,6 +113,22 @@ def test_prompts_without_names_encode_as_before(base: Base, clip: Any, prompt: s
     assert torch.equal(encode(base.clip, prompt), encode(clip, prompt))
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    ["a embedding:people/eve man", "embedding:bad.eve", "(embedding:eve.safetensors:1.2)", "embedding:art/eve/x"],
+)
+def test_an_embedding_whose_path_holds_a_name_stays_the_users(base: Base, prompt: str) -> None:
+    eve = apply_merge((make_lora(base, "eve", 0, stems=[]),), base.model, base.clip).clip
+    assert vectors(eve, prompt) == [] and torch.equal(encode(eve, prompt), encode(base.clip, prompt))
+
+
+@pytest.mark.parametrize("prompt", ["embedding:eve", "(embedding:Eve:1.2), a", "a embedding:eve, in a hat"])
+def test_an_embedding_that_is_a_name_is_the_concept(base: Base, prompt: str) -> None:
+    lora = make_lora(base, "eve", 0, stems=[])
+    eve = apply_merge((lora,), base.model, base.clip).clip
+    assert are(vectors(eve, prompt), lora, weight=1.2 if ":1.2" in prompt else 1.0)
+
+
 def test_an_empty_embedding_name_is_passed_over(clip: Any) -> None:
     assert vectors(clip, "a embedding:") == []
 

@@ -10,6 +10,7 @@ import pytest
 from blocklora.blocklora_core.concept.concept import Concept
 from blocklora.blocklora_core.files.io import save
 from blocklora.blocklora_core.host import ledger
+from blocklora.blocklora_core.host.weights.names import model_stems
 
 from tests.host.tiny import CONTIGUOUS, Base, adaptable, make_lora
 
@@ -33,6 +34,18 @@ def test_inspect_gives_words_a_table_and_a_picture(node: dict[str, Any], base: B
     assert "<a> and <b>: cannot tell" in report and len(table.splitlines()) == 4
     assert picture.ndim == 4 and picture.shape[-1] == 3 and 0 <= float(picture.min()) < float(picture.max()) <= 1
     assert output.ui["text"] == (report,) and len(output.ui["images"]) == 1
+
+
+@pytest.mark.usefixtures("folders")
+def test_inspect_knows_a_weight_by_every_name(node: dict[str, Any], base: Base) -> None:
+    stems, stem = model_stems(base.model), next(stem for stem in adaptable(base) if "attn1_to_q" in stem)
+    same = next(other for other, weight in stems.items() if weight == stems[stem] and other != stem)
+    kohya = make_lora(base, "kohya", 0, scheme=None, stems=[stem])
+    other = make_lora(base, "other", 1, scheme=None, stems=[stem]).renamed_layers({stem: same})
+    alone = node["BlockLoRAInspect"].execute((kohya, other)).result[0]
+    assert "kohya and other: cannot tell. Their files name no weight in common" in alone
+    known = node["BlockLoRAInspect"].execute((kohya, other), base.model, base.clip).result[0]
+    assert "kohya and other: will bleed, as far as rows tell. They share" in known
 
 
 def test_slots_are_those_of_the_loras_folder(node: dict[str, Any], base: Base, folders: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,11 +48,23 @@ class _ConceptReader:
 
     def _tokenize_with_weights(self, text: str, *args: Any, **kwargs: Any) -> list[Section]:
         # ComfyUI looks up "embedding:word" when the word stands alone, so the name is set off by spaces.
-        identifier = self.tokenizer.embedding_identifier
-        text = self.names.replaced(text, lambda name: f" {identifier}{name} ", identifier)
+        text = "".join(self._named(part) for part in self._parts.split(text))
         sections: list[Section] = type(self.plain).tokenize_with_weights(self.tokenizer, text, *args, **kwargs)
         layers = layers_of(self.vectors.values())
         return [_of_layer(section, layer, self._entry) for section in sections for layer in range(layers)]
+
+    @cached_property
+    def _parts(self) -> re.Pattern[str]:
+        """Parts `embedding:hero` from what is around it."""
+        return re.compile(rf"({re.escape(self.tokenizer.embedding_identifier)}[^\s,()]+)")
+
+    def _named(self, part: str) -> str:
+        identifier = self.tokenizer.embedding_identifier
+        file = part.removeprefix(identifier).split(":")[0]
+        # An embedding of the user's whose path holds a name as a word: people/ada, ada.safetensors.
+        if part.startswith(identifier) and "<" not in file and file not in self.names:
+            return part
+        return self.names.replaced(part, lambda name: f" {identifier}{name} ", identifier)
 
     def _entry(self, vector: Tensor) -> Any:
         # Language models' tokenizers look at every token, and a tensor is no number to compare with. CLIP's get what

@@ -9,6 +9,9 @@ from functools import cache, partial
 from ...concept import keys
 from ...concept.concept import BlockLoRA, Stack
 
+_NOUGHT = 1e-9
+"""Of what strengths are in size, a sum that is no larger is 0."""
+
 Weigh = Callable[[bool], float]
 """Whether it is for the text encoders' layers, not the model's -> factor."""
 
@@ -21,7 +24,8 @@ def strength_of(lora: BlockLoRA, text: bool) -> float:
 def fold(lora: BlockLoRA, weigh: Weigh) -> BlockLoRA:
     """`lora` at strength 1, with the factors that `weigh` gives folded into its layers and adapters."""
     factor = cache(weigh)
-    if factor(True) == factor(False) == lora.strength == lora.effective_strength_clip == 1.0:
+    sides = {keys.is_text(name) for name in (*lora.layers, *lora.adapters)}
+    if lora.strength == lora.effective_strength_clip == 1.0 and all(factor(side) == 1.0 for side in sides):
         return lora
     layers = {name: layer.scaled(factor(keys.is_text(name))) for name, layer in lora.layers.items()}
     adapters = {name: adapter.scaled(factor(keys.is_text(name))) for name, adapter in lora.adapters.items()}
@@ -63,7 +67,8 @@ def affine(stack: Stack) -> Stack:
 
     def weight(lora: BlockLoRA, text: bool) -> float:
         whole = total_clip if text else total
-        if whole == 0.0:
+        # Decimals such as .7, .3 and -1 sum to what their rounding leaves.
+        if abs(whole) <= _NOUGHT * math.fsum(abs(strength_of(one, text)) for one in stack):
             side = "the text encoders" if text else "the model"
             raise ValueError(f"Average: expected strengths that do not sum to 0, got 0 for {side}. Change one.")
         return strength_of(lora, text) / whole

@@ -45,6 +45,7 @@ class PairFigures:
     """Two concepts. layers: that both change. shared_rows, shared_layers: what rows both hold, and in how many layers.
     cosine: mean over the common layers, None without any. summed, solved: crosstalk in the plain sum and after the
     closed form (`fused`, or `gradient_fusion` where rows are shared) of the whole stack; None without Grams.
+    matched: whether layers of one weight have one name in both, whatever their trainers call it.
     """
 
     first: str
@@ -55,6 +56,7 @@ class PairFigures:
     cosine: float | None
     summed: PairCrosstalk | None
     solved: PairCrosstalk | None
+    matched: bool = True
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class Inspection:
     solved: str
 
 
-def inspect(stack: Stack) -> Inspection:
-    """The figures of `stack`. ValueError for an empty one, or for weights whose shapes disagree."""
+def inspect(stack: Stack, matched: bool = True) -> Inspection:
+    """The figures of `stack`. matched: see PairFigures. ValueError for an empty one, or for weights whose shapes
+    disagree."""
     if not stack:
         raise ValueError("Inspect: expected at least one concept, got an empty stack. Connect a Load or Train node.")
     check_shapes(stack, "Inspect")
@@ -90,7 +93,7 @@ def inspect(stack: Stack) -> Inspection:
     method, solved = _solve(folded, sharing)
     return Inspection(
         tuple(_concept(folded, solved, at) for at in range(len(folded))),
-        tuple(_pair(folded[i], folded[j], (solved[i], solved[j]) if solved else None) for i, j in pairs),
+        tuple(_pair(folded[i], folded[j], (solved[i], solved[j]) if solved else None, matched) for i, j in pairs),
         tuple(_layers(folded)),
         method,
     )
@@ -141,7 +144,7 @@ def _common(a: BlockLoRA, b: BlockLoRA) -> list[str]:
     return sorted(a.layers.keys() & b.layers.keys())
 
 
-def _pair(a: BlockLoRA, b: BlockLoRA, solved: tuple[BlockLoRA, BlockLoRA] | None) -> PairFigures:
+def _pair(a: BlockLoRA, b: BlockLoRA, solved: tuple[BlockLoRA, BlockLoRA] | None, matched: bool) -> PairFigures:
     names = _common(a, b)
     cosines = [cosine(a.layers[name], b.layers[name]) for name in names]
     mean = math.fsum(cosines) / len(cosines) if cosines else None
@@ -156,6 +159,7 @@ def _pair(a: BlockLoRA, b: BlockLoRA, solved: tuple[BlockLoRA, BlockLoRA] | None
         cosine=mean,
         summed=_pair_crosstalk(a, b),
         solved=after,
+        matched=matched or not (a.layers and b.layers),
     )
 
 

@@ -22,6 +22,11 @@ def outlook(interference: float) -> str:
 def verdict(pair: PairFigures, solved: str) -> str:
     """Whether `pair` will bleed, by which method, and because of what. solved: Inspection.solved."""
     title = f"{pair.first} and {pair.second}"
+    if not pair.layers and not pair.matched:
+        return (
+            f"{title}: cannot tell. Their files name no weight in common, as those of different trainers do: connect "
+            "MODEL and CLIP, which know whose names mean the same."
+        )
     if not pair.layers:
         return f"{title} will not bleed through shared weights: they change no weight in common."
     rows = _rows(pair)

@@ -50,18 +50,20 @@ class CaptionRules:
             return ""
         if self.shuffle:
             caption = _shuffled(caption, generator)
-        if not self.emphasis:
-            caption = _BRACKET.sub(r"\\\g<0>", caption)
+        caption = self.plain(caption)
         phrases = TEMPLATES[self.template]
         chosen = int(torch.randint(len(phrases), (), generator=generator)) if len(phrases) > 1 else 0
         return phrases[chosen].format(caption)
+
+    def plain(self, caption: str) -> str:
+        """The caption with its brackets as they count; done twice it is as done once."""
+        return caption if self.emphasis else _BRACKET.sub(r"\\\g<0>", caption)
 
     def all_of(self, caption: str) -> list[str] | None:
         """Every text that `apply` may make of the caption; None where tags are shuffled, as those are too many."""
         if self.shuffle:
             return None
-        plain = caption if self.emphasis else _BRACKET.sub(r"\\\g<0>", caption)
-        return [phrase.format(plain) for phrase in TEMPLATES[self.template]] + [""] * (self.dropout > 0)
+        return [phrase.format(self.plain(caption)) for phrase in TEMPLATES[self.template]] + [""] * (self.dropout > 0)
 
 
 def _shuffled(caption: str, generator: torch.Generator) -> str:

@@ -85,8 +85,8 @@ class Dataset:
 
     @property
     def captions(self) -> list[str]:
-        """Distinct captions, in order of appearance."""
-        return list(dict.fromkeys(example.caption for example in self.examples))
+        """Distinct captions as prompts read them, in order of appearance."""
+        return list(dict.fromkeys(self.rules.plain(example.caption) for example in self.examples))
 
     @property
     def texts(self) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,23 +35,24 @@ _REPEATED = re.compile(r"(\d{1,4})_(.+)")
 @dataclass(frozen=True)
 class Picture:
     """path; caption: its file, None without one. repeats: how often it counts. words: what its folder says it shows,
-    where that is one of kohya's, such as "10_ohwx man"."""
+    where that is one of kohya's, such as "10_ohwx man". found_mask: its file, None without one."""
 
     path: Path
     caption: Path | None
     repeats: int = 1
     words: str = ""
+    found_mask: Path | None = None
 
     @property
     def mask(self) -> Path:
         """Where its mask lies, if there is one."""
-        return self.path.with_name(f"{self.path.stem}{MASK_SUFFIX}")
+        return self.found_mask or self.path.with_name(_mask_name(self.path))
 
 
 @dataclass(frozen=True)
 class Listing:
     """pictures: in the order of their folders' and their own names. skipped: files that are no part of a set, and
-    captions of no picture, relative to the folder."""
+    captions and masks of no picture, relative to the folder."""
 
     pictures: tuple[Picture, ...]
     skipped: tuple[str, ...]
@@ -102,15 +103,16 @@ def _of_one(root: Path, names: Mapping[str, Path], repeats: int, words: str) -> 
     pictures = []
     for name, path in names.items():
         if is_picture(name) and not path.is_dir():
-            pictures.append(Picture(path, _caption_of(path, names, lower), repeats, words))
-    used = {*(picture.path for picture in pictures), *(picture.caption for picture in pictures)}
+            caption, mask = (_first(wanted, names, lower) for wanted in (_caption_names(path), [_mask_name(path)]))
+            pictures.append(Picture(path, caption, repeats, words, mask))
+    used = {file for picture in pictures for file in (picture.path, picture.caption, picture.found_mask)}
     left = (path for name, path in names.items() if path not in used and _counts(name, path))
     return Listing(tuple(pictures), tuple(path.relative_to(root).as_posix() for path in left))
 
 
 def _counts(name: str, path: Path) -> bool:
-    """Whether a file that is neither a picture nor a caption is worth a word."""
-    return not (_is_side_file(name) or name.lower().endswith(MASK_SUFFIX) or path.is_dir())
+    """Whether a file that is no part of a picture is worth a word."""
+    return not (_is_side_file(name) or path.is_dir())
 
 
 def _is_side_file(name: str) -> bool:
@@ -118,12 +120,17 @@ def _is_side_file(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SIDE_FILES
 
 
-def _caption_of(path: Path, names: Mapping[str, Path], lower: Mapping[str, Path]) -> Path | None:
-    for name in _caption_names(path):
+def _first(wanted: Iterable[str], names: Mapping[str, Path], lower: Mapping[str, Path]) -> Path | None:
+    """The first that is there, in the very letters or in others of upper and lower case."""
+    for name in wanted:
         found = names.get(name) or lower.get(name.lower())
         if found is not None and not found.is_dir():
             return found
     return None
+
+
+def _mask_name(path: Path) -> str:
+    return f"{path.stem}{MASK_SUFFIX}"
 
 
 def _caption_names(path: Path) -> Iterator[str]:

@@ -86,8 +86,8 @@ def _heads(projected: Tensor, heads: int) -> Tensor:
 
 
 def _scaled(masks: Tensor, pixels: int) -> Tensor:
-    """(B, 1, H, W) -> (B, pixels) at the layer's own size, a power of two below H x W."""
+    """(B, 1, H, W) -> (B, pixels) at the layer's own size: H x W, halved level by level, each rounded up."""
     height, width = masks.shape[-2:]
-    factor = (height * width / pixels) ** 0.5
-    size = (-(-height // round(factor)), -(-width // round(factor)))
-    return F.interpolate(masks, size=size, mode="area").flatten(1)
+    while height * width > pixels:
+        height, width = -(-height // 2), -(-width // 2)
+    return F.interpolate(masks, size=(height, width), mode="area").flatten(1)
