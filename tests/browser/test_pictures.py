@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Route, expect
 
+from launcher.shipped.files import SUBGRAPHS
 from tests.browser.canvas import Canvas
 from tests.browser.hand import Hand
+from tests.conftest import ROOT
 
 NODE = "BlockLoRAImages"
 
@@ -155,3 +158,58 @@ def test_a_caption_goes_to_the_folder_that_is_shown(canvas: Canvas, base: Path) 
     assert (first / "a.txt").read_text("utf-8") == "of the first" and not (second / "a.txt").exists()
     waiting[0].continue_()
     expect(area).to_have_value("")
+
+
+def test_a_field_keeps_its_caret_as_the_folder_is_read_and_any_name_its_caption(canvas: Canvas, base: Path) -> None:
+    folder = base / "input" / f"odd {canvas.mode}"
+    folder.mkdir()
+    for name in ('the "boss".png', "z;1;2.png"):
+        (folder / name).write_bytes(FILES["one.png"])
+    canvas.clear()
+    node = canvas.add(NODE, (40, 40), {"folder": folder.name})
+    panel = canvas.panel(node, "pictures")
+    boss, other = (panel.get_by_label(f"Caption of {name}") for name in ('the "boss".png', "z;1;2.png"))
+    boss.fill("half a caption")
+    boss.evaluate("(field) => field.setSelectionRange(4, 4)")
+    (folder / "0.png").write_bytes(FILES["one.png"])
+    canvas.set_value(node, "folder", folder.name)
+    panel.get_by_label("Caption of 0.png").wait_for()
+    canvas.page.keyboard.type(" of")
+    expect(boss).to_have_value("half of a caption")
+    boss.press("Enter")
+    panel.get_by_text('Caption of the "boss".png saved').wait_for()
+    canvas.page.keyboard.type("z")
+    other.blur()
+    panel.get_by_text("Caption of z;1;2.png saved").wait_for()
+    written = {path.name: path.read_text("utf-8") for path in folder.glob("*.txt")}
+    assert written == {'the "boss".txt': "half of a caption", "z;1;2.txt": "z"}
+
+
+OPEN = """() => {
+    const block = app.graph.nodes[0];
+    app.canvas.openSubgraph(block.subgraph, block);
+    return block.subgraph.nodes.find((node) => node.type === "BlockLoRAImages").id;
+}"""
+UNLINK = "(node) => node.disconnectInput(node.findInputSlot('folder'))"
+INNER = "(id) => app.canvas.graph.getNodeById(id)"
+
+
+def test_a_folder_that_a_subgraph_gives_is_not_edited_within(canvas: Canvas) -> None:
+    canvas.load(json.loads((ROOT / SUBGRAPHS / "Train a person.json").read_text("utf-8")))
+    node = canvas.evaluate(OPEN)
+    find = f"(id) => ({INNER})(id)?.widgets.find((one) => one.name === 'pictures')?.element.dataset.panel"
+    number = canvas.page.wait_for_function(find, arg=node).json_value()
+    panel = canvas.page.locator(f'[data-panel="{number}"]')
+    panel.get_by_text("another Images + Captions node").wait_for()
+    expect(panel.get_by_role("button", name="+ Add pictures")).to_be_hidden()
+    Hand(canvas).drop(panel, {"one.png": FILES["one.png"]})
+    panel.get_by_text("nothing was added").wait_for()
+    assert canvas.page.get_by_role("dialog").count() == 0
+    canvas.evaluate(
+        f"(id) => {{ const node = ({INNER})(id); node.disconnectInput(node.findInputSlot('folder')); }}", node
+    )
+    panel.get_by_text("got 'my person'").wait_for()
+    expect(panel.get_by_role("button", name="+ Add pictures")).to_be_visible()
+    canvas.evaluate("() => app.canvas.setGraph(app.graph.rootGraph ?? app.graph)")
+    # The host's map of the graph says so of every subgraph that opens.
+    canvas.errors[:] = [one for one in canvas.errors if "graph that was never set up" not in one]

@@ -134,11 +134,12 @@ def test_the_form_writes_what_a_box_says(canvas: Canvas) -> None:
     hand.click(panel.get_by_role("group", name="Concepts to choose from").get_by_role("button", name="<ada>"))
     hand.type(panel.get_by_label("Prompt"), "{concept} in red")
     hand.type(panel.get_by_label("Negative"), "hat")
-    panel.get_by_label("Weight").fill("0.75")
-    panel.get_by_label("Feather").fill("0.1")
+    # Between the steps of the arrow keys.
+    panel.get_by_label("Weight").fill("0.33")
+    panel.get_by_label("Feather").fill("0.125")
     told = boxes(canvas, node)[1]
     assert {name: told[name] for name in ("concept", "prompt", "negative", "weight", "feather")} == {
-        "concept": "<ada>", "prompt": "{concept} in red", "negative": "hat", "weight": 0.75, "feather": 0.1,
+        "concept": "<ada>", "prompt": "{concept} in red", "negative": "hat", "weight": 0.33, "feather": 0.125,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from playwright.sync_api import Locator, expect
 
 from tests.browser.canvas import Canvas
 from tests.browser.hand import IDS, Hand
+from tests.browser.test_templates import template
 from tests.hosting import CHECKPOINT
 
 PANEL = "blocklora_train"
@@ -213,3 +214,63 @@ def test_keys_in_a_field_are_the_field_s(canvas: Canvas, field: str) -> None:
     canvas.page.keyboard.press("Backspace")
     assert canvas.value(train, field) == "<me> r"
     assert canvas.evaluate("app.graph.nodes.length") == 2
+
+
+INNER = "app.canvas.graph.nodes.find((node) => node.type === 'BlockLoRATrain')"
+OPEN = "(id) => { const node = app.graph.getNodeById(id); app.canvas.openSubgraph(node.subgraph, node); }"
+# Instead of queueing, and what is asked of the server when it tells of a run.
+PLAYED = """() => {
+    [window.queued, window.asked] = [[], 0];
+    app.queuePrompt = (...given) => window.queued.push(given[2]);
+    const { api } = comfyAPI.api;
+    api.fetchApi = function (path, ...more) {
+        if (path.startsWith("/blocklora/run?")) window.asked++;
+        return Object.getPrototypeOf(api).fetchApi.call(api, path, ...more);
+    };
+}"""
+ENDED = "() => { delete app.queuePrompt; delete comfyAPI.api.api.fetchApi; app.canvas.setGraph(app.graph); }"
+COPIED_AND_UNDONE = """async () => {
+    const { changeTracker } = app.extensionManager.workflow.activeWorkflow;
+    for (let times = 0; times < 2; times++) {
+        const train = INNER;
+        app.canvas.copyToClipboard(new Set([train]));
+        train.title += "!";
+        changeTracker.checkState();
+        await changeTracker.undo();
+    }
+}""".replace("INNER", INNER)
+TOLD = """(node) => {
+    window.asked = 0;
+    comfyAPI.api.api.dispatchCustomEvent("blocklora.run", { node, workflow: app.graph.id });
+}"""
+
+
+def test_two_of_one_subgraph_are_two_trainings(canvas: Canvas) -> None:
+    canvas.load(template("Train Two People, Then Both"))
+    subgraphs = canvas.evaluate("app.graph.nodes.filter((node) => node.subgraph).map((node) => node.id)")
+    canvas.evaluate(PLAYED)
+
+    def started() -> Any:
+        find = f"{INNER}?.widgets.find((one) => one.name === '{PANEL}')?.element.dataset.panel"
+        number = canvas.page.wait_for_function(find).json_value()
+        start = canvas.page.locator(f'[data-panel="{number}"]').get_by_role("button", name="Start")
+        # Wherever the view of the subgraph is.
+        start.evaluate("(button) => button.click()")
+        return canvas.evaluate("window.queued.splice(0).map((ids) => ids[0])")
+
+    try:
+        inner = None
+        for outer in subgraphs:
+            canvas.evaluate(OPEN, outer)
+            inner = canvas.evaluate(f"{INNER}.id")
+            assert started() == [f"{outer}:{inner}"]
+        canvas.evaluate(COPIED_AND_UNDONE)
+        assert started() == [f"{subgraphs[-1]}:{inner}"]
+        canvas.page.wait_for_timeout(500)
+        canvas.evaluate(TOLD, f"{subgraphs[-1]}:{inner}")
+        canvas.page.wait_for_timeout(500)
+        assert canvas.evaluate("window.asked") == 1
+    finally:
+        canvas.evaluate(ENDED)
+    # What the host's own map of the workflow says of subgraphs (frontend 1.32).
+    canvas.errors[:] = [one for one in canvas.errors if not one.startswith("Attempted to cleanup event listeners")]

@@ -14,6 +14,7 @@ import torch
 from blocklora.blocklora_core.concept.lora_list import ListError
 from blocklora.blocklora_core.files.io import save
 from blocklora.blocklora_core.host.queued import Graph
+from blocklora.blocklora_core.host.routes import picture_grid as grid
 from blocklora.blocklora_core.host.routes.ahead import names_into
 from blocklora.blocklora_core.host.routes.catalogue import _has_picture, catalogue
 from blocklora.blocklora_core.host.routes.list_check import check_list
@@ -186,6 +187,23 @@ def test_a_folder_of_pictures_is_told_with_captions_masks_and_advice(folders: Pa
     assert any(line.startswith("Few") for line in told["advice"])
     assert any("Mixed sizes" in line for line in told["advice"])
     assert picture_grid("")["folders"] == ["dog", "dog/10_ohwx man"]
+
+
+def test_pictures_beyond_the_most_are_named_with_their_captions(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dog = folders / "input" / "dog"
+    for name in ("a", "b", "c", "d"):
+        picture(dog / f"{name}.png")
+    (dog / "b.png.caption").write_text("b", "utf-8")
+    (dog / "c.txt").touch()
+    (dog / "d.txt").write_bytes(b"\xff")
+    monkeypatch.setattr(grid, "MOST", 1)
+    told = picture_grid("dog")
+    assert [one["name"] for one in told["pictures"]] == ["a.png"] and told["count"] == 4
+    assert told["others"] == [
+        {"name": "b.png", "caption_file": "b.png.caption", "captioned": True},
+        {"name": "c.png", "caption_file": "c.txt", "captioned": False},
+        {"name": "d.png", "caption_file": "d.txt", "captioned": False},
+    ]
 
 
 @pytest.mark.parametrize("name", ["..", "../user", "/etc", "dog/../..", "gone", "a\0b"])

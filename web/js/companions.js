@@ -18,9 +18,17 @@ const TO = { MODEL: "model", positive: "positive", negative: "negative", latent:
 
 /** @param {LGraphNode} node */
 function follow(node) {
+  let pasted = false;
+  // A copy has the links that it was copied with, and no other.
+  after(node, "onConfigure", () => {
+    pasted = true;
+    setTimeout(() => {
+      pasted = false;
+    });
+  });
   after(node, "onConnectionsChange", (side, slot, connected, link) => {
     // A workflow that is opened brings its links itself.
-    if (!connected || !link || app.configuringGraph) return;
+    if (!connected || !link || app.configuringGraph || pasted) return;
     const isInput = side === INPUT;
     if (isInput && !(String(node.inputs[slot]?.name) in FROM)) return;
     if (!isInput && node.comfyClass !== "BlockLoRAScene") return;

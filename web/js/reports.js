@@ -4,7 +4,7 @@
  */
 
 import { addPanel, after, el, fill, isNodes2 } from "./shared/dom.js";
-import { listen } from "./shared/events.js";
+import { listen, listenFor } from "./shared/events.js";
 import { app } from "./shared/host.js";
 import { isRunOf, placeOf } from "./shared/place.js";
 
@@ -53,12 +53,11 @@ app.registerExtension({
  * @this {LGraphNode}
  */
 function listenToRun() {
-  const end = listen("blocklora.report", (run) => {
+  listenFor(this, "blocklora.report", (run) => {
     if (isRunOf(run, this)) show(this, { text: String(run.text), names: [], warnings: [] });
   });
-  after(this, "onRemoved", end);
   // The workflow has an id before it is queued.
-  setTimeout(() => placeOf(this));
+  after(this, "onAdded", () => setTimeout(() => placeOf(this)));
 }
 
 /**

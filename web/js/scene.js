@@ -3,8 +3,9 @@
 import { Editor } from "./scene/editor.js";
 import { pictureIn } from "./scene/picture.js";
 import { addPanel, after, standIn, useStyles } from "./shared/dom.js";
-import { listen } from "./shared/events.js";
+import { listenFor } from "./shared/events.js";
 import { app } from "./shared/host.js";
+import { isLinked, numberBehind } from "./shared/links.js";
 
 /**
  * @typedef {import("./shared/host.js").LGraphNode} LGraphNode
@@ -19,29 +20,40 @@ function build(node) {
   const editor = new Editor(node, (text) => value.set(text));
   addPanel(node, "canvas", editor.element, SIZE);
   followShape(node, editor);
-  const ends = [
-    listen("executed", ({ output }) => editor.made(pictureIn(output))),
-    listen("graphChanged", () => editor.check()),
-  ];
+  listenFor(node, "executed", ({ output }) => editor.made(pictureIn(output)));
+  listenFor(node, "graphChanged", () => editor.check());
   after(node, "onConnectionsChange", () => editor.check());
-  after(node, "onRemoved", () => {
-    editor.dispose();
-    for (const end of ends) end();
-  });
+  after(node, "onRemoved", () => editor.dispose());
   editor.scene.read(value.get());
 }
 
 /**
- * The canvas takes the shape of the picture.
+ * The canvas takes the shape of the picture; where a link brings what nobody can know yet, it keeps the one it has.
  *
  * @param {LGraphNode} node
  * @param {Editor} editor
  */
 function followShape(node, editor) {
   const sides = ["width", "height"].map((name) => node.widgets?.find((widget) => widget.name === name));
-  const shape = () => editor.shape(Number(sides[0]?.value), Number(sides[1]?.value));
+  /** @type {number[]} */
+  let known = [];
+  const shape = () => {
+    known = sides.map((side, at) => {
+      const linked = side && isLinked(node, side.name);
+      return (linked ? (numberBehind(node, side.name) ?? known[at]) : undefined) ?? Number(side?.value);
+    });
+    editor.shape(known[0], known[1]);
+  };
+  // Links are there, and the nodes before this one have their values, once the host has done with what it is doing.
+  const soon = () => setTimeout(shape);
   for (const side of sides) if (side) after(side, "callback", shape);
-  after(node, "onConfigure", shape);
+  after(node, "onConfigure", () => {
+    known = [];
+    shape();
+    soon();
+  });
+  after(node, "onConnectionsChange", soon);
+  listenFor(node, "graphChanged", shape);
   shape();
 }
 

@@ -4,10 +4,10 @@
  */
 
 import { addPanel, after, el, fill } from "./shared/dom.js";
-import { ask, listen, send } from "./shared/events.js";
+import { ask, listen, listenFor, send } from "./shared/events.js";
 import { api, app } from "./shared/host.js";
 import { isLinked, sourceOf, targetsOf } from "./shared/links.js";
-import { isRunOf, placeOf } from "./shared/place.js";
+import { isAlive, isRunOf, placeOf, rememberOpened } from "./shared/place.js";
 import { trainForm } from "./train/form.js";
 import { liveView } from "./train/live.js";
 
@@ -25,9 +25,13 @@ const ASKED_EVERY = 1000;
 const WIDTH = 340;
 const PICTURES_WIDTH = 480;
 const GAP = 60;
+const UNSURE =
+  "This subgraph stands in the workflow more than once, and the page cannot tell which one is meant. Nothing was queued: " +
+  "go back to the workflow, open the subgraph from its node, and press Start again.";
 
 // A page without this node hears of runs, too, and the host takes a message that nobody listens to for an error.
 listen("blocklora.run", () => {});
+listen("subgraph-opened", rememberOpened, document);
 
 app.registerExtension({
   name: "blocklora.train",
@@ -49,9 +53,9 @@ class TrainPanel {
       use: () => this.act("use").then(() => app.queuePrompt(0, 1)),
     });
     this.form = trainForm(node, this.pictures, this.startButton);
-    addPanel(node, PANEL, el("div", { class: "bl-column bl-train" }, this.form.element, this.live.element), {
-      minWidth: WIDTH,
-    });
+    this.unsure = el("p", { class: "bl-note", role: "alert", hidden: true }, UNSURE);
+    const content = el("div", { class: "bl-column bl-train" }, this.form.element, this.unsure, this.live.element);
+    addPanel(node, PANEL, content, { minWidth: WIDTH });
     // It was made as high as all stock widgets; a saved node gets its own size after this.
     node.setSize([node.size[0], node.computeSize()[1]]);
     /** @type {RunState | null} */
@@ -62,14 +66,11 @@ class TrainPanel {
   }
 
   listen() {
-    const ends = [
-      listen("blocklora.run", (run) => isRunOf(run, this.node) && this.update()),
-      listen("reconnected", () => this.update()),
-    ];
-    after(this.node, "onRemoved", () => {
-      for (const end of ends) end();
-      clearTimeout(this.timer);
-    });
+    listenFor(this.node, "blocklora.run", (run) => isRunOf(run, this.node) && this.update());
+    listenFor(this.node, "reconnected", () => this.update());
+    listenFor(this.node, "subgraph-opened", () => this.update(), document);
+    after(this.node, "onRemoved", () => clearTimeout(this.timer));
+    after(this.node, "onAdded", () => this.refresh());
     after(this.node, "onConfigure", () => this.refresh());
     after(this.node, "onConnectionsChange", () => this.refresh());
   }
@@ -86,19 +87,34 @@ class TrainPanel {
 
   /** Asks for the run's state, once at a time, and again while it runs. */
   async update() {
-    if (this.asking) return;
+    if (this.asking || !isAlive(this.node)) return;
     this.asking = true;
     clearTimeout(this.timer);
+    const place = placeOf(this.node);
+    const asked = String(new URLSearchParams(place));
     try {
-      this.run = await ask(`/blocklora/run?${new URLSearchParams(placeOf(this.node))}`);
-      this.live.show(this.run);
-      this.startButton.disabled = Boolean(this.run?.running) || this.missing().length > 0;
+      const run = place.node ? await ask(`/blocklora/run?${asked}`) : null;
+      if (this.stands(asked)) this.show(run);
     } catch {
       // The server is away; the host says so, and tells us when it is back.
     } finally {
       this.asking = false;
     }
-    if (this.run?.running && this.node.graph) this.timer = setTimeout(() => this.update(), ASKED_EVERY);
+    if (!this.stands(asked)) this.update();
+    else if (this.run?.running) this.timer = setTimeout(() => this.update(), ASKED_EVERY);
+  }
+
+  /** @param {string} asked whether the node still stands where it was asked for */
+  stands(asked) {
+    return String(new URLSearchParams(placeOf(this.node))) === asked && isAlive(this.node);
+  }
+
+  /** @param {RunState | null} run */
+  show(run) {
+    this.run = run;
+    this.live.show(run);
+    this.startButton.disabled = Boolean(run?.running) || this.missing().length > 0;
+    if (placeOf(this.node).node) this.unsure.hidden = true;
   }
 
   /** @param {string} action */
@@ -109,8 +125,9 @@ class TrainPanel {
 
   /** Queues this node, and what saves its result: the outputs that hang right on it. */
   async start() {
-    const outputs = [this.node, ...this.outputsBehind()].map((node) => executionId(node));
-    await app.queuePrompt(0, 1, outputs);
+    const outputs = [this.node, ...this.outputsBehind()].map((node) => placeOf(node).node);
+    this.unsure.hidden = !outputs.includes("");
+    if (this.unsure.hidden) await app.queuePrompt(0, 1, outputs);
   }
 
   /** @returns {LGraphNode[]} */
@@ -149,32 +166,4 @@ class TrainPanel {
       images.connect(images.findOutputSlot(name), this.node, this.node.findInputSlot(name));
     app.canvas.selectNode(images);
   }
-}
-
-/**
- * The id by which the server knows a node: with those of the subgraphs around it.
- *
- * @param {any} node
- * @returns {string}
- */
-function executionId(node) {
-  const outer = outerNode(app.graph, node.graph);
-  return outer ? `${executionId(outer)}:${node.id}` : String(node.id);
-}
-
-/**
- * The node that stands for the subgraph `inner` somewhere in `graph`; null for the graph itself.
- *
- * @param {any} graph
- * @param {any} inner
- * @returns {any}
- */
-function outerNode(graph, inner) {
-  if (!inner || graph === inner) return null;
-  for (const node of graph.nodes) {
-    if (node.subgraph === inner) return node;
-    const within = node.subgraph && outerNode(node.subgraph, inner);
-    if (within) return within;
-  }
-  return null;
 }

@@ -19,16 +19,19 @@ MOST = 300
 def picture_grid(name: str) -> dict[str, Any]:
     """The pictures of the folder `name` below the input folder. ValueError when there is no such folder.
 
-    An empty name tells the folders that there are.
+    others: those beyond MOST. Without their names a page would give them to other pictures. An empty name tells the
+    folders that there are.
     """
     if not name:
         return {"folders": picture_folders()}
     folder = picture_folder(name)
     found = listing(folder)
     shown = [_entry(folder, picture) for picture in found.pictures[:MOST]]
+    others = [_names(folder, picture) | {"captioned": bool(_caption(picture)[0])} for picture in found.pictures[MOST:]]
     sizes = {entry["name"]: (entry["width"], entry["height"]) for entry in shown if not entry["problem"]}
     return {
         "pictures": shown,
+        "others": others,
         "count": len(found.pictures),
         "skipped": [legible(skipped) for skipped in found.skipped[:MOST]],
         "advice": advice(sizes, len(found.pictures)),
@@ -38,25 +41,30 @@ def picture_grid(name: str) -> dict[str, Any]:
 def _entry(folder: Path, picture: Picture) -> dict[str, Any]:
     """problem: why the picture or its caption cannot be read; training would stop there."""
     width, height, problem = _size(picture.path)
-    caption, file = "", picture.path.with_suffix(CAPTIONS[0]).name
-    if picture.caption:
-        file = picture.caption.name
-        try:
-            caption = caption_text(picture.caption)
-        except (OSError, ValueError) as error:
-            problem = problem or legible(str(error))
-    return {
-        "name": picture.path.relative_to(folder).as_posix(),
+    caption, unread = _caption(picture)
+    return _names(folder, picture) | {
         "width": width,
         "height": height,
         "caption": caption,
-        "caption_file": file,
         "mask": picture.mask.name if picture.mask.is_file() else "",
         "repeats": picture.repeats,
         "words": legible(picture.words),
         "changed": _changed(picture.path),
-        "problem": problem,
+        "problem": problem or unread,
     }
+
+
+def _names(folder: Path, picture: Picture) -> dict[str, Any]:
+    file = picture.caption or picture.path.with_suffix(CAPTIONS[0])
+    return {"name": picture.path.relative_to(folder).as_posix(), "caption_file": file.name}
+
+
+def _caption(picture: Picture) -> tuple[str, str]:
+    """The caption, and why it cannot be read."""
+    try:
+        return caption_text(picture.caption) if picture.caption else "", ""
+    except (OSError, ValueError) as error:
+        return "", legible(str(error))
 
 
 def _size(path: Path) -> tuple[int, int, str]:

@@ -28,6 +28,8 @@ let known = new Map();
 /** @type {Promise<void> | null} */
 let reading = null;
 
+let answered = true;
+
 /** @type {Set<() => void>} */
 const listeners = new Set();
 
@@ -49,6 +51,9 @@ export const allFiles = () => [...known.values()];
 /** @param {string} name */
 export const fileOf = (name) => known.get(name);
 
+/** Whether the server told its files when it was asked last. */
+export const hasAnswered = () => answered;
+
 /** Asks the server for its files, again and again until it has read all of them; once at a time. */
 export function readFiles() {
   reading ??= readAll().finally(() => {
@@ -60,21 +65,21 @@ export function readFiles() {
 async function readAll() {
   let unread = 1;
   while (unread) {
-    const answer = await ask("/blocklora/files");
-    if (!answer) return;
-    known = new Map(answer.files.map((/** @type {LoraFile} */ file) => [file.name, file]));
-    unread = answer.unread;
+    const answer = await ask("/blocklora/files").catch(() => null);
+    answered = Boolean(answer);
+    if (answer) known = new Map(answer.files.map((/** @type {LoraFile} */ file) => [file.name, file]));
+    unread = answer?.unread ?? 0;
     for (const listener of listeners) listener();
   }
 }
 
 /**
- * What the server makes of a list: number of a line, from 1 -> what it tells of it.
+ * What the server makes of a list: number of a line, from 1 -> what it tells of it. null where it does not answer.
  *
  * @param {string} text
- * @returns {Promise<Record<string, Told>>}
+ * @returns {Promise<Record<string, Told> | null>}
  */
-export const check = async (text) => (await send("/blocklora/list", { files: text })) ?? {};
+export const check = (text) => send("/blocklora/list", { files: text }).catch(() => null);
 
 /**
  * The picture beside a file, by the host's own route; null where there is none.

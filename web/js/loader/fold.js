@@ -17,23 +17,31 @@ export function foldButton(node, title, names) {
   /** @type {any[]} */
   const widgets = (node.widgets ?? []).filter((widget) => names.includes(widget.name));
   const usual = new Map(widgets.map((widget) => [widget.name, widget.value]));
-  const press = () => fold(!folded);
+  const press = () => {
+    const before = node.computeSize()[1];
+    fold(!folded);
+    grow(node.computeSize()[1] - before);
+  };
   const button = el("button", { type: "button", "data-part": "fold", on: { click: press } }, title);
   let folded = false;
   /** @param {boolean} to */
   function fold(to) {
     folded = to;
-    const before = node.computeSize()[1];
     for (const widget of widgets) hide(widget, folded && !isLinked(node, widget.name));
-    const more = node.computeSize()[1] - before;
-    if (more) node.setSize([node.size[0], node.size[1] + more]);
-    node.setDirtyCanvas(true, true);
     button.setAttribute("aria-expanded", String(!folded));
+  }
+  /** @param {number} more */
+  function grow(more) {
+    node.setSize([node.size[0], Math.max(node.size[1] + more, node.computeSize()[1])]);
+    node.setDirtyCanvas(true, true);
   }
   after(node, "onConfigure", () => {
     const changed = widgets.some((widget) => widget.value !== usual.get(widget.name));
-    if (changed === folded) fold(!changed);
+    if (changed !== folded) return;
+    fold(!changed);
+    // It was saved as high as it is with them.
+    grow(0);
   });
-  fold(true);
+  press();
   return button;
 }

@@ -2,13 +2,14 @@
 
 import { addPanel, el, fill, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
+import { whileAlive } from "../shared/events.js";
 import { app } from "../shared/host.js";
 import { isLinked } from "../shared/links.js";
 import { after, standIn } from "../shared/widgets.js";
 import { dragRow } from "./drag.js";
 import { check, onFiles, readFiles, stemOf } from "./files.js";
 import { foldButton } from "./fold.js";
-import { changed, moved, parseList, rewritten, textOf, withAdded, without } from "./grammar.js";
+import { canName, changed, moved, parseList, rewritten, textOf, withAdded, without } from "./grammar.js";
 import { openPicker } from "./picker.js";
 import { Row } from "./row.js";
 import { openSets } from "./sets.js";
@@ -22,6 +23,7 @@ import { TextView } from "./text.js";
 
 const CHECK_AFTER = 150;
 const FOLDED = ["prompts", "pictures", "steps", "size"];
+const SILENT = "The server did not answer: the list is not checked.";
 
 class LoaderList {
   status = el("span", { role: "status", class: "bl-grow bl-dim" });
@@ -45,6 +47,11 @@ class LoaderList {
   open = null;
 
   asText = false;
+
+  timer = 0;
+
+  /** Whether the server answered when it was to check the list. */
+  answered = true;
 
   /** @type {import("./row.js").Actions} */
   actions = {
@@ -73,9 +80,12 @@ class LoaderList {
     fill(this.root, head, this.list, this.view.element, this.hint, this.add);
     this.value = standIn(node, "files", () => this.read());
     const { element } = addPanel(node, "list", this.root, { minWidth: 400 });
-    const stop = onFiles(() => this.render());
+    whileAlive(node, onFiles, () => {
+      this.render();
+      // Not put off by every answer while there are many files to read.
+      if (!this.timer) this.check();
+    });
     after(node, "onConnectionsChange", () => this.render());
-    after(node, "onRemoved", stop);
     takeDrops(node, element, (dropped) => this.dropped(dropped.map(({ file }) => file)));
     this.read();
     readFiles();
@@ -106,11 +116,13 @@ class LoaderList {
 
   check() {
     clearTimeout(this.timer);
-    this.timer = setTimeout(async () => {
+    this.timer = window.setTimeout(async () => {
+      this.timer = 0;
       const text = textOf(this.lines);
       const told = await check(text);
       if (text !== textOf(this.lines)) return;
-      this.told = told;
+      this.answered = Boolean(told);
+      this.told = told ?? this.told;
       this.render();
     }, CHECK_AFTER);
   }
@@ -145,8 +157,9 @@ class LoaderList {
 
   /** @param {number[]} places */
   count(places) {
+    if (!places.length) return "No file yet";
     const on = places.filter((at) => this.lines[at].entry?.on).length;
-    return places.length ? `${on} of ${places.length} on` : "No file yet";
+    return `${on} of ${places.length} on${this.answered ? "" : `. ${SILENT}`}`;
   }
 
   /** @param {number} place */
@@ -209,16 +222,29 @@ class LoaderList {
    * @param {File[]} files
    */
   async dropped(files) {
+    const dropped = files.map(({ name }) => name);
+    const able = dropped.filter(canName);
     await readFiles();
-    const told = await check(files.map((file) => file.name).join("\n"));
-    const found = files.map((_, at) => told[at + 1]?.file);
-    const names = found.filter((name) => name !== undefined);
+    const told = await check(able.join("\n"));
+    if (!told) return this.say(["The server did not answer. Nothing was added: drop the files again."]);
+    const found = able.map((_, at) => told[at + 1]?.file);
+    const names = found.filter((name) => name !== undefined).filter(canName);
     if (names.length) this.added(names);
-    const missing = files.filter((_, at) => !found[at]).map((file) => stemOf(file.name));
-    this.hint.hidden = !missing.length;
-    this.hint.textContent =
-      `${missing.join(", ")}: not in a loras folder. Copy it into ComfyUI's models/loras, then drop it again; ` +
-      "the server takes no uploads of LoRAs.";
+    const missing = able.filter((_, at) => !found[at]).map(stemOf);
+    const unable = [...dropped.filter((name) => !canName(name)), ...found.filter((name) => name && !canName(name))];
+    this.say([
+      missing.length &&
+        `${missing.join(", ")}: not in a loras folder. Copy it into ComfyUI's models/loras, then drop it again; ` +
+          "the server takes no uploads of LoRAs.",
+      unable.length &&
+        `${unable.join(", ")}: a list cannot hold this name. Take | and # out of it, then drop it again.`,
+    ]);
+  }
+
+  /** @param {(string | 0)[]} told */
+  say(told) {
+    this.hint.textContent = told.filter(Boolean).join(" ");
+    this.hint.hidden = !this.hint.textContent;
   }
 
   /**

@@ -2,13 +2,15 @@
 
 import { openDialog } from "../shared/dialog.js";
 import { el, fill, setAttribute } from "../shared/dom.js";
-import { allFiles, folderOf, marksOf, onFiles, readFiles, stemOf } from "./files.js";
+import { allFiles, folderOf, hasAnswered, marksOf, onFiles, readFiles, stemOf } from "./files.js";
 import { canName } from "./grammar.js";
 import { thumb } from "./thumb.js";
 
 /** @typedef {import("./files.js").LoraFile} LoraFile */
 
 const MOST_SHOWN = 200;
+
+const SILENT = "The server did not tell its files: see whether it still runs, then open this again.";
 
 const WHERE =
   "Put LoRA files into ComfyUI's models/loras folder, or a folder in it; they show here a moment later. " +
@@ -60,6 +62,9 @@ class Picker {
 
   active = 0;
 
+  /** @type {string | null} the folders that are offered */
+  offered = null;
+
   /** @param {Parameters<typeof openPicker>[0]} options */
   constructor(options) {
     this.options = options;
@@ -81,16 +86,18 @@ class Picker {
 
   /** @param {number} [active] */
   list(active) {
-    if (active !== undefined) this.active = active;
+    const on = this.shown[this.active]?.name;
     this.folders();
     const found = this.found();
     this.shown = found.slice(0, MOST_SHOWN);
-    this.active = Math.min(this.active, Math.max(0, this.shown.length - 1));
+    // The keys stay with their file while others are read.
+    const at = this.shown.findIndex((file) => file.name === on);
+    this.active = active ?? (at < 0 ? Math.min(this.active, Math.max(0, this.shown.length - 1)) : at);
     fill(
       this.files,
       this.shown.map((file, at) => this.option(file, at)),
       found.length > MOST_SHOWN && el("p", { class: "bl-dim" }, `${found.length - MOST_SHOWN} more: search for them.`),
-      !found.length && el("p", { class: "bl-dim" }, allFiles().length ? "Nothing is called so." : "No LoRA file yet."),
+      !found.length && el("p", { class: "bl-dim" }, nothing()),
     );
     this.mark();
   }
@@ -98,7 +105,9 @@ class Picker {
   folders() {
     const names = [...new Set(allFiles().map((file) => folderOf(file.name)))].filter(Boolean).sort();
     const value = this.folder.value;
-    if (this.folder.options.length === names.length + 1) return;
+    const all = names.join("\n");
+    if (all === this.offered) return;
+    this.offered = all;
     const choices = ["", ...names].map((name) => el("option", { value: name }, name || "All folders"));
     fill(this.folder, choices);
     this.folder.value = names.includes(value) ? value : "";
@@ -213,6 +222,8 @@ class Picker {
 
   /** @param {KeyboardEvent} event */
   key(event) {
+    // Enter also ends what is composed of several keys.
+    if (event.isComposing) return;
     const step = { ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8 }[event.key];
     if (step) {
       this.active = Math.min(this.shown.length - 1, Math.max(0, this.active + step));
@@ -226,4 +237,10 @@ class Picker {
     } else return;
     event.preventDefault();
   }
+}
+
+/** What is said where no file is shown. */
+function nothing() {
+  if (allFiles().length) return "Nothing is called so.";
+  return hasAnswered() ? "No LoRA file yet." : SILENT;
 }

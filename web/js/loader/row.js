@@ -58,7 +58,8 @@ export class Row {
     this.head = el("div", { class: "bl-row bl-grow" }, this.switch, this.title, this.strength.field, this.more);
     this.broken = el("div", { class: "bl-row bl-grow" }, this.raw, this.drop);
     this.words = el("input", { class: "bl-grow", "data-part": "words" });
-    this.words.addEventListener("change", () => actions.change(place, { words: this.words.value }));
+    // A workflow may be saved before the field is left.
+    this.words.addEventListener("input", () => actions.change(place, { words: this.words.value }));
     this.clip = this.number("clip", (clip) => ({ clip }));
     this.same = el("input", { type: "checkbox", "data-part": "same" });
     this.same.addEventListener("change", () => {

@@ -27,16 +27,21 @@ export async function openSets({ text, onTaken, onClose }) {
     onTaken(kept);
   };
   const drop = (/** @type {string} */ one) => save((all) => all.delete(one));
+  let [asked, shown] = [0, 0];
   /**
    * @param {string} failed what is told where it does not come
    * @param {Promise<Lists>} coming
    */
   const show = async (failed, coming) => {
+    const number = ++asked;
     try {
       const lists = await coming;
+      // What was asked for before the last change may come after it.
+      if (number < shown) return true;
+      shown = number;
       const items = [...lists.keys()].sort().map((one) => row(one, lists.get(one) ?? "", { take, drop }));
       fill(rows, items.length ? items : el("li", { class: "bl-dim" }, "None yet. Name this one and keep it."));
-      told.textContent = "";
+      if (number === asked) told.textContent = "";
       return true;
     } catch (error) {
       told.textContent = `${failed}: ${error instanceof Error ? error.message : error}`;
@@ -45,11 +50,19 @@ export async function openSets({ text, onTaken, onClose }) {
   };
   /** @param {(lists: Lists) => void} change */
   const save = (change) => show("Not kept", changeLists(change));
+  let warned = "";
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const title = name.value.trim();
     if (!title) return name.focus();
-    if (await save((all) => all.set(title, text))) name.value = "";
+    const kept = await save((all) => {
+      const known = all.has(title) && all.get(title) !== text && title !== warned;
+      warned = title;
+      if (known) throw new Error(`there is a list ${title} already. Keep it again to put this one in its place.`);
+      all.set(title, text);
+    });
+    if (!kept) return;
+    name.value = warned = "";
   });
   await show("Not read", readLists());
 }

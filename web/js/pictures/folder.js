@@ -1,8 +1,20 @@
 /** A folder below the input folder as files are added to it, by the host's own routes. Importing it does nothing. */
 
-import { ask } from "../shared/events.js";
 import { api } from "../shared/host.js";
+import { formOf } from "./form.js";
 import { isMask, maskOf, parted, pictureOf } from "./pairs.js";
+
+/**
+ * @typedef {import("./grid.js").Picture} Picture
+ * @typedef {{ name: string, caption_file: string, captioned: boolean }} Other a picture that is not shown
+ * @typedef {object} Told problem: why it is no folder
+ * @property {Picture[]} pictures
+ * @property {Other[]} others
+ * @property {number} count
+ * @property {string[]} skipped
+ * @property {string[]} advice
+ * @property {string} problem
+ */
 
 export class Folder {
   /**
@@ -16,10 +28,11 @@ export class Folder {
 
   /** @param {string} path of a folder that need not be there yet */
   static async open(path) {
-    const told = await ask(`/blocklora/pictures?${new URLSearchParams({ folder: path })}`);
-    if (!told) throw new Error(`${path}: the server did not tell what it holds. Nothing was sent to it: try again`);
-    /** @type {import("./grid.js").Picture[]} */
-    const own = (told.pictures ?? []).filter((/** @type {{ name: string }} */ { name }) => !name.includes("/"));
+    const { pictures = [], others = [] } = await contents(path).catch((error) => {
+      throw new Error(`${error.message}. Nothing was sent to it: try again`);
+    });
+    // Not only those that are shown: what it does not know of is overwritten.
+    const own = [...pictures, ...others].filter(({ name }) => !name.includes("/"));
     return new Folder(path, new Map(own.map(({ name, caption_file }) => [name, caption_file])));
   }
 
@@ -93,6 +106,18 @@ export class Folder {
 }
 
 /**
+ * What a folder holds, as our route tells it.
+ *
+ * @param {string} path
+ * @returns {Promise<Partial<Told>>}
+ */
+export async function contents(path) {
+  const query = new URLSearchParams({ folder: path });
+  const answer = await answered(`${path}: the server did not tell what it holds`, `/blocklora/pictures?${query}`);
+  return answer.json();
+}
+
+/**
  * Uploads a file; without `overwrite` the host gives it another name where it has one of that name and other content.
  *
  * @param {string} folder
@@ -102,12 +127,22 @@ export class Folder {
  * @returns {Promise<string>} what the host called it
  */
 export async function put(folder, content, name, overwrite) {
-  const body = new FormData();
-  body.append("image", content, name);
-  body.append("type", "input");
-  body.append("subfolder", folder);
-  if (overwrite) body.append("overwrite", "true");
-  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(`${name}: the server refused it (${answer.status} ${answer.statusText})`);
-  return (await answer.json()).name;
+  /** @type {Record<string, string>} */
+  const fields = { type: "input", subfolder: folder };
+  if (overwrite) fields.overwrite = "true";
+  const init = { method: "POST", body: formOf(content, name, fields) };
+  return (await (await answered(`${name}: the server refused it`, "/upload/image", init)).json()).name;
+}
+
+/**
+ * @param {string} problem what is told where there is no answer, or none that is good
+ * @param {string} path
+ * @param {RequestInit} [init]
+ */
+async function answered(problem, path, init) {
+  const answer = await api.fetchApi(path, init).catch((error) => {
+    throw new Error(`${problem} (no answer: ${error.message})`);
+  });
+  if (!answer.ok) throw new Error(`${problem} (${answer.status} ${answer.statusText})`);
+  return answer;
 }

@@ -1,19 +1,27 @@
 /** BlockLoRA Images: drop pictures, name their folder, write captions. What is on the disk stays the truth. */
 
-import { openDialog } from "../shared/dialog.js";
 import { addPanel, el, fill, useStyles } from "../shared/dom.js";
 import { takeDrops } from "../shared/drops.js";
-import { ask } from "../shared/events.js";
 import { app } from "../shared/host.js";
+import { isLinked } from "../shared/links.js";
 import { after, setValue } from "../shared/widgets.js";
-import { grid } from "./grid.js";
-import { folderName, sorted, upload, writeCaption } from "./upload.js";
+import { contents } from "./folder.js";
+import { Grid } from "./grid.js";
+import { askName } from "./name.js";
+import { sorted, upload, writeCaption } from "./upload.js";
 
 /**
  * @typedef {import("../shared/drops.js").Dropped} Dropped
  * @typedef {import("./grid.js").Picture} Picture
- * @typedef {{ pictures: Picture[], count: number, skipped: string[], advice: string[], problem?: string }} Told
  */
+
+const LINKED = {
+  short: "The folder comes through the link",
+  long:
+    "Pictures and captions are not taken here: which folder it is, is chosen where the link comes from. Drop them onto " +
+    "another Images + Captions node without that link, outside this subgraph if it is in one, and choose their folder " +
+    "where the link comes from.",
+};
 
 class Pictures {
   status = el("span", { class: "bl-grow", role: "status" });
@@ -28,16 +36,29 @@ class Pictures {
   overlay = el("input", { type: "checkbox", checked: true, on: { change: () => this.showMasks() } });
   mask = el("label", { class: "bl-row", hidden: true }, this.overlay, "masks");
   advice = el("ul", { class: "bl-advice", "aria-label": "To mind" });
+  add = el("button", { type: "button", on: { click: () => this.chooser.click() } }, "+ Add pictures");
+  grid = new Grid((folder, picture, text) => this.caption(folder, picture, text));
+  empty = el("p", { class: "bl-empty bl-dim" });
   body = el("div", { class: "bl-scroll bl-grow" });
   root = el("div", { class: "bl-column bl-images" });
 
-  /** @type {Told | null} */
-  told = null;
+  /** @type {Partial<import("./folder.js").Told>} */
+  told = {};
+
+  /** Why the server did not tell. */
+  failed = "";
+
+  /** What came of the last upload, where its pictures do not tell. */
+  notice = "";
+
+  reads = 0;
+  written = 0;
 
   /** The folder that was told of: another may be chosen already, whose captions are not these. */
   shown = "";
 
   masks = true;
+  wasLinked = false;
 
   /** @param {import("../shared/host.js").LGraphNode} node */
   constructor(node) {
@@ -47,54 +68,84 @@ class Pictures {
     /** @type {any} */
     this.fallback = node.widgets?.find((one) => one.name === "default_caption");
     const again = "Look into the folder again";
-    const buttons = [
-      el("button", { type: "button", title: again, "aria-label": again, on: { click: () => this.read() } }, "\u21bb"),
-      el("button", { type: "button", on: { click: () => this.chooser.click() } }, "+ Add pictures"),
-    ];
-    const head = el("div", { class: "bl-row" }, this.status, this.mask, ...buttons, this.chooser);
+    const on = { click: () => this.lookAgain() };
+    const look = el("button", { type: "button", title: again, "aria-label": again, on }, "\u21bb");
+    const head = el("div", { class: "bl-row" }, this.status, this.mask, look, this.add, this.chooser);
     fill(this.root, head, this.advice, this.body);
     const { element } = addPanel(node, "pictures", this.root, { minHeight: 380, minWidth: 420 });
     takeDrops(node, element, (dropped) => this.dropped(dropped));
     after(this.folder, "callback", () => this.read());
     after(this.fallback, "callback", () => this.render());
     after(node, "onConfigure", () => this.read());
+    after(node, "onConnectionsChange", () => {
+      if (this.isLinked() !== this.wasLinked) this.read();
+    });
     this.read();
   }
 
+  lookAgain() {
+    this.notice = "";
+    this.read();
+  }
+
+  isLinked() {
+    return isLinked(this.node, "folder");
+  }
+
+  /** @returns {Promise<void>} */
   async read() {
-    const name = String(this.folder?.value ?? "");
-    const told = name ? await ask(`/blocklora/pictures?${new URLSearchParams({ folder: name })}`) : null;
-    if (name !== String(this.folder?.value ?? "")) return;
-    this.told = told;
+    const [turn, { written }] = [++this.reads, this];
+    this.wasLinked = this.isLinked();
+    const name = this.wasLinked ? "" : String(this.folder?.value ?? "");
+    const found = name ? await contents(name).catch((/** @type {Error} */ error) => error) : {};
+    if (turn !== this.reads) return;
+    // What was told may be older than a caption that was written meanwhile.
+    if (written !== this.written) return this.read();
+    const isError = found instanceof Error;
+    this.told = isError ? {} : found;
+    this.failed = isError ? found.message : "";
     this.shown = name;
     this.render();
   }
 
-  render() {
-    const { told } = this;
-    const pictures = told?.pictures ?? [];
-    const { advice = [], skipped = [], problem } = told ?? {};
-    const captioned = pictures.filter((picture) => picture.caption).length;
-    const shown = told?.count === 1 ? "1 picture" : `${told?.count} pictures`;
-    this.say(pictures.length ? `${shown}, ${captioned} with a caption` : "No pictures");
-    this.mask.hidden = !pictures.some((picture) => picture.mask);
-    const left = skipped.length ? [`Not read: ${skipped.slice(0, 5).join(", ")}`] : [];
-    const notes = [problem ?? [], advice, left].flat();
-    fill(this.advice, ...notes.map((text) => el("li", { class: "bl-note" }, text)));
-    fill(
-      this.body,
-      pictures.length ? this.grid(pictures) : el("p", { class: "bl-empty bl-dim" }, "Drop pictures or a folder here."),
-    );
+  /** Why nothing can be added or written now, if so. */
+  closed() {
+    if (this.isLinked()) return LINKED;
+    const long = `${this.failed}. Until it does, nothing is added or written here: press \u21bb to ask it again.`;
+    return this.failed ? { short: "The folder could not be read", long } : null;
   }
 
-  /** @param {Picture[]} pictures */
-  grid(pictures) {
-    const folder = this.shown;
-    return grid(folder, pictures, {
-      masks: this.masks,
-      fallback: String(this.fallback?.value ?? ""),
-      onCaption: (picture, text) => this.caption(folder, picture, text),
-    });
+  render() {
+    const closed = this.closed();
+    const { pictures = [] } = closed ? {} : this.told;
+    this.add.hidden = Boolean(closed);
+    this.mask.hidden = !pictures.some((picture) => picture.mask);
+    this.say(closed?.short ?? (pictures.length ? this.count() : "No pictures"));
+    fill(this.advice, ...this.notes().map((text) => el("li", { class: "bl-note" }, text)));
+    this.empty.textContent = closed?.long ?? "Drop pictures or a folder here.";
+    if (pictures.length) {
+      const fallback = String(this.fallback?.value ?? "");
+      this.grid.show(this.shown, pictures, { masks: this.masks, fallback });
+    }
+    const content = pictures.length ? this.grid.element : this.empty;
+    if (this.body.firstChild !== content) fill(this.body, content);
+  }
+
+  count() {
+    const { pictures = [], others = [], count } = this.told;
+    const captioned = [...pictures.map(({ caption }) => caption), ...others.map(({ captioned }) => captioned)];
+    const all = count === 1 ? "1 picture" : `${count} pictures`;
+    return `${all}, ${captioned.filter(Boolean).length} with a caption`;
+  }
+
+  notes() {
+    const { pictures = [], others = [], advice = [], skipped = [], problem, count } = this.told;
+    const more =
+      others.length &&
+      `Only the first ${pictures.length} of ${count} pictures are shown. Training reads them all; the captions of the ` +
+        "others are written in their files.";
+    const left = skipped.length && `Not read: ${skipped.slice(0, 5).join(", ")}`;
+    return [this.notice, problem, more, ...advice, left].flatMap((text) => text || []);
   }
 
   showMasks() {
@@ -107,19 +158,19 @@ class Pictures {
     this.status.textContent = text;
   }
 
-  /**
-   * @param {string} folder
-   * @param {Picture} picture
-   * @param {string} text
-   */
+  /** @type {import("./grid.js").Write} */
   async caption(folder, picture, text) {
     const inner = picture.name.slice(0, Math.max(picture.name.lastIndexOf("/"), 0));
     try {
       await writeCaption([folder, inner].filter(Boolean).join("/"), picture.caption_file, text);
-      this.say(`Caption of ${picture.name} saved`);
     } catch (error) {
-      this.say(`Not saved: ${error instanceof Error ? error.message : error}`);
+      const problem = `Not saved: ${/** @type {Error} */ (error).message}`;
+      this.say(problem);
+      return problem;
     }
+    this.written++;
+    this.say(`Caption of ${picture.name} saved`);
+    return "";
   }
 
   chosen() {
@@ -130,11 +181,13 @@ class Pictures {
 
   /** @param {Dropped[]} dropped */
   dropped(dropped) {
+    const closed = this.closed();
+    if (closed) return this.say(`${closed.short}: nothing was added`);
     const set = sorted(dropped);
     if (!set.files) return this.say("No pictures among these files");
     const pictures = set.pairs.length;
     const what = pictures === 1 ? "1 picture" : pictures ? `${pictures} pictures` : "captions and masks";
-    const current = this.told?.count ? String(this.folder.value) : "";
+    const current = this.told.count ? String(this.folder.value) : "";
     askName({
       title: `Add ${what}`,
       // A template names a folder that is not there yet.
@@ -150,13 +203,26 @@ class Pictures {
    * @param {import("./upload.js").Sorted} set
    */
   async upload(name, set) {
-    try {
-      await upload(name, set, (done) => this.say(`${done} of ${set.files} files sent`));
-    } catch (error) {
-      return this.say(`Not all were sent: ${error instanceof Error ? error.message : error}`);
+    const before = this.folder.value;
+    let sent = 0;
+    this.notice = "";
+    const progress = (/** @type {number} */ done) => {
+      sent = done;
+      this.say(`${done} of ${set.files} files sent`);
+    };
+    const problem = await upload(name, set, progress).catch((/** @type {Error} */ error) => error.message);
+    const isLeft = this.folder.value !== before;
+    if (problem) {
+      this.notice =
+        `${sent} of ${set.files} files were sent to ${name}, the others not. ${problem}. Drop them again: what is there ` +
+        "is not sent twice.";
+    } else if (isLeft && this.folder.value !== name) {
+      this.notice = `${sent} of ${set.files} files were sent to ${name}. Choose that folder to see them.`;
     }
-    this.offer(name);
-    setValue(this.node, this.folder, name);
+    if (sent) {
+      this.offer(name);
+      if (!isLeft) setValue(this.node, this.folder, name);
+    }
     await this.read();
   }
 
@@ -169,49 +235,6 @@ class Pictures {
     const values = this.folder.options?.values;
     if (Array.isArray(values) && !values.includes(name)) values.push(name);
   }
-}
-
-/**
- * Asks where the pictures go: a new folder, or the one that is shown.
- *
- * @param {{ title: string, name: string, current: string, left: string[], onNamed: (name: string) => void }} options
- */
-function askName({ title, name, current, left, onNamed }) {
-  const field = el("input", {
-    class: "bl-grow",
-    value: name,
-    placeholder: "such as my_dog",
-    "aria-label": "Name of the folder",
-    required: true,
-    autofocus: true,
-  });
-  const told = el("p", { class: "bl-dim bl-small" }, "A folder of this name in ComfyUI's input folder holds them.");
-  const form = el(
-    "form",
-    { class: "bl-column" },
-    el("label", { class: "bl-column" }, "Name", field),
-    told,
-    left.length ? el("p", { class: "bl-note" }, `Left out: ${left.slice(0, 5).join(", ")}`) : null,
-    el(
-      "div",
-      { class: "bl-row" },
-      current && el("button", { type: "button", on: { click: () => end(current) } }, `Add to ${current}`),
-      el("span", { class: "bl-grow" }),
-      el("button", { type: "submit", class: "bl-main" }, "Add"),
-    ),
-  );
-  const dialog = openDialog(title, [form]);
-  field.select();
-  const end = (/** @type {string} */ folder) => {
-    dialog.close();
-    onNamed(folder);
-  };
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    const folder = folderName(field.value);
-    if (folder) end(folder);
-    else field.focus();
-  });
 }
 
 app.registerExtension({

@@ -11,6 +11,12 @@ import { sourceOf } from "../shared/links.js";
  * @property {string} problem what is wrong with the scene as a whole
  */
 
+const SILENT =
+  "The boxes are not checked: expected an answer of the server, got none. It is asked again when something changes.";
+
+/** What stands for all that feeds nodes from outside of their subgraph: a node of which nothing is known. */
+const OUTSIDE = "outside";
+
 /** Of a node: it runs. Muted and bypassed ones do not. */
 const ALWAYS = 0;
 
@@ -25,7 +31,7 @@ export async function lookAhead(node) {
     names: [],
     problems: {},
     problem: "",
-    ...(await send("/blocklora/scene", { graph, node: String(node.id) })),
+    ...((await send("/blocklora/scene", { graph, node: String(node.id) }).catch(() => null)) ?? { problem: SILENT }),
   };
 }
 
@@ -44,9 +50,10 @@ function collect(node, graph) {
   graph[id] = { class_type: ours ? node.type : "", inputs };
   for (const widget of ours ? (node.widgets ?? []) : []) inputs[widget.name] = widget.value;
   for (const [slot, input] of (node.inputs ?? []).entries()) {
+    if (!node.isInputConnected(slot)) continue;
     const before = sourceOf(node, slot);
-    if (!before) continue;
-    inputs[input.name] = [String(before.node.id), before.slot];
-    collect(before.node, graph);
+    inputs[input.name] = before ? [String(before.node.id), before.slot] : [OUTSIDE, 0];
+    if (before) collect(before.node, graph);
+    else graph[OUTSIDE] = { class_type: "", inputs: {} };
   }
 }

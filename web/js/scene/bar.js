@@ -44,6 +44,7 @@ export class Bar {
   #actions() {
     const { scene, pointer } = this;
     const one = () => Boolean(scene.current);
+    const isRead = () => !scene.problem;
     return [
       { label: "Add box", tip: "Add a box; dragging on the canvas draws one", run: () => this.#add() },
       {
@@ -69,12 +70,14 @@ export class Bar {
       {
         label: "Last picture",
         tip: "Show the picture of the last run beneath the boxes",
+        can: isRead,
         on: () => scene.picture === LAST,
         run: () => scene.edit({ picture: scene.picture === LAST ? "" : LAST }),
       },
       {
         label: "Picture…",
         tip: "Show a picture of yours beneath the boxes; again to take it away",
+        can: isRead,
         on: () => Boolean(scene.picture) && scene.picture !== LAST,
         run: () => (scene.picture && scene.picture !== LAST ? scene.edit({ picture: "" }) : this.file.click()),
       },

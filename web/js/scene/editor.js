@@ -15,6 +15,9 @@ import { Stage } from "./stage.js";
  * @typedef {import("./stage.js").Outline} Outline
  */
 
+const SILENT =
+  "The last picture is not shown: expected an answer of the server, got none. Press Last picture twice to ask again.";
+
 /** Milliseconds after the last change, before the server is asked. */
 const WAIT = 250;
 
@@ -23,7 +26,11 @@ export class Editor {
   #ahead = { names: [], problems: {}, problem: "" };
   #timer = 0;
   #asked = 0;
+  /** What stands beneath the boxes, and how often that has changed. */
   #shown = "";
+  #shows = 0;
+  /** Instead of what is wrong with the scene, until it changes. */
+  #told = "";
 
   /**
    * @param {LGraphNode} node
@@ -83,12 +90,22 @@ export class Editor {
     const { picture } = this.scene;
     if (picture === this.#shown) return;
     this.#shown = picture;
-    if (picture === LAST) lastPicture().then((found) => this.made(found));
     this.#show(picture && picture !== LAST ? address(picture) : "");
+    if (picture === LAST) this.#showLast();
+  }
+
+  /** Unless a newer one was made meanwhile, or another chosen. */
+  async #showLast() {
+    const shows = this.#shows;
+    const found = await lastPicture().catch(() => null);
+    if (shows !== this.#shows) return;
+    if (found === null) this.#tell(SILENT);
+    else this.made(found);
   }
 
   /** @param {string} url of the picture beneath; empty for none */
   #show(url) {
+    this.#shows += 1;
     const { under } = this.stage;
     under.hidden = !url;
     if (url) under.src = url;
@@ -103,11 +120,12 @@ export class Editor {
     this.#ahead = ahead;
     this.form.render();
     this.stage.render();
-    this.#tell("");
+    this.#tell(this.#told);
   }
 
   /** @param {string} told instead of what is wrong with the scene */
   #tell(told) {
+    this.#told = told;
     const text = told || this.scene.problem || this.#ahead.problem;
     this.alert.hidden = !text;
     fill(this.alert, text);

@@ -1,7 +1,8 @@
 /** The form of the selected box: who is in it, and how it is asked for. Importing it does nothing. */
 
 import { el, fill, setAttribute } from "../shared/dom.js";
-import { PLAIN } from "./model.js";
+import { clamp } from "./geometry.js";
+import { PLAIN, rounded } from "./model.js";
 
 /**
  * @typedef {import("./model.js").Scene} Scene
@@ -13,6 +14,9 @@ import { PLAIN } from "./model.js";
  * @property {"input" | "textarea"} tag
  * @property {Record<string, any>} [more] attributes
  */
+
+/** Of a number: steps are those of the arrow keys, and what lies between them is not wrong. */
+const BETWEEN = { "aria-invalid": "false" };
 
 /** @type {Field[]} */
 const FIELDS = [
@@ -35,14 +39,14 @@ const FIELDS = [
     label: "Weight",
     tip: "Below 1 the picture's own prompt shows through.",
     tag: "input",
-    more: { type: "number", min: 0, max: 10, step: 0.05 },
+    more: { type: "number", min: 0, max: 10, step: 0.05, ...BETWEEN },
   },
   {
     name: "feather",
     label: "Feather",
     tip: "Width of its soft edge, as a share of the shorter side.",
     tag: "input",
-    more: { type: "number", min: 0, max: 1, step: 0.01 },
+    more: { type: "number", min: 0, max: 1, step: 0.01, ...BETWEEN },
   },
   {
     name: "negative",
@@ -61,8 +65,10 @@ const HINT = [
 let forms = 0;
 
 export class Form {
-  /** @type {Map<string, Control>} */
+  /** @type {Map<Field["name"], Control>} */
   #controls = new Map();
+  /** @type {Map<string, HTMLElement>} */
+  #chips = new Map();
   #id;
 
   /**
@@ -111,6 +117,7 @@ export class Form {
     const id = `${this.#id}-${name}`;
     const control = /** @type {Control} */ (el(tag, { id, title: tip, spellcheck: "false", ...more }));
     control.addEventListener("input", () => this.#edit(name, control));
+    control.addEventListener("change", () => this.#show(name, control));
     this.#controls.set(name, control);
     return el("div", { class: "bl-scene-field" }, el("label", { for: id, title: tip }, label), control);
   }
@@ -120,10 +127,17 @@ export class Form {
    * @param {Control} control
    */
   #edit(name, control) {
-    const isNumber = control.type === "number";
-    // An empty or half-typed number is not one yet.
-    if (isNumber && (control.value === "" || !control.validity.valid)) return;
-    this.scene.update({ [name]: isNumber ? Number(control.value) : control.value }, `${name} ${this.scene.selected}`);
+    const value = said(control);
+    if (!Number.isNaN(value)) this.scene.update({ [name]: value }, `${name} ${this.scene.selected}`);
+  }
+
+  /**
+   * @param {Field["name"]} name
+   * @param {Control} control
+   */
+  #show(name, control) {
+    const value = String(this.scene.current?.[name] ?? "");
+    if (control.value !== value) control.value = value;
   }
 
   render() {
@@ -134,9 +148,8 @@ export class Form {
     if (!one) return;
     fill(this.title, `Box ${scene.selected + 1} of ${scene.boxes.length}`);
     for (const [name, control] of this.#controls) {
-      const value = String(one[/** @type {Field["name"]} */ (name)]);
-      const isBeingTyped = control === document.activeElement && Number(control.value) === Number(value);
-      if (control.value !== value && !isBeingTyped) control.value = value;
+      const isBeingTyped = control === document.activeElement && [NaN, one[name]].includes(said(control));
+      if (!isBeingTyped) this.#show(name, control);
     }
     const problem = hooks.problem(scene.selected);
     fill(this.alert, problem);
@@ -145,22 +158,40 @@ export class Form {
       setAttribute(concept, "aria-invalid", problem ? "true" : null);
       setAttribute(concept, "aria-describedby", problem ? this.alert.id : null);
     }
-    fill(
-      this.chips,
-      hooks.names().map((name) => this.#chip(name, name.toLowerCase() === one.concept.toLowerCase())),
-    );
+    this.#offer(hooks.names(), one.concept);
   }
 
   /**
-   * @param {string} name
-   * @param {boolean} chosen
+   * Chips keep their elements, and so the focus.
+   *
+   * @param {string[]} names
+   * @param {string} chosen
    */
-  #chip(name, chosen) {
-    const choose = () => this.scene.update({ concept: name });
-    return el(
-      "button",
-      { type: "button", class: "bl-chip", "aria-pressed": String(chosen), on: { click: choose } },
-      name,
-    );
+  #offer(names, chosen) {
+    const offered = [...this.#chips.keys()];
+    if (names.length !== offered.length || names.some((name, at) => name !== offered[at])) {
+      this.#chips = new Map(names.map((name) => [name, this.#chip(name)]));
+      fill(this.chips, [...this.#chips.values()]);
+    }
+    for (const [name, chip] of this.#chips) {
+      setAttribute(chip, "aria-pressed", String(name.toLowerCase() === chosen.toLowerCase()));
+    }
   }
+
+  /** @param {string} name */
+  #chip(name) {
+    const choose = () => this.scene.update({ concept: name });
+    return el("button", { type: "button", class: "bl-chip", on: { click: choose } }, name);
+  }
+}
+
+/**
+ * What a control says; of a number the nearest that may be said, NaN while it is empty or half-typed.
+ *
+ * @param {Control} control
+ */
+function said(control) {
+  if (control.type !== "number") return control.value;
+  const { valueAsNumber, min, max } = /** @type {HTMLInputElement} */ (control);
+  return rounded(clamp(valueAsNumber, Number(min), Number(max)));
 }

@@ -20,17 +20,18 @@ const ALIASES = new Map([
 const DIGITS = 1e4;
 
 /**
- * The boxes of a scene's text, and the picture beneath them. SyntaxError where the text is no scene. As in Python, null
- * says nothing.
+ * The boxes of a scene's text, the picture beneath them, and whatever else stands there. SyntaxError where the text is no
+ * scene. As in Python, null says nothing, and no picture keeps the boxes from being read.
  *
  * @param {string} text
  * @returns {{ boxes: Box[], picture: string }}
  */
 export function parse(text) {
   const scene = (text.trim() ? JSON.parse(text) : null) ?? {};
-  const boxes = Array.isArray(scene) ? scene : typeof scene === "object" ? (scene.boxes ?? []) : scene;
+  const whole = typeof scene === "object" && !Array.isArray(scene) ? scene : { boxes: scene };
+  const boxes = whole.boxes ?? [];
   if (!Array.isArray(boxes)) throw wrong("a list of boxes", boxes);
-  return { boxes: boxes.map(box), picture: words("picture", scene.picture ?? "") };
+  return { ...whole, boxes: boxes.map(box), picture: typeof whole.picture === "string" ? whole.picture : "" };
 }
 
 /**
@@ -96,16 +97,27 @@ const wrong = (expected, got) => new SyntaxError(`expected ${expected}, got ${JS
  *
  * @param {Box[]} boxes
  * @param {string} picture
+ * @param {object} others what else stands in it
  */
-export function write(boxes, picture) {
+export function write(boxes, picture, others) {
   const entries = boxes.map((one) => {
     const { x, y, w, h, lasso, ...rest } = one;
     const told = Object.entries(rest).filter(([name, value]) => value !== /** @type {any} */ (USUAL)[name]);
     return { ...(lasso ? { lasso } : { x, y, w, h }), ...Object.fromEntries(told) };
   });
   const short = (/** @type {string} */ _name, /** @type {any} */ value) =>
-    typeof value === "number" ? Math.round(value * DIGITS) / DIGITS : value;
-  return JSON.stringify({ boxes: entries, ...(picture ? { picture } : {}) }, short);
+    typeof value === "number" ? rounded(value) : value;
+  const shortened = JSON.parse(JSON.stringify(entries, short));
+  return JSON.stringify({ boxes: shortened, ...(picture ? { picture } : {}), ...others });
+}
+
+/**
+ * A number as a scene's text has it.
+ *
+ * @param {number} value
+ */
+export function rounded(value) {
+  return Math.round(value * DIGITS) / DIGITS;
 }
 
 export class Scene {
@@ -117,6 +129,8 @@ export class Scene {
   selected = -1;
   /** Why the text is no scene; empty where it is one. */
   problem = "";
+  /** What else stands in the text, which is kept. */
+  #others = {};
   /** @type {string[]} */
   #past = [];
   /** @type {string[]} */
@@ -155,8 +169,11 @@ export class Scene {
   /** @param {string} text */
   #load(text) {
     this.text = text;
+    this.#others = {};
     try {
-      Object.assign(this, { ...parse(text), problem: "" });
+      const { boxes, picture, ...others } = parse(text);
+      Object.assign(this, { boxes, picture, problem: "" });
+      this.#others = others;
     } catch (error) {
       const message = error instanceof Error ? error.message : error;
       Object.assign(this, { boxes: [], picture: "", problem: `${UNREAD}: ${message}` });
@@ -173,13 +190,15 @@ export class Scene {
   }
 
   /**
-   * Sets boxes or the picture. Edits of one group, such as those of one drag, are undone together.
+   * Sets boxes or the picture. Edits of one group, such as those of one drag, are undone together. Only boxes take the
+   * place of a text that is no scene.
    *
    * @param {{ boxes?: Box[], picture?: string }} what
    * @param {string} [group]
    */
   edit(what, group = "") {
-    const text = write(what.boxes ?? this.boxes, what.picture ?? this.picture);
+    if (this.problem && !what.boxes) return;
+    const text = write(what.boxes ?? this.boxes, what.picture ?? this.picture, this.#others);
     if (text === this.text) return;
     if (!group || group !== this.#group) this.#past.push(this.text);
     this.#group = group;
@@ -199,15 +218,19 @@ export class Scene {
    * @param {string} [group]
    */
   update(patch, group) {
+    if (!this.current) return;
     this.edit({ boxes: this.boxes.map((one, at) => (at === this.selected ? { ...one, ...patch } : one)) }, group);
   }
 
   /**
-   * @param {Rect} rect of the selected box
+   * @param {Rect} rect of the selected box; what it says stays
    * @param {string} [group]
+   * @param {Box} [before] whose lasso is stretched into it
    */
-  place(rect, group) {
-    if (this.current) this.update(within(this.current, rect), group);
+  place(rect, group, before = this.current) {
+    if (!before) return;
+    const { x, y, w, h, lasso } = within(before, rect);
+    this.update({ x, y, w, h, lasso }, group);
   }
 
   /** @param {Rect & Partial<Box>} one */

@@ -1,6 +1,6 @@
 /** Mouse, pen and finger on a scene's canvas: boxes are drawn, moved and resized. Importing it does nothing. */
 
-import { between, clamp, LEAST, lines, moved, resized, snap, thinned, within } from "./geometry.js";
+import { between, clamp, LEAST, lines, moved, resized, snap, thinned } from "./geometry.js";
 import { freehand } from "./stage.js";
 
 /**
@@ -23,6 +23,9 @@ let gestures = 0;
 export class Pointer {
   /** What is drawn. @type {"box" | "lasso"} */
   tool = "box";
+  /** Of the gesture that runs, or ran last. */
+  #pointer = -1;
+  #ended = new AbortController();
 
   /**
    * @param {Stage} stage
@@ -38,6 +41,8 @@ export class Pointer {
   #down(event) {
     if (event.button !== 0) return;
     event.preventDefault();
+    // A second finger would choose another box under the first.
+    if (this.stage.svg.hasPointerCapture(this.#pointer)) return;
     const target = /** @type {Element} */ (event.target);
     const edges = target.getAttribute("data-edges");
     const number = this.stage.numberOf(target);
@@ -68,7 +73,11 @@ export class Pointer {
    */
   #follow(first, gesture) {
     const { svg } = this.stage;
+    // One whose end was never heard, such as where the node was taken out of the page.
+    this.#ended.abort();
     const ended = new AbortController();
+    this.#ended = ended;
+    this.#pointer = first.pointerId;
     /** @type {(kind: "pointermove" | "pointerup" | "pointercancel", then: (event: PointerEvent) => void) => void} */
     const on = (kind, then) => {
       const mine = (/** @type {PointerEvent} */ event) => {
@@ -122,20 +131,22 @@ export class Pointer {
    */
   #dragging(start, edges) {
     const { scene } = this.stage;
-    const before = scene.current;
-    const { text } = scene;
+    const { boxes, current: before, selected, text } = scene;
+    // Keys, and the host's own undo, may take the box away or choose another meanwhile.
+    const isThere = () => scene.selected === selected && scene.boxes.length === boxes.length;
     gestures += 1;
     const group = `drag ${gestures}`;
     return {
       move: (at, event) => {
+        if (!isThere()) return;
         const [dx, dy] = [at[0] - start[0], at[1] - start[1]];
         const change = (/** @type {number} */ x, /** @type {number} */ y) =>
           edges ? resized(before, edges, x, y) : moved(before, x, y);
         const [x, y] = event.altKey ? [0, 0] : this.#toLines(change(dx, dy), edges);
-        scene.update(within(before, change(dx + x, dy + y)), group);
+        scene.place(change(dx + x, dy + y), group, before);
       },
       cancel: () => {
-        if (scene.text !== text) scene.undo();
+        if (isThere() && scene.text !== text) scene.undo();
       },
     };
   }

@@ -1,5 +1,7 @@
 /** Files from the desktop, dropped on a node. Importing it does nothing. */
 
+import { app } from "./host.js";
+
 /**
  * @typedef {{ file: File, folder: string }} Dropped folder: the dropped folder that held the file, "" for none
  */
@@ -24,15 +26,22 @@ export function takeDrops(node, element, take) {
     event.preventDefault();
     event.stopPropagation();
     element.classList.remove("bl-drop");
-    filesOf(event).then(take);
+    filesOf(event).then(take, refused);
   });
   const target = /** @type {any} */ (node);
   target.onDragOver = holdsFiles;
   target.onDragDrop = (/** @type {DragEvent} */ event) => {
     if (!holdsFiles(event)) return false;
-    filesOf(event).then(take);
+    filesOf(event).then(take, refused);
     return true;
   };
+}
+
+/** @param {any} error */
+function refused(error) {
+  const detail = `${error?.message ?? error} Nothing was taken: drop them again.`;
+  const { toast } = /** @type {any} */ (app.extensionManager);
+  toast.add({ severity: "error", summary: "The dropped files could not be read", detail });
 }
 
 /** @param {DragEvent} event */

@@ -1,18 +1,53 @@
 /** Messages of our server, and answers of its routes. Importing it does nothing. */
 
 import { api } from "./host.js";
+import { isAlive } from "./place.js";
+import { after } from "./widgets.js";
+
+/** @typedef {import("./host.js").LGraphNode} LGraphNode */
 
 /**
- * Listens to an event that the server sends, such as "blocklora.run".
+ * Listens to an event that the server sends, such as "blocklora.run", or one of another target.
  *
  * @param {string} name
  * @param {(detail: any) => void} listener
+ * @param {any} [target]
  * @returns {() => void} ends it
  */
-export function listen(name, listener) {
+export function listen(name, listener, target = api) {
   const heard = (/** @type {Event} */ event) => listener(/** @type {CustomEvent} */ (event).detail);
-  api.addEventListener(/** @type {any} */ (name), heard);
-  return () => api.removeEventListener(/** @type {any} */ (name), heard);
+  target.addEventListener(name, heard);
+  return () => target.removeEventListener(name, heard);
+}
+
+/**
+ * Listens for a node from when it is added until it is gone, which the host does not always tell.
+ *
+ * @param {LGraphNode} node
+ * @param {(listener: (...values: any[]) => void) => () => void} begin gives back what ends it
+ * @param {(...values: any[]) => void} listener
+ */
+export function whileAlive(node, begin, listener) {
+  let end = () => {};
+  const start = () => {
+    end();
+    end = begin((...values) => (isAlive(node) ? listener(...values) : end()));
+  };
+  after(node, "onAdded", start);
+  after(node, "onRemoved", () => end());
+  if (isAlive(node)) start();
+}
+
+/**
+ * As `listen`, for a node.
+ *
+ * @param {LGraphNode} node
+ * @param {string} name
+ * @param {(detail: any) => void} listener
+ * @param {any} [target]
+ */
+export function listenFor(node, name, listener, target) {
+  whileAlive(node, (heard) => listen(name, heard, target), listener);
 }
 
 /**

@@ -103,7 +103,9 @@ function number(widget, give) {
   const element = el("input", { type: "number", ...limits, on: { change: take } });
   /** @param {any} value */
   const show = (value) => {
-    element.value = String(Number(Number(value).toPrecision(12)));
+    const number = Number(value);
+    // A seed has more digits than those that a fraction is rounded to.
+    element.value = String(Number.isInteger(number) ? number : Number(number.toPrecision(12)));
   };
   function take() {
     const given = element.valueAsNumber;

@@ -28,6 +28,22 @@ export function sourceOf(node, slot) {
 }
 
 /**
+ * The number that a link brings to an input, where it is that of a widget: of a node that has nothing else to say.
+ *
+ * @param {LGraphNode} node
+ * @param {string} name
+ * @returns {number | undefined}
+ */
+export function numberBehind(node, name) {
+  const source = sourceOf(node, node.findInputSlot(name))?.node;
+  if (!source || source.subgraph || source.outputs.length !== 1) return undefined;
+  const slots = [...(source.inputs ?? []).keys()];
+  if (slots.some((slot) => source.isInputConnected(slot))) return undefined;
+  const numbers = (source.widgets ?? []).filter((/** @type {any} */ { value }) => typeof value === "number");
+  return numbers.length === 1 ? numbers[0].value : undefined;
+}
+
+/**
  * The nodes that a node's outputs feed.
  *
  * @param {LGraphNode} node

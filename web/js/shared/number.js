@@ -43,6 +43,10 @@ export function numberField({ name, min, max, step, parse, format, onCommit }) {
     setAttribute(field, "aria-valuenow", value);
     setAttribute(field, "aria-invalid", false);
   };
+  const read = (/** @type {string} */ text) => {
+    const number = parse(text);
+    return Number.isFinite(number) ? number : null;
+  };
   const within = (/** @type {number} */ number) => Number(Math.min(max, Math.max(min, number)).toFixed(4));
   const commit = (/** @type {number} */ number) => {
     const changed = number !== value;
@@ -51,7 +55,7 @@ export function numberField({ name, min, max, step, parse, format, onCommit }) {
     if (changed) onCommit(value);
   };
   const typed = () => {
-    const number = parse(field.value);
+    const number = read(field.value);
     if (number === null) setAttribute(field, "aria-invalid", true);
     else commit(within(number));
   };
@@ -63,7 +67,7 @@ export function numberField({ name, min, max, step, parse, format, onCommit }) {
     else if (event.key === "Escape") write();
     else if (steps && !event.altKey) {
       event.preventDefault();
-      commit(within((parse(field.value) ?? value) + (steps * step) / (event.shiftKey ? 10 : 1)));
+      commit(within((read(field.value) ?? value) + (steps * step) / (event.shiftKey ? 10 : 1)));
     }
   });
   scrub(field, step, {
