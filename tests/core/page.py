@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
-from tests.core.javascript import printed
+from tests.core.javascript import printed, serve
 
 STUB = Path(__file__).with_name("page_stub.js")
 API = """
@@ -64,12 +63,8 @@ Run = Callable[[str], Any]
 
 def page(folder: Path) -> Run:
     """What a script of nodes leaves in `result`."""
-    shutil.copytree(ROOT / "web" / "js", folder / "extensions" / "blocklora" / "js")
-    (folder / "scripts").mkdir()
-    for name, text in (("api.js", API), ("app.js", APP)):
-        (folder / "scripts" / name).write_text(text, "utf-8")
+    serve(folder, api=API, app=APP)
     shutil.copy(STUB, folder)
-    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
 
     def value(script: str) -> Any:
         end = "console.log(JSON.stringify(result)); process.exit(0);"

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from blocklora_core.training.data.folder import listing
-from tests.conftest import ROOT
-from tests.core.javascript import printed
+from tests.core.javascript import printed, serve
 
 API = "export const api = { fetchApi: (...given) => globalThis.host(...given), apiURL: (path) => path };"
 HEAD = """
@@ -67,11 +66,7 @@ Drop = Callable[..., dict[str, Any]]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What a script of modules leaves in `result`."""
     folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(ROOT / "web" / "js", folder / "extensions" / "blocklora" / "js")
-    (folder / "scripts").mkdir()
-    (folder / "scripts" / "api.js").write_text(API, "utf-8")
-    (folder / "scripts" / "app.js").write_text("export const app = {};", "utf-8")
-    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
+    serve(folder, api=API)
 
     def value(script: str) -> Any:
         return printed(folder / "run.js", f"{HEAD}{script}\nconsole.log(JSON.stringify(result));")

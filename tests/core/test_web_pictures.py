@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.core.javascript import printed
+from tests.core.javascript import printed, serve
 
 HERE = Path(__file__).parent
 APP = "export const app = { canvas: {}, registerExtension: (one) => globalThis.extended?.(one) };"
@@ -25,11 +23,7 @@ Run = Callable[..., Any]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(ROOT / "web" / "js", folder / "extensions" / "blocklora" / "js")
-    (folder / "scripts").mkdir()
-    (folder / "scripts" / "api.js").write_text(API, "utf-8")
-    (folder / "scripts" / "app.js").write_text(APP, "utf-8")
-    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
+    serve(folder, api=API, app=APP)
     return folder
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.core.javascript import printed
+from tests.core.javascript import printed, serve
 
 # As much of a page as the editor asks for.
 PAGE = """
@@ -72,12 +70,8 @@ Run = Callable[..., Any]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """What a script leaves in `result`; before it, `scene` has read a text, by default that of Ada and Ben."""
     folder = tmp_path_factory.mktemp("page")
-    shutil.copytree(ROOT / "web" / "js", folder / "extensions" / "blocklora" / "js")
-    (folder / "scripts").mkdir()
-    (folder / "scripts" / "api.js").write_text(API, "utf-8")
-    (folder / "scripts" / "app.js").write_text("export const app = {};", "utf-8")
+    serve(folder, api=API)
     (folder / "page.js").write_text(PAGE, "utf-8")
-    (folder / "package.json").write_text('{"type": "module"}', "utf-8")
 
     def value(script: str, text: str = json.dumps({"boxes": [ADA, BEN]})) -> Any:
         read = f"scene.read({json.dumps(text)});"
