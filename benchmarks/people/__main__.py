@@ -10,9 +10,9 @@ style         people of the development cast in a style that was taught, too, on
 capacity      15 to 100 other people merged, by the default arm's first setting
 
 Trained files and pictures are kept in --work, the pictures' scores in docs/people_scores.json, so that a stage goes on
-where it was stopped, with the scores alone on another machine, too; it measures what is whole and says how many seeds
-that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures into docs/people.md and the README, and
-ends in one JSON object.
+where it was stopped; with the scores alone development, test and capacity do so on another machine, too. It measures
+what is whole and says how many seeds that is. Drawing the casts needs Node. Writes docs/people.json, puts the figures
+into docs/people.md and the README, and ends in one JSON object.
 """
 
 from __future__ import annotations

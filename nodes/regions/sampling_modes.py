@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.sample.modes import MODES, Sampled, apply_mode
+from ...blocklora_core.reports.words import without_place
 from ..schema import StackType, schema, shown
 
 _HOW = {
@@ -21,8 +22,7 @@ def _report(sampled: Sampled, mode: str, every: int) -> str:
     lines = [f"{', '.join(names)}: {_HOW[mode].format(every=every, count=len(names))}"]
     if sampled.text_layers:
         lines.append(f"{sampled.text_layers} layers of text encoders were averaged: a prompt is encoded once.")
-    for label, stems in sampled.unused.items():
-        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
+    lines += without_place(sampled.unused)
     return "\n".join(lines)
 
 

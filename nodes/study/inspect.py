@@ -11,7 +11,21 @@ from ...blocklora_core.host.interrupt import cancellable
 from ...blocklora_core.host.train.progress import to_image
 from ...blocklora_core.host.weights.patching import resolve
 from ...blocklora_core.reports.inspection import inspect, report_picture, table, text
+from ...blocklora_core.reports.words import without_place
 from ..schema import StackType, holding, schema, shown
+
+
+def on_base(stack: Stack, model: Any, clip: Any) -> tuple[Stack, list[str]]:
+    """The stack with layers named by the base's weights, and what has no place there; without MODEL as it is."""
+    if model is None:
+        return stack, []
+    if clip is None and (texts := [lora.label for lora in stack if lora.text_only().layers]):
+        raise ValueError(
+            f"Inspect: expected CLIP beside MODEL, got none, and {texts[0]} changes the text encoder too. Connect the CLIP "
+            "of the same checkpoint."
+        )
+    stack, unused = resolve(stack, model, clip)
+    return stack, without_place(unused)
 
 
 class BlockLoRAInspect(io.ComfyNode):
@@ -40,10 +54,9 @@ class BlockLoRAInspect(io.ComfyNode):
     @classmethod
     def execute(cls, stack: Stack, model: Any = None, clip: Any = None) -> io.NodeOutput:
         with cancellable():
-            if model is not None:
-                stack, _ = resolve(stack, model, clip)
+            stack, left = on_base(stack, model, clip)
             inspection = inspect(stack, matched=model is not None)
-            report, image = text(inspection), to_image(report_picture(stack, inspection))
+            report, image = "\n".join([text(inspection), *left]), to_image(report_picture(stack, inspection))
         told = holding(report, "will bleed", "may bleed")
         return io.NodeOutput(report, table(inspection), image, ui=shown(report, stack, told, image))
 

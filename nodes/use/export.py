@@ -10,7 +10,7 @@ from ...blocklora_core.concept.concept import Stack
 from ...blocklora_core.host.weights.export import AUTO, DTYPES, Exported, ExportJob, export
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import Options, Overlap
-from ...blocklora_core.reports.words import counted
+from ...blocklora_core.reports.words import counted, without_place
 from ..schema import node_id, schema, shown
 from .merge import KEEP_APART, clash_told, keep_apart_input, merge_inputs, prepared
 
@@ -31,7 +31,8 @@ def _prompts(exported: Exported) -> list[str]:
     lines = [f"  {name}: write {word} in stock prompts" for name, word in exported.embeddings.items()]
     if lines:
         lines.insert(0, "Tokens, saved as embeddings:")
-    return lines + exported.left_out()
+    apart = ["Export's keep_apart off writes it, as a plain sum."] if exported.called else []
+    return lines + exported.left_out() + apart
 
 
 def _report(applied: Applied, exported: Exported) -> str:
@@ -44,8 +45,7 @@ def _report(applied: Applied, exported: Exported) -> str:
     if exported.ranks != exported.full_ranks:
         lines.append(f"An exact file would have rank {_span(exported.full_ranks)}: the concepts' ranks add up.")
     lines += [*_prompts(exported), *applied.merged.notes]
-    for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
+    lines += without_place(applied.unused)
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from ...blocklora_core.host.train.collect import CollectJob
 from ...blocklora_core.host.use.apart import ON, apart_or_summed
 from ...blocklora_core.host.weights.patching import Applied, apply_merge
 from ...blocklora_core.merge import AUTO, DEFAULTS, METHODS, Options, Overlap, check_rows
-from ...blocklora_core.reports.words import counted
+from ...blocklora_core.reports.words import counted, without_place
 from ..checks import here, told_before
 from ..schema import StackType, advanced, node_id, schema, shown, texts_of
 from .ahead import stack_into
@@ -57,8 +57,7 @@ def report_of(applied: Applied, seconds: float) -> str:
         ),
         *merged.notes,
     ]
-    for label, stems in applied.unused.items():
-        lines.append(f"{label}: {len(stems)} layers have no place in this model and were left out, e.g. {stems[0]}")
+    lines += without_place(applied.unused)
     return "\n".join(lines)
 
 

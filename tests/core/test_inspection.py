@@ -155,6 +155,7 @@ VERDICTS = [
     (replace(SHARING, summed=None, solved=None), "will bleed, as far as rows tell"),
     (SHARING, "They share 9 rows in 2 layers, at a mean cosine of 0.25"),
     (replace(PAIR, layers=0, cosine=None), "they change no weight in common"),
+    (replace(SHARING, matched=False), "Layers that only one of them names may be the same under other names"),
     (replace(PAIR, layers=0, cosine=None, matched=False), "cannot tell. Their files name no weight in common"),
 ]  # fmt: skip
 

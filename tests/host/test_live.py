@@ -178,7 +178,7 @@ def test_a_node_is_found_in_its_workflow_and_within_subgraphs() -> None:
 
     first, inner, other = begin("3", "w"), begin("12:3", "w"), begin("3", "v")
     assert BOARD.find("3", "w") is first and BOARD.find("3", "v") is other
-    assert BOARD.find(":3", "w") is inner and BOARD.find(":2", "w") is None and BOARD.find("4", "w") is None
+    assert BOARD.find("12:3", "w") is inner and BOARD.find("11:3", "w") is None and BOARD.find("4", "w") is None
     again = begin("3", "w")
     assert BOARD.find("3", "w") is again
 

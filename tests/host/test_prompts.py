@@ -122,7 +122,19 @@ def test_an_embedding_whose_path_holds_a_name_stays_the_users(base: Base, prompt
     assert vectors(eve, prompt) == [] and torch.equal(encode(eve, prompt), encode(base.clip, prompt))
 
 
-@pytest.mark.parametrize("prompt", ["embedding:eve", "(embedding:Eve:1.2), a", "a embedding:eve, in a hat"])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "embedding:eve",
+        "(embedding:Eve:1.2), a",
+        "a embedding:eve, in a hat",
+        "embedding:eve. smiling",
+        "embedding:eve's hat",
+        "[embedding:eve]",
+        "\\(embedding:eve\\)",
+        "embedding:eve;",
+    ],
+)
 def test_an_embedding_that_is_a_name_is_the_concept(base: Base, prompt: str) -> None:
     lora = make_lora(base, "eve", 0, stems=[])
     eve = apply_merge((lora,), base.model, base.clip).clip

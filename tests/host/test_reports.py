@@ -48,6 +48,15 @@ def test_inspect_knows_a_weight_by_every_name(node: dict[str, Any], base: Base) 
     assert "kohya and other: will bleed, as far as rows tell. They share" in known
 
 
+@pytest.mark.usefixtures("folders")
+def test_inspect_with_a_model_wants_the_clip_that_files_change(node: dict[str, Any], base: Base) -> None:
+    stems = [stem for stem in adaptable(base) if stem.startswith("lora_te")][:2]
+    stack = tuple(make_lora(base, name, seed, scheme=None, stems=stems) for seed, name in enumerate(("one", "two")))
+    with pytest.raises(ValueError, match="expected CLIP beside MODEL, got none, and one changes the text encoder too"):
+        node["BlockLoRAInspect"].execute(stack, base.model)
+    assert "one and two: will bleed" in node["BlockLoRAInspect"].execute(stack, base.model, base.clip).result[0]
+
+
 def test_slots_are_those_of_the_loras_folder(node: dict[str, Any], base: Base, folders: Path) -> None:
     loras = folders / "models" / "loras"
     stems = list(adaptable(base))[:1]

@@ -24,6 +24,9 @@ Section = list[tuple[Any, ...]]
 """What CLIP reads at a time, 77 tokens: (id, vector or entry of one, weight, ...) each."""
 
 
+_FILE = re.compile(r"[\w./\\+-]*")
+
+
 class _ConceptReader:
     """Reads prompts for a copy of an SDTokenizer: a concept's name becomes its embedding, wherever it stands as a
     word.
@@ -60,10 +63,11 @@ class _ConceptReader:
 
     def _named(self, part: str) -> str:
         identifier = self.tokenizer.embedding_identifier
-        file = part.removeprefix(identifier).split(":")[0]
-        # An embedding of the user's whose path holds a name as a word: people/ada, ada.safetensors.
-        if part.startswith(identifier) and "<" not in file and file not in self.names:
-            return part
+        if part.startswith(identifier):
+            file = _FILE.match(part, len(identifier))[0].rstrip("./\\")  # type: ignore[index]
+            # An embedding of the user's whose path holds a name as a word: people/ada, ada.safetensors.
+            if file not in self.names and self.names.within(file):
+                return part
         return self.names.replaced(part, lambda name: f" {identifier}{name} ", identifier)
 
     def _entry(self, vector: Tensor) -> Any:

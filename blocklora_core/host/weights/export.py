@@ -72,7 +72,7 @@ class Exported:
         if self.called:
             lines.append(
                 f"Not in the file: what the text encoder learnt of {', '.join(self.called)}. Kept apart, it reads only "
-                "prompts that call them, which one file cannot do. keep_apart off writes it, as a plain sum."
+                "prompts that call them, which one file cannot do."
             )
         return lines
 
@@ -101,6 +101,8 @@ def _export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
     stored = {name: in_dtype(layer, dtype) for name, layer in kept.items()}
     layerwise = tuple(member.concept.name for member in members if _is_layerwise(member))
     error = relative_error(stored, exact)
+    reads = {one.concept.name for one in stack if one.effective_strength_clip}
+    called = [name for name in applied.called if name in reads]
     return Exported(
         path=path,
         layers=len(kept),
@@ -110,7 +112,9 @@ def _export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
         error=error,
         embeddings=embeddings,
         layerwise=layerwise,
-        called=applied.called,
+        called=tuple(
+            one.concept.name for one in stack if one.concept.name in applied.called and one.effective_strength_clip
+        ),
     )
 
 

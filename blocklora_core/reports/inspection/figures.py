@@ -159,7 +159,7 @@ def _pair(a: BlockLoRA, b: BlockLoRA, solved: tuple[BlockLoRA, BlockLoRA] | None
         cosine=mean,
         summed=_pair_crosstalk(a, b),
         solved=after,
-        matched=matched or not (a.layers and b.layers),
+        matched=matched or a.layers.keys() <= b.layers.keys() or b.layers.keys() <= a.layers.keys(),
     )
 
 

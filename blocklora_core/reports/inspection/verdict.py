@@ -12,6 +12,9 @@ LOW_INTERFERENCE, HIGH_INTERFERENCE = 0.5, 1.0
 two thirds and less. Measured likewise."""
 
 
+_UNMATCHED = "Layers that only one of them names may be the same under other names: connect MODEL and CLIP, which know."
+
+
 def outlook(interference: float) -> str:
     """What becomes of a concept to whose inputs all others answer so loudly."""
     if interference <= LOW_INTERFERENCE:
@@ -21,6 +24,11 @@ def outlook(interference: float) -> str:
 
 def verdict(pair: PairFigures, solved: str) -> str:
     """Whether `pair` will bleed, by which method, and because of what. solved: Inspection.solved."""
+    told = _verdict(pair, solved)
+    return told if pair.matched or not pair.layers else f"{told} {_UNMATCHED}"
+
+
+def _verdict(pair: PairFigures, solved: str) -> str:
     title = f"{pair.first} and {pair.second}"
     if not pair.layers and not pair.matched:
         return (

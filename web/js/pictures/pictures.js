@@ -74,7 +74,7 @@ class Pictures {
     fill(this.root, head, this.advice, this.body);
     const { element } = addPanel(node, "pictures", this.root, { minHeight: 380, minWidth: 420 });
     takeDrops(node, element, (dropped) => this.dropped(dropped));
-    after(this.folder, "callback", () => this.read());
+    after(this.folder, "callback", () => this.lookAgain());
     after(this.fallback, "callback", () => this.render());
     after(node, "onConfigure", () => this.read());
     after(node, "onConnectionsChange", () => {
@@ -212,16 +212,17 @@ class Pictures {
     };
     const problem = await upload(name, set, progress).catch((/** @type {Error} */ error) => error.message);
     const isLeft = this.folder.value !== before;
+    if (sent) {
+      this.offer(name);
+      if (!isLeft) setValue(this.node, this.folder, name);
+    }
+    // After the folder: a folder that is chosen takes away what was told of another.
     if (problem) {
       this.notice =
         `${sent} of ${set.files} files were sent to ${name}, the others not. ${problem}. Drop them again: what is there ` +
         "is not sent twice.";
     } else if (isLeft && this.folder.value !== name) {
       this.notice = `${sent} of ${set.files} files were sent to ${name}. Choose that folder to see them.`;
-    }
-    if (sent) {
-      this.offer(name);
-      if (!isLeft) setValue(this.node, this.folder, name);
     }
     await this.read();
   }

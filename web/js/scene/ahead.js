@@ -11,9 +11,6 @@ import { sourceOf } from "../shared/links.js";
  * @property {string} problem what is wrong with the scene as a whole
  */
 
-const SILENT =
-  "The boxes are not checked: expected an answer of the server, got none. It is asked again when something changes.";
-
 /** What stands for all that feeds nodes from outside of their subgraph: a node of which nothing is known. */
 const OUTSIDE = "outside";
 
@@ -22,17 +19,13 @@ const ALWAYS = 0;
 
 /**
  * @param {LGraphNode} node
- * @returns {Promise<Ahead>}
+ * @returns {Promise<Ahead | null>} null where the server does not answer
  */
 export async function lookAhead(node) {
   const graph = {};
   collect(node, graph);
-  return {
-    names: [],
-    problems: {},
-    problem: "",
-    ...((await send("/blocklora/scene", { graph, node: String(node.id) }).catch(() => null)) ?? { problem: SILENT }),
-  };
+  const told = await send("/blocklora/scene", { graph, node: String(node.id) }).catch(() => null);
+  return told && { names: [], problems: {}, problem: "", ...told };
 }
 
 /**

@@ -15,6 +15,8 @@ import { Stage } from "./stage.js";
  * @typedef {import("./stage.js").Outline} Outline
  */
 
+const UNCHECKED =
+  "The boxes are not checked: expected an answer of the server, got none. It is asked again when something changes.";
 const SILENT =
   "The last picture is not shown: expected an answer of the server, got none. Press Last picture twice to ask again.";
 
@@ -117,7 +119,8 @@ export class Editor {
     const asked = this.#asked;
     const ahead = await lookAhead(this.node);
     if (asked !== this.#asked) return;
-    this.#ahead = ahead;
+    // What was known stays: who is in the merge, and what is wrong with which box.
+    this.#ahead = ahead ?? { ...this.#ahead, problem: UNCHECKED };
     this.form.render();
     this.stage.render();
     this.#tell(this.#told);

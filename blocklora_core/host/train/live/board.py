@@ -152,11 +152,10 @@ class Board:
         return run
 
     def find(self, node: str, workflow: str) -> Run | None:
-        """The last run of a node. A node that begins with a colon is one within any subgraph."""
+        """The last run of a node, by its whole place: `3:14` is node 14 within node 3."""
         self._load()
         for run in reversed(list(self.runs.values())):
-            same = run.node.endswith(node) if node.startswith(":") else run.node == node
-            if same and run.workflow == workflow:
+            if run.node == node and run.workflow == workflow:
                 run._asked = time.monotonic()
                 return run
         return None
