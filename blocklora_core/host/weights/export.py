@@ -112,9 +112,7 @@ def _export(applied: Applied, stack: Stack, job: ExportJob) -> Exported:
         error=error,
         embeddings=embeddings,
         layerwise=layerwise,
-        called=tuple(
-            one.concept.name for one in stack if one.concept.name in applied.called and one.effective_strength_clip
-        ),
+        called=tuple(called),
     )
 
 
