@@ -154,7 +154,8 @@ def boxes(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
 def crowd(pool: WorkerPool, chosen: argparse.Namespace) -> dict[str, Any]:
     book = ScoreBook.read(SCORES, chosen.precision)
     found = capacity.measure(pool, book, chosen.minutes)
-    book.write()
+    if found:
+        book.write()
     return found
 
 

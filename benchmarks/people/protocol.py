@@ -15,10 +15,10 @@ from typing import Any
 from benchmarks.identity_study import train
 from benchmarks.people import cast
 from benchmarks.people.arms import ARMS, CONTROL, RECIPES, SAMPLING
+from benchmarks.people.scoring.book import JUDGES
 from benchmarks.people.scoring.contrasts import DRAWS, MARGIN
 from benchmarks.people.scoring.scores import METRICS
 from demo import base
-from demo.people.reader import alignment, stored
 
 PRIMARY = ("genes", "image")
 PICTURES = {"development": 4, "test": 8}
@@ -32,7 +32,7 @@ class ChangedError(ValueError):
 
 def configuration() -> dict[str, Any]:
     casts = {"development": (cast.development(),), "test": cast.test()}
-    weights = (base.WEIGHTS, alignment.STORED, *(stored.path_of(blind) for blind in (False, True)))
+    weights = (base.WEIGHTS, *JUDGES)
     settings = {
         arm: {name: [one.recipe, one.merge.method, _options(one.merge.options)] for name, one in found.settings.items()}
         for arm, found in ARMS.items()

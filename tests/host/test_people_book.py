@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.identity_study import work
 from benchmarks.identity_study.plan import ALONE, Plan
 from benchmarks.identity_study.work import Cell, Folders, PromptCase, keep_pictures
 from benchmarks.people.scoring import book
@@ -102,8 +103,6 @@ def test_scores_of_another_precision_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_study_computes_in_its_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks.identity_study import work
-
     asked: list[Any] = []
     monkeypatch.setattr(work, "_BASE", [])
     monkeypatch.setattr(work, "_FOLDERS", [])
